@@ -8,6 +8,7 @@ pub mod alert;
 pub mod append;
 pub mod baseline_sqlite;
 pub mod baseline_sqlx;
+pub mod cdc;
 pub mod command;
 pub mod idle;
 pub mod latency;

@@ -2,6 +2,7 @@
 
 mod alerts;
 mod backend;
+mod cdc;
 mod commands;
 mod peaks;
 mod postgres;
@@ -38,6 +39,7 @@ pub(crate) fn all(report: &mut Report, quick: bool) -> Outcome<()> {
     loads(report, quick)?;
     alerts::rows(report, quick)?;
     postgres::rows(report, quick)?;
+    cdc::rows(report, quick)?;
     peaks::rows(report, scaled(5_000_000), scaled(50_000))
 }
 

@@ -77,7 +77,7 @@ macro_rules! integers {
 integers!(i16, i32, i64, i128, u16, u32, u64);
 
 macro_rules! floats {
-    ($($type:ty),*) => {$(
+    ($($type:ty, $fixed_below:literal);*) => {$(
         impl FromColumn for $type {
             fn from_column(text: Option<&str>) -> Result<$type, String> {
                 match present(text)? {
@@ -93,14 +93,29 @@ macro_rules! floats {
                 } else if *self == <$type>::NEG_INFINITY {
                     "-Infinity".to_owned()
                 } else {
-                    self.to_string()
+                    float_text(self.to_string(), &format!("{self:e}"), $fixed_below)
                 })
             }
         }
     )*};
 }
 
-floats!(f32, f64);
+floats!(f32, 6; f64, 15);
+
+/// The shortest digits of a float, as PostgreSQL places the point: with an exponent where it is
+/// below -4, or as large as the digits that the type is sure to hold.
+fn float_text(fixed: String, scientific: &str, fixed_below: i32) -> String {
+    let Some((digits, exponent)) = scientific.split_once('e') else {
+        return fixed;
+    };
+    match exponent.parse::<i32>() {
+        Ok(exponent) if !(-4..fixed_below).contains(&exponent) => {
+            let sign = if exponent < 0 { '-' } else { '+' };
+            format!("{digits}e{sign}{:02}", exponent.abs())
+        }
+        _ => fixed,
+    }
+}
 
 impl FromColumn for bool {
     fn from_column(text: Option<&str>) -> Result<bool, String> {
@@ -192,6 +207,8 @@ mod tests {
         check::<bool>(&["t", "f"]);
         check::<i64>(&["0", "-9223372036854775808", "9223372036854775807"]);
         check::<f64>(&["0.1", "-0", "NaN", "Infinity", "-Infinity"]);
+        check::<f64>(&["1e+15", "100000000000000", "0.0001", "-1e-05", "1.5e-300"]);
+        check::<f32>(&["1.234567e+06", "999999", "3.4e+38"]);
         check::<String>(&["", "a\u{1F600}\n", "NULL"]);
         check::<Bytes>(&["\\x", "\\x00010203ff"]);
         check::<Uuid>(&["a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"]);

@@ -10,6 +10,7 @@ mod columns;
 pub mod debezium;
 mod ingest;
 mod key;
+mod log_reader;
 mod lsn;
 mod outbox;
 mod payload;
@@ -18,6 +19,7 @@ pub mod pgoutput;
 mod pipeline;
 mod postgres;
 mod record;
+mod records;
 mod row;
 mod schema;
 mod table;
@@ -44,6 +46,7 @@ pub use postgres::Postgres;
 pub use record::{
     At, BeforeImage, Body, LogicalMessage, MovedRecord, Record, RowOp, RowRecord, Truncate,
 };
+pub use records::Records;
 pub use row::{ColumnError, ReceivedRow, TableRow};
 pub use schema::{Column, Identity, TableName, TableSchema, type_name};
 pub use table::{TableHistory, TableOf};

@@ -2,14 +2,17 @@
 //! become the events that they hold.
 
 use annals_core::{EventId, Invalid, NewEvent, StreamId};
+use bytes::Bytes;
+use chrono::{DateTime, NaiveDateTime, Utc};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use crate::column::FromColumn as _;
 use crate::columns::Columns;
 use crate::ingest::{EventMaker, Placed};
 use crate::record::{Body, Record, RowOp};
-use crate::schema::TableName;
+use crate::schema::{Column, TableName, TableSchema};
 use crate::translate::Translator;
 
 /// The prefix of messages that are events: `pg_logical_emit_message(true, 'annals', …)`.
@@ -36,6 +39,8 @@ pub struct Outbox {
     aggregate_id: String,
     event_type: String,
     payload: String,
+    timestamp: Option<String>,
+    tracing: Option<String>,
 }
 
 impl Outbox {
@@ -48,6 +53,8 @@ impl Outbox {
             aggregate_id: "aggregateid".into(),
             event_type: "type".into(),
             payload: "payload".into(),
+            timestamp: None,
+            tracing: None,
         }
     }
 
@@ -75,7 +82,20 @@ impl Outbox {
         self
     }
 
-    /// The column with the content of the event: `payload` unless said otherwise.
+    /// The column with the time at which the event happened; without one it is that of the commit.
+    pub fn timestamp(mut self, column: &str) -> Outbox {
+        self.timestamp = Some(column.to_owned());
+        self
+    }
+
+    /// The column with what a tracer needs, which becomes the metadata key `tracing`.
+    pub fn tracing(mut self, column: &str) -> Outbox {
+        self.tracing = Some(column.to_owned());
+        self
+    }
+
+    /// The column with the content of the event: `payload` unless said otherwise. A text or JSON is
+    /// taken as it is, a `bytea` as its bytes.
     pub fn payload(mut self, column: &str) -> Outbox {
         column.clone_into(&mut self.payload);
         self
@@ -90,14 +110,51 @@ impl Outbox {
         })
     }
 
-    fn row(&self, maker: &EventMaker, record: &Record, row: &Columns) -> Result<Placed, Invalid> {
+    fn row(
+        &self,
+        maker: &EventMaker,
+        record: &Record,
+        schema: Option<&TableSchema>,
+        row: &Columns,
+    ) -> Result<Placed, Invalid> {
         let category = self.text(row, &self.aggregate_type)?;
         let stream = StreamId::of(category, self.text(row, &self.aggregate_id)?)?;
-        let id = self.text(row, &self.id)?;
-        let payload = self.text(row, &self.payload)?.to_owned();
-        let event = NewEvent::json(self.text(row, &self.event_type)?.to_owned(), payload)
-            .id(id_of(maker, record, id));
-        Ok((stream, maker.with_metadata(event, record)))
+        let id = id_of(maker, record, self.text(row, &self.id)?);
+        let event_type = self.text(row, &self.event_type)?.to_owned();
+        let text = self.text(row, &self.payload)?;
+        let is_payload = |column: &&Column| *column.name == *self.payload;
+        let payload = schema.and_then(|schema| schema.columns.iter().find(is_payload));
+        let event = if payload.is_some_and(|column| &*column.type_name == "bytea") {
+            let bytes = Bytes::from_column(Some(text)).map_err(|error| self.unfit(&error))?;
+            NewEvent::new(event_type, "bytes", bytes)
+        } else {
+            NewEvent::json(event_type, text.to_owned())
+        };
+        let mut event = maker.with_metadata(event.id(id), record);
+        if let Some(column) = &self.timestamp {
+            event.occurred_at = self.moment(self.text(row, column)?)?;
+        }
+        if let Some(column) = &self.tracing
+            && let Some(tracing) = row.get(column).flatten()
+        {
+            event.metadata = event.metadata.key("tracing", tracing);
+        }
+        Ok((stream, event))
+    }
+
+    /// A `timestamptz`, a `timestamp` in UTC, or milliseconds since 1970 as Debezium writes them.
+    fn moment(&self, text: &str) -> Result<DateTime<Utc>, Invalid> {
+        if let Ok(millis) = text.parse() {
+            let moment = DateTime::from_timestamp_millis(millis);
+            return moment.ok_or_else(|| self.unfit(&format!("`{text}` is no moment")));
+        }
+        let local = |_| NaiveDateTime::from_column(Some(text)).map(|local| local.and_utc());
+        let moment = DateTime::<Utc>::from_column(Some(text)).or_else(local);
+        moment.map_err(|error| self.unfit(&error))
+    }
+
+    fn unfit(&self, what: &str) -> Invalid {
+        Invalid::new(format!("a row of the outbox `{}`: {what}", self.table))
     }
 }
 
@@ -130,7 +187,8 @@ impl Translator for Outbox {
         match &record.body {
             Body::Row(row) if row.table == self.table => match (row.op, &row.after) {
                 (RowOp::Insert | RowOp::Read, Some(after)) => {
-                    Ok(Some(vec![self.row(maker, record, after)?]))
+                    let schema = row.schema.as_deref();
+                    Ok(Some(vec![self.row(maker, record, schema, after)?]))
                 }
                 _ => Ok(None),
             },

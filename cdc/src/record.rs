@@ -1,7 +1,9 @@
-//! What a source says, whatever it is: a change of a row, a table that was emptied, a message.
+//! What a source says, whatever it is: a change of a row, a table that was emptied, a message, an
+//! event.
 
 use std::sync::Arc;
 
+use annals_core::RecordedEvent;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +44,8 @@ pub enum Body {
     Truncate(Truncate),
     /// A message that belongs to no table.
     Message(LogicalMessage),
+    /// An event of another log, as it was.
+    Event(Box<RecordedEvent>),
 }
 
 /// Where a record comes from.

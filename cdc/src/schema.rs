@@ -12,6 +12,23 @@ pub(crate) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
+/// A name that begins in quotes, and what comes after it.
+fn unquoted(text: &str) -> Option<(String, &str)> {
+    let mut rest = text.strip_prefix('"')?;
+    let mut name = String::new();
+    loop {
+        let (part, after) = rest.split_once('"')?;
+        name.push_str(part);
+        match after.strip_prefix('"') {
+            Some(again) => {
+                name.push('"');
+                rest = again;
+            }
+            None => return Some((name, after)),
+        }
+    }
+}
+
 /// The name of a table, in two parts, as the server has them: not quoted.
 ///
 /// ```
@@ -39,11 +56,27 @@ impl TableName {
         }
     }
 
-    /// `schema.name`, split at the first dot; without one the schema is `public`.
+    /// `schema.name`, split at the first dot; without one the schema is `public`. A part may be
+    /// quoted as in SQL.
+    ///
+    /// ```
+    /// use annals_cdc::TableName;
+    ///
+    /// let odd = TableName::parse(r#""a.b"."c""d""#);
+    /// assert_eq!(odd, TableName::new("a.b", "c\"d"));
+    /// ```
     pub fn parse(text: &str) -> TableName {
-        match text.split_once('.') {
-            Some((schema, name)) => TableName::new(schema, name),
-            None => TableName::new("public", text),
+        let (first, rest) = match unquoted(text) {
+            Some((first, rest)) => (first, rest.strip_prefix('.')),
+            None => match text.split_once('.') {
+                Some((first, rest)) => (first.to_owned(), Some(rest)),
+                None => (text.to_owned(), None),
+            },
+        };
+        match rest.map(|rest| (rest, unquoted(rest))) {
+            Some((_, Some((name, "")))) => TableName::new(&first, &name),
+            Some((name, _)) => TableName::new(&first, name),
+            None => TableName::new("public", &first),
         }
     }
 

@@ -122,6 +122,8 @@ mod on_postgres {
             "alter table orders replica identity full;
              create table outbox(id uuid primary key, aggregatetype text, aggregateid text, \
              type text, payload jsonb);
+             create table raw(id text primary key, kind text, of text, name text, body bytea, \
+             at timestamptz, trace text);
              insert into orders values (1, 'pending', 100, null);",
         );
         let folder = tempfile::tempdir().unwrap();
@@ -136,9 +138,18 @@ mod on_postgres {
             _ => None,
         };
         let ingest = Ingest::named("shop")
-            .from(source(&url, &["orders", "outbox"]))
+            .from(source(&url, &["orders", "outbox", "raw"]))
             .translate(shipped)
-            .outbox(Outbox::table("public.outbox"));
+            .outbox(Outbox::table("public.outbox"))
+            .outbox(
+                Outbox::table("raw")
+                    .aggregate_type("kind")
+                    .aggregate_id("of")
+                    .event_type("name")
+                    .payload("body")
+                    .timestamp("at")
+                    .tracing("trace"),
+            );
         let db = world::open(folder.path()).await;
         let program = db.with(ingest).start().await.unwrap();
         following(&program).await;
@@ -149,6 +160,8 @@ mod on_postgres {
              insert into outbox values ('0190a8b0-5b8c-7cc4-9b3e-3f1d8a4b2c11', 'invoice', '7', \
              'invoice.sent', '{\"cents\": 100}');
              delete from outbox;
+             insert into raw values ('a1', 'scan', '9', 'scan.made', '\\x00ff7b', \
+             '2020-02-29 12:00:00+02', '00-4bf9');
              select pg_logical_emit_message(true, 'annals', \
              '{\"stream\":\"mail-1\",\"type\":\"mail.sent\",\"payload\":{\"to\":\"ada\"}}');
              commit;",
@@ -161,12 +174,13 @@ mod on_postgres {
                 .then_some(events)
         })
         .await;
-        let last: Vec<_> = found.iter().rev().take(4).rev().collect();
+        let last: Vec<_> = found.iter().rev().take(5).rev().collect();
         let types: Vec<_> = last.iter().map(|event| &*event.event_type).collect();
         let sent = [
             "shipment.sent",
             "public.orders.updated",
             "invoice.sent",
+            "scan.made",
             "mail.sent",
         ];
         assert_eq!(types, sent);
@@ -176,7 +190,15 @@ mod on_postgres {
             "0190a8b0-5b8c-7cc4-9b3e-3f1d8a4b2c11"
         );
         assert_eq!(last[2].payload, br#"{"cents": 100}"#.as_slice());
-        assert_eq!(last[3].payload, br#"{"to":"ada"}"#.as_slice());
+        assert_eq!(last[3].stream.as_str(), "scan-9");
+        assert_eq!(last[3].payload, [0x00, 0xff, 0x7b].as_slice());
+        assert_eq!(&*last[3].codec, "bytes");
+        assert_eq!(
+            last[3].occurred_at.to_rfc3339(),
+            "2020-02-29T10:00:00+00:00"
+        );
+        assert_eq!(last[3].metadata.keys["tracing"], "00-4bf9");
+        assert_eq!(last[4].payload, br#"{"to":"ada"}"#.as_slice());
         // One transaction of theirs is one append here.
         assert!(
             last.iter()
@@ -186,7 +208,9 @@ mod on_postgres {
         assert!(
             !found
                 .iter()
-                .any(|event| event.event_type.starts_with("public.outbox"))
+                .any(|event| ["public.outbox", "public.raw"]
+                    .iter()
+                    .any(|table| event.event_type.starts_with(table)))
         );
         let gone = Change::<Order>::Deleted {
             before: Before::Unknown,

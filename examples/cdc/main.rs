@@ -1,28 +1,31 @@
 //! A copy of somebody else's shop that is exact, follows within milliseconds, and remembers what
 //! the shop forgets.
 //!
-//! `cargo xtask postgres up` starts a server and prints its URL; then
-//!
 //! ```text
-//! cargo run --example cdc --features cdc -- postgres://…
+//! cargo run --example cdc --features cdc [-- postgres://…]
 //! ```
 //!
-//! makes a shop in a database of its own there, takes in its tables, and shows what is printed
-//! below. The shop knows nothing of it: it has no trigger and no column for it. Only its outbox is
-//! written for us, in the transactions of the shop, so that no order is ever stored without its
-//! event, and no event sent without its order: the dual write that goes wrong in the end.
+//! makes a shop in a database of its own on that server, or on the private one of this clone
+//! (`cargo xtask postgres up`), takes in its tables, and shows what is printed below. Whatever
+//! changes there is changed by `psql`. The shop knows nothing of it: it has no trigger and no column
+//! for it. Only its outbox is written for us, in the transactions of the shop, so that no order is
+//! ever stored without its event, and no event sent without its order: the dual write that goes
+//! wrong in the end.
+
+mod shop;
 
 use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use annals::cdc::{
     Before, Change, Ingest, IngestState, Ingests as _, Label, Outbox, Postgres, TableHistory,
     TableRow,
 };
 use annals::prelude::*;
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+use annals::store::ReadStream;
+use shop::Shop;
 
 /// A row of the shop's table, as far as it is of interest here.
 #[derive(TableRow, Clone, Debug, PartialEq)]
@@ -48,88 +51,45 @@ enum Shipment {
     Sent { customer: String },
 }
 
-/// What is found by a customer's name: a read model over the changes of a table.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
-#[view(name = "search", version = 1, events(Change<Order>), key = i64)]
-struct Found {
-    #[view(index)]
-    customer: String,
-    cents: i64,
+/// A product of the shop.
+#[derive(TableRow, Clone, Debug, PartialEq)]
+#[table("public.products")]
+struct Product {
+    #[key]
+    id: i64,
+    name: String,
+    in_stock: i32,
 }
 
-impl Project<Change<Order>> for Found {
-    fn on(found: &mut Row<'_, Self>, event: &Recorded<Change<Order>>) -> Result<(), Poison> {
+/// What is in stock: a read model over the changes of a table.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
+#[view(name = "stock", version = 1, events(Change<Product>), key = i64)]
+struct Stock {
+    name: String,
+    in_stock: i32,
+}
+
+impl Project<Change<Product>> for Stock {
+    fn on(stock: &mut Row<'_, Self>, event: &Recorded<Change<Product>>) -> Result<(), Poison> {
         match &**event {
             Change::Read { after } | Change::Inserted { after } | Change::Updated { after, .. } => {
-                found.customer.clone_from(&after.customer);
-                found.cents = after.cents;
+                stock.name.clone_from(&after.name);
+                stock.in_stock = after.in_stock;
             }
-            Change::Deleted { .. } | Change::Moved { .. } => found.remove(),
+            Change::Deleted { .. } | Change::Moved { .. } => stock.remove(),
         }
         Ok(())
     }
 }
 
-const SHOP: &str = "
-    create table orders (id bigint primary key, customer text not null,
-                         status text not null, cents bigint not null);
-    alter table orders replica identity full;
-    create table outbox (id uuid primary key, aggregatetype text not null,
-                         aggregateid text not null, type text not null, payload jsonb not null);
-    insert into orders values (1, 'ada', 'pending', 4200), (2, 'bob', 'pending', 900);
-";
-
 /// How long a step may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A database of this run, removed at its end.
-struct Shop {
-    admin: PgConnection,
-    name: String,
-    url: String,
-}
-
-impl Shop {
-    async fn open(server: &str) -> Result<Shop, Box<dyn Error>> {
-        let name = format!("annals_shop_{}", std::process::id());
-        let mut admin = PgConnection::connect(server).await?;
-        let create = format!("create database {name}");
-        admin.execute(AssertSqlSafe(create)).await?;
-        let place = server.rsplit_once('/').map_or(server, |(place, _)| place);
-        let url = format!("{place}/{name}");
-        let shop = Shop { admin, name, url };
-        shop.run(SHOP).await?;
-        Ok(shop)
-    }
-
-    /// What an application does, in one transaction.
-    async fn run(&self, sql: &str) -> Result<(), sqlx::Error> {
-        let mut connection = PgConnection::connect(&self.url).await?;
-        let transaction = format!("begin; {sql}; commit");
-        connection
-            .execute(sqlx::raw_sql(AssertSqlSafe(transaction)))
-            .await?;
-        connection.close().await
-    }
-
-    async fn close(mut self) -> Result<(), sqlx::Error> {
-        let slot = format!(
-            "select pg_drop_replication_slot(slot_name) from pg_replication_slots \
-             where database = '{}'",
-            self.name
-        );
-        self.admin.execute(AssertSqlSafe(slot)).await?;
-        let drop = format!("drop database {} with (force)", self.name);
-        self.admin.execute(AssertSqlSafe(drop)).await?;
-        self.admin.close().await
-    }
-}
-
 /// The story.
 async fn story(server: &str, database: &str, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
-    let shop = Shop::open(server).await?;
+    let shop = Shop::open(server)?;
     let tables = Postgres::at(&shop.url)
-        .tables(["orders", "outbox"])
+        .tables(["products", "orders", "outbox"])
         .slot(&shop.name);
     let shipped = |change: &Change<Order>| match change {
         Change::Updated {
@@ -151,57 +111,59 @@ async fn story(server: &str, database: &str, out: &mut impl Write) -> Result<(),
     let db = Annals::open(database)
         .await?
         .with(ingest)
-        .with(Found::projection())
+        .with(Stock::projection())
         .with(TableHistory::<Order>::projection())
         .start()
         .await?;
 
-    let search = db.view::<Found>();
-    until(async || Ok(search.get(2).await?.is_some())).await?;
+    let stock = db.view::<Stock>();
+    until(async || Ok(stock.get(2).await?.is_some())).await?;
+    let follows = async || {
+        let status = db.ingest("shop").ok_or("the program has it")?.status();
+        Ok(status.state == IngestState::Following)
+    };
+    until(follows).await?;
     writeln!(out, "the tables as they were are in, in one snapshot")?;
 
-    shop.run(
-        "update orders set status = 'shipped' where id = 1;
-         insert into orders values (3, 'cleo', 'pending', 1500);
-         insert into outbox values ('0190a8b0-5b8c-7cc4-9b3e-3f1d8a4b2c11', 'invoice', '3',
-                                    'invoice.asked', '{\"cents\": 1500}');
+    shop.does("update products set in_stock = in_stock - 1 where id = 1")?;
+    let committed = Instant::now();
+    until(async || Ok(stock.get(1).await?.is_some_and(|lamp| lamp.in_stock == 11))).await?;
+    let millis = committed.elapsed().as_millis();
+    writeln!(out, "a lamp was sold, and the stock list has 11 after {millis} ms")?;
+
+    shop.does("update orders set status = 'shipped' where id = 1")?;
+    let event = first_event(&db, "shipment-1").await?;
+    writeln!(out, "translated: {event}")?;
+
+    // The application stores the order, and ends before it sends the message.
+    shop.does("insert into orders values (3, 'cleo', 'pending', 1500)")?;
+    // With an outbox both are in one transaction, and the row need not stay.
+    shop.does(
+        "insert into orders values (4, 'dora', 'pending', 700);
+         insert into outbox values ('0190a8b0-5b8c-7cc4-9b3e-3f1d8a4b2c11', 'invoice', '4',
+                                    'invoice.asked', '{\"cents\": 700}');
          delete from outbox",
-    )
-    .await?;
-    until(async || Ok(search.get(3).await?.is_some())).await?;
-    for (what, stream) in [
-        ("translated", "shipment-1"),
-        ("from the outbox", "invoice-3"),
-    ] {
-        let read = annals::store::ReadStream::of(StreamId::new(stream)?);
-        let page = db.store().read_stream(read).await?;
-        let event = page
-            .events
-            .first()
-            .ok_or("the event is in the same append")?;
-        let payload = String::from_utf8_lossy(&event.payload);
-        writeln!(out, "{what}: {} {payload}", event.event_type)?;
-    }
+    )?;
+    let event = first_event(&db, "invoice-4").await?;
+    writeln!(out, "from the outbox, with its order: {event}")?;
+    let orders = db.view::<TableHistory<Order>>();
+    until(async || Ok(orders.get(4).await?.is_some())).await?;
+    let is_stored = orders.get(3).await?.is_some();
+    let is_sent = !events_of(&db, "invoice-3").await?.is_empty();
+    writeln!(out, "by two writes: order 3 stored: {is_stored}, its invoice sent: {is_sent}")?;
 
     let before = db.store().head(annals::Partition(0)).await?.visible;
-    shop.run("delete from orders where id = 2").await?;
-    until(async || Ok(search.get(2).await?.is_none())).await?;
-    let history = db.view::<TableHistory<Order>>();
-    until(async || Ok(history.get(2).await?.is_none())).await?;
-    let then = history
-        .get(2)
-        .as_of(before)
-        .await?
-        .ok_or("it was there")?
-        .row()?;
+    shop.does("delete from orders where id = 2")?;
+    until(async || Ok(orders.get(2).await?.is_none())).await?;
+    let then = orders.get(2).as_of(before).await?;
+    let then = then.ok_or("it was there")?.row()?;
     writeln!(
         out,
         "the shop forgot order 2; before, it was {}'s of {} cents",
         then.customer, then.cents
     )?;
 
-    let handle = db.ingest("shop").ok_or("the program has it")?;
-    let status = handle.status();
+    let status = db.ingest("shop").ok_or("the program has it")?.status();
     let follows = status.state == IngestState::Following;
     writeln!(
         out,
@@ -209,8 +171,24 @@ async fn story(server: &str, database: &str, out: &mut impl Write) -> Result<(),
         status.skipped
     )?;
     db.stop().await;
-    shop.close().await?;
-    Ok(())
+    shop.close()
+}
+
+async fn events_of(db: &Annals, stream: &str) -> Result<Vec<String>, Box<dyn Error>> {
+    let read = ReadStream::of(StreamId::new(stream)?);
+    let events = db.store().read_stream(read).await?.events.into_iter();
+    let shown = events.map(|event| {
+        let payload = String::from_utf8_lossy(&event.payload);
+        format!("{} {payload}", event.event_type)
+    });
+    Ok(shown.collect())
+}
+
+/// The first event of a stream, as soon as it is there.
+async fn first_event(db: &Annals, stream: &str) -> Result<String, Box<dyn Error>> {
+    until(async || Ok(!events_of(db, stream).await?.is_empty())).await?;
+    let events = events_of(db, stream).await?;
+    Ok(events.into_iter().next().unwrap_or_default())
 }
 
 /// Looks again and again, until it is so.
@@ -232,13 +210,9 @@ async fn main() -> ExitCode {
     let named = std::env::args().nth(1);
     let server = named.or_else(|| std::env::var("ANNALS_TEST_POSTGRES").ok());
     let mut out = io::stdout().lock();
-    let done = match server {
-        Some(server) => story(&server, "sqlite:shop.db", &mut out).await,
-        None => Err(
-            "name a PostgreSQL server with `wal_level = logical`: `cargo xtask postgres \
-                     up` starts one and prints its URL"
-                .into(),
-        ),
+    let done = match server.map_or_else(shop::private_server, Ok) {
+        Ok(server) => story(&server, "sqlite:shop.db", &mut out).await,
+        Err(error) => Err(error),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -261,11 +235,16 @@ mod on_postgres {
         let folder = tempfile::tempdir().unwrap();
         let database = format!("sqlite:{}", folder.path().join("shop.db").display());
         story(&server, &database, &mut out).await.unwrap();
+        let out = String::from_utf8(out).unwrap();
+        let millis = out.split(" after ").nth(1).unwrap();
+        let millis = millis.split(" ms").next().unwrap();
         assert_eq!(
-            String::from_utf8(out).unwrap(),
+            out.replacen(&format!("after {millis} ms"), "after N ms", 1),
             "the tables as they were are in, in one snapshot\n\
+             a lamp was sold, and the stock list has 11 after N ms\n\
              translated: shipment.sent {\"customer\":\"ada\"}\n\
-             from the outbox: invoice.asked {\"cents\": 1500}\n\
+             from the outbox, with its order: invoice.asked {\"cents\": 700}\n\
+             by two writes: order 3 stored: true, its invoice sent: false\n\
              the shop forgot order 2; before, it was bob's of 900 cents\n\
              ingest shop follows: true, skipped: 0\n"
         );

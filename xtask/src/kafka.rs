@@ -33,7 +33,7 @@ pub(crate) const KIND: Kind = Kind {
     url: "ANNALS_TEST_KAFKA",
     control: "ANNALS_TEST_KAFKA_CONTROL",
     package: None,
-    packages: &["annals-kafka", "annals"],
+    packages: &["annals-kafka", "annals", "annals-cdc"],
     module: "on_kafka::",
     restarts_module: "on_own_broker::",
     ask,

@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::time::Duration;
 
-use annals_core::{Annals, Partition, Position, ReadLog, RecordedEvent};
+use annals_core::{Annals, RecordedEvent};
 use async_trait::async_trait;
 
 use super::adapter::Adapter;
@@ -12,13 +11,11 @@ use super::envelope::DebeziumMessage;
 use super::lines::Lines;
 use super::types::ColumnType;
 use crate::ingest::{Chunk, Mark, Resume, Source, SourceError, SourceFailure, SourceStatus};
+use crate::log_reader::{LOOK_AGAIN, LogReader};
 use crate::record::Record;
 
-/// Messages of one chunk.
-const CHUNK_MESSAGES: usize = 1_000;
-
-/// How often a file or a log is looked at again that had nothing new.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// Lines of one chunk.
+const CHUNK_LINES: usize = 1_000;
 
 /// What Debezium wrote, as a source of an ingest. Debezium may repeat itself: what is known already
 /// is skipped.
@@ -49,7 +46,7 @@ type Read = (u32, u64, Option<DebeziumMessage>);
 #[derive(Debug)]
 enum Input {
     File(PathBuf),
-    Log(Annals),
+    Log(LogReader),
 }
 
 impl Debezium {
@@ -62,7 +59,7 @@ impl Debezium {
     /// The log of one topic or of several, such as a topic of Kafka that `annals::kafka` reads: the
     /// content of each event is a value of Debezium.
     pub fn from(log: &Annals) -> Debezium {
-        Debezium::new(Input::Log(log.clone()))
+        Debezium::new(Input::Log(LogReader::of(log)))
     }
 
     fn new(input: Input) -> Debezium {
@@ -100,18 +97,22 @@ impl Debezium {
     fn name(&self) -> String {
         match &self.input {
             Input::File(path) => format!("debezium file {}", path.display()),
-            Input::Log(log) => format!("debezium log {}", log.store().id()),
+            Input::Log(log) => format!("debezium log {}", log.id()),
         }
     }
 
-    /// Some messages, and where each was.
+    /// Some messages, and where each was. Waits for them.
     async fn messages(&mut self) -> Result<Vec<Read>, SourceError> {
-        match &self.input {
-            Input::File(_) => self.lines().await,
-            Input::Log(log) => {
-                let log = log.clone();
-                self.events(&log).await
+        if let Input::Log(log) = &mut self.input {
+            let events = log.next().await?;
+            return read(events, &self.skipped);
+        }
+        loop {
+            let lines = self.lines().await?;
+            if !lines.is_empty() {
+                return Ok(lines);
             }
+            tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
 
@@ -129,7 +130,7 @@ impl Debezium {
             None => Lines::open(path, number).await.map_err(cannot)?,
         };
         let mut messages = Vec::new();
-        while messages.len() < CHUNK_MESSAGES {
+        while messages.len() < CHUNK_LINES {
             let Some(line) = lines.next().await.map_err(cannot)? else {
                 break;
             };
@@ -150,36 +151,27 @@ impl Debezium {
         self.lines = Some(lines);
         Ok(messages)
     }
+}
 
-    async fn events(&mut self, log: &Annals) -> Result<Vec<Read>, SourceError> {
-        let cannot = |error: annals_core::StoreError| {
-            SourceError::new(SourceFailure::Retry, "cannot read the log of the topic")
-                .because(error)
-        };
-        let mut messages = Vec::new();
-        for partition in 0..log.store().partitions() {
-            let after = self.taken.get(&partition).copied().unwrap_or_default();
-            let read = ReadLog::after(Position::new(after))
-                .partition(Partition(partition))
-                .limit(CHUNK_MESSAGES);
-            for event in log.store().read(read).await.map_err(cannot)?.events {
-                let position = event.position.get();
-                let message = match message_of(&event) {
-                    _ if self.skipped.contains(&(partition, position)) => None,
-                    Ok(message) => Some(message),
-                    Err(error) => {
-                        let what = format!(
-                            "the event at {position} of partition {partition} is no message of \
-                             Debezium"
-                        );
-                        return Err(unfit(&what, partition, position).because(error));
-                    }
-                };
-                messages.push((partition, position, message));
-            }
+/// The messages of events of a log.
+fn read(
+    events: Vec<RecordedEvent>,
+    skipped: &BTreeSet<(u32, u64)>,
+) -> Result<Vec<Read>, SourceError> {
+    let messages = events.into_iter().map(|event| {
+        let (partition, position) = (event.partition.0, event.position.get());
+        if skipped.contains(&(partition, position)) {
+            return Ok((partition, position, None));
         }
-        Ok(messages)
-    }
+        let message = message_of(&event).map_err(|error| {
+            let what = format!(
+                "the event at {position} of partition {partition} is no message of Debezium"
+            );
+            unfit(&what, partition, position).because(error)
+        })?;
+        Ok((partition, position, Some(message)))
+    });
+    messages.collect()
 }
 
 /// A message that an operator has to decide about.
@@ -226,17 +218,14 @@ impl Source for Debezium {
                 self.taken.clone_from(taken);
             }
         }
+        if let Input::Log(log) = &mut self.input {
+            log.begin(&self.taken);
+        }
         Ok(())
     }
 
     async fn next(&mut self) -> Result<Chunk, SourceError> {
-        let messages = loop {
-            let messages = self.messages().await?;
-            if !messages.is_empty() {
-                break messages;
-            }
-            tokio::time::sleep(LOOK_AGAIN).await;
-        };
+        let messages = self.messages().await?;
         let mut records: Vec<Record> = Vec::new();
         for (partition, position, message) in messages {
             if let Some(message) = message {

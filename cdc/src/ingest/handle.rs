@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use annals_core::{Annals, StoreError};
+use annals_core::{Annals, Clock, StoreError};
 use annals_runner::{GenerationWorkers, Program};
 
 use super::Ingest;
@@ -30,18 +30,21 @@ pub struct IngestHandle {
 /// What the work and its handle share.
 pub(super) struct Shared {
     pub(super) status: Mutex<IngestStatus>,
+    pub(super) clock: Arc<dyn Clock>,
 }
 
 impl Shared {
-    pub(super) fn new(name: &str) -> Shared {
+    pub(super) fn new(name: &str, clock: Arc<dyn Clock>) -> Shared {
         Shared {
             status: Mutex::new(IngestStatus::named(name)),
+            clock,
         }
     }
 
     pub(super) fn change(&self, change: impl FnOnce(&mut IngestStatus)) {
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut status);
+        status.aged(self.clock.now());
         super::metrics::report(&status);
     }
 }
@@ -73,7 +76,9 @@ impl IngestHandle {
     /// How it is.
     pub fn status(&self) -> IngestStatus {
         let status = self.shared.status.lock();
-        status.unwrap_or_else(PoisonError::into_inner).clone()
+        let mut status = status.unwrap_or_else(PoisonError::into_inner).clone();
+        status.aged(self.shared.clock.now());
+        status
     }
 
     /// One change is not taken in: the record `ordinal` of the transaction that was committed at

@@ -79,7 +79,7 @@ impl Follower for Ingest {
             spec.handles = vec![MARK.into()];
             let workers = GenerationWorkers::new(Kind::Ingest, spec);
             begin_live(&context, &workers, name).await?;
-            let shared = Arc::new(Shared::new(name));
+            let shared = Arc::new(Shared::new(name, Arc::clone(context.db.clock())));
             let handle = IngestHandle {
                 db: context.db.clone(),
                 name,

@@ -21,7 +21,7 @@ pub trait Source: Send + Sync {
     async fn begin(&mut self, ingest: &str, last: Option<&Mark>) -> Result<(), SourceError>;
 
     /// What comes next: whole transactions, as many as are there, or a part of a large one. Waits
-    /// for it. What was given before is given again after the next [`begin`](Source::begin) unless
+    /// for it; an [empty](Chunk::is_empty) one says that the status is another. What was given before is given again after the next [`begin`](Source::begin) unless
     /// a mark holds it.
     ///
     /// # Errors
@@ -80,6 +80,19 @@ pub struct Chunk {
     pub may_repeat: bool,
     /// Of a snapshot: where it is.
     pub snapshot: Option<Snapshotting>,
+}
+
+impl Chunk {
+    /// Whether there is nothing to take in: the source has something to say of
+    /// [itself](Source::status).
+    ///
+    /// ```
+    /// assert!(annals_cdc::Chunk::default().is_empty());
+    /// ```
+    pub fn is_empty(&self) -> bool {
+        let is_news = self.resume.is_some() || self.partial.is_some() || self.snapshot.is_some();
+        self.records.is_empty() && !is_news
+    }
 }
 
 /// A part of a snapshot.

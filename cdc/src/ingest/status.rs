@@ -35,8 +35,9 @@ pub enum IngestState {
 pub struct SourceStatus {
     /// Bytes of its log that were not taken yet.
     pub lag_bytes: Option<u64>,
-    /// The commit time of the newest transaction that was taken.
-    pub newest: Option<DateTime<Utc>>,
+    /// Everything that was committed there until then is taken: the time of the newest transaction,
+    /// or of the newest heartbeat that came back.
+    pub known_to: Option<DateTime<Utc>>,
     /// The slot, and how many bytes of log it keeps on the server.
     pub slot: Option<(String, u64)>,
     /// Bytes until the server gives the slot up, where it has a limit.
@@ -45,6 +46,10 @@ pub struct SourceStatus {
     pub spilled_bytes: Option<u64>,
     /// Rows of a snapshot that were read.
     pub snapshot_rows: Option<u64>,
+    /// How many there are, as far as the server has counted them.
+    pub snapshot_rows_about: Option<u64>,
+    /// When the oldest heartbeat was sent that has not come back.
+    pub waits_since: Option<DateTime<Utc>>,
     /// When a heartbeat came back last.
     pub heartbeat: Option<DateTime<Utc>>,
     /// What operators should know.
@@ -72,7 +77,8 @@ pub struct IngestStatus {
     pub events: u64,
     /// Changes that operators skipped, of those that it met.
     pub skipped: u64,
-    /// Seconds from the commit of the newest transaction until it was taken in.
+    /// Seconds from the commit of the newest transaction, or the sending of the newest heartbeat,
+    /// until it was taken in; since then, while it does not follow.
     pub lag_seconds: Option<f64>,
     /// What the source says of itself.
     pub source: SourceStatus,
@@ -84,6 +90,24 @@ impl IngestStatus {
         IngestStatus {
             name: name.to_owned(),
             ..IngestStatus::default()
+        }
+    }
+}
+
+impl IngestStatus {
+    /// While nothing is taken in, what waits gets older.
+    pub(super) fn aged(&mut self, now: DateTime<Utc>) {
+        let waits = matches!(
+            self.state,
+            IngestState::Retrying(_) | IngestState::Stopped(_)
+        );
+        let since = match waits {
+            true => self.source.known_to,
+            false => self.source.waits_since,
+        };
+        if let Some(since) = since {
+            let lag = (now - since).as_seconds_f64();
+            self.lag_seconds = Some(self.lag_seconds.unwrap_or_default().max(lag));
         }
     }
 }
@@ -102,17 +126,21 @@ impl fmt::Display for IngestStatus {
         if let Some(at) = self.at {
             write!(f, " · at {at}")?;
         }
-        if let Some(bytes) = self.source.lag_bytes {
-            write!(f, ", lags {bytes} bytes")?;
-            if let Some(seconds) = self.lag_seconds {
-                write!(f, " and {seconds:.1} s")?;
-            }
+        match (self.source.lag_bytes, self.lag_seconds) {
+            (Some(bytes), Some(seconds)) => write!(f, ", lags {bytes} bytes and {seconds:.1} s")?,
+            (Some(bytes), None) => write!(f, ", lags {bytes} bytes")?,
+            (None, Some(seconds)) => write!(f, ", lags {seconds:.1} s")?,
+            (None, None) => {}
         }
         if let Some((slot, bytes)) = &self.source.slot {
             write!(f, " · slot {slot} keeps {:.1} MB", *bytes as f64 / 1e6)?;
         }
         if let Some(rows) = self.source.snapshot_rows {
-            write!(f, " · snapshot {rows} rows")?;
+            write!(f, " · snapshot {rows}")?;
+            if let Some(of) = self.source.snapshot_rows_about {
+                write!(f, " of about {of}")?;
+            }
+            f.write_str(" rows")?;
         }
         if self.skipped > 0 {
             write!(f, " · {} skipped", self.skipped)?;

@@ -22,6 +22,7 @@ use super::status::IngestState;
 use super::{Placed, Settings};
 use crate::lsn::Lsn;
 use crate::record::{At, Body, Record, RowOp};
+use crate::records::as_it_was;
 use crate::schema::TableName;
 
 /// Events of one append, with room for what one record brings along.
@@ -129,6 +130,10 @@ impl Taking<'_> {
 
     /// Appends what a chunk holds, and confirms it.
     async fn take(&mut self, run: &mut Run, chunk: Chunk) -> Result<(), WorkError> {
+        if chunk.is_empty() {
+            self.measured();
+            return Ok(());
+        }
         run.maker = EventMaker::new(Arc::clone(&chunk.source), &self.settings.prefix);
         let mut mark = Mark::begun(Arc::clone(&chunk.source));
         mark.decided = run.mark.as_ref().and_then(|mark| mark.decided);
@@ -196,21 +201,29 @@ impl Taking<'_> {
             self.shared
                 .change(|status| status.state = IngestState::Following);
         }
-        let newest = chunk.records.iter().rev().find_map(|record| record.at.time);
-        let now = self.db.clock().now();
-        let source = self.source.status();
         self.shared.change(|status| {
             status.transactions += chunk.transactions;
             status.events += count;
-            status.source = source;
-            if let Some(newest) = newest {
-                status.lag_seconds = Some((now - newest).as_seconds_f64());
-            }
         });
+        self.measured();
         if let Some(mark) = &run.mark {
             self.source.confirm(mark).await?;
         }
         Ok(())
+    }
+
+    /// The source has something to say of itself.
+    fn measured(&self) {
+        let source = self.source.status();
+        let now = self.db.clock().now();
+        self.shared.change(|status| {
+            // Old rows of a snapshot are not late, and what is known already tells nothing new.
+            if source.known_to > status.source.known_to {
+                let lag = source.known_to.map(|known| now - known);
+                status.lag_seconds = lag.map(|lag| lag.as_seconds_f64().max(0.0));
+            }
+            status.source = source;
+        });
     }
 
     /// Skips what the log has already, and what is here twice. No one else appends it: the mark is
@@ -351,6 +364,7 @@ impl Taking<'_> {
                 events.push(event);
             }
             Body::Message(message) => events.push(run.maker.message(record, message)?),
+            Body::Event(event) => events.push(as_it_was(event)),
             Body::Truncate(truncate) => {
                 for table in &truncate.tables {
                     self.truncate(run, record, table, events, mark).await?;
@@ -375,9 +389,11 @@ fn unfit(record: &Record, why: &str) -> WorkError {
     ))
 }
 
-/// The last event of a transaction says so.
+/// The last event of a transaction says so. What comes from another log stays as it was.
 fn mark_last(events: &mut [Placed]) {
-    if let Some((_, event)) = events.last_mut() {
+    if let Some((_, event)) = events.last_mut()
+        && event.metadata.keys.contains_key("cdc.commit")
+    {
         event.metadata.keys.insert("cdc.last".into(), "true".into());
     }
 }

@@ -1,6 +1,7 @@
 //! Where the server is: one URL for two clients, and the settings under which values are written.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr as _;
 
 use percent_encoding::percent_decode_str;
@@ -8,6 +9,7 @@ use pgwire_replication::{ReplicationConfig, SslMode, TlsConfig};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use super::Settings;
+use super::errors::stop;
 use crate::ingest::{SourceError, SourceFailure};
 use crate::lsn::Lsn;
 use crate::schema::quoted;
@@ -21,6 +23,17 @@ pub(super) const PINNED: [(&str, &str); 6] = [
     ("extra_float_digits", "3"),
     ("bytea_output", "hex"),
     ("client_encoding", "UTF8"),
+];
+
+/// What a URL may ask for the sake of safety, and neither client does.
+const NOT_FOLLOWED: [&str; 7] = [
+    "channel_binding",
+    "gssencmode",
+    "requirepeer",
+    "require_auth",
+    "sslcrl",
+    "sslpassword",
+    "ssl_min_protocol_version",
 ];
 
 /// The URL of a server, which holds a password.
@@ -38,6 +51,14 @@ impl fmt::Debug for ServerUrl {
 pub(super) struct Address {
     pub(super) control: PgConnectOptions,
     password: String,
+    certificates: Certificates,
+}
+
+/// The files that a URL or the environment names for an encrypted connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Certificates {
+    roots: Option<PathBuf>,
+    own: Option<(PathBuf, PathBuf)>,
 }
 
 /// Without the password.
@@ -62,6 +83,7 @@ impl Address {
             SourceError::new(SourceFailure::Stop, text)
         })?;
         Ok(Address {
+            certificates: Certificates::of(url)?,
             control: control
                 .application_name("annals cdc")
                 .extra_float_digits(3)
@@ -87,9 +109,11 @@ impl Address {
             .map(|(name, value)| format!("-c {name}={value}"))
             .collect();
         let control = &self.control;
+        let socket = control.get_socket().map(|path| path.display().to_string());
+        let host = socket.as_deref().unwrap_or(control.get_host());
         let start = pgwire_replication::Lsn::from_u64(start.get());
-        let mut config = ReplicationConfig::new(
-            control.get_host(),
+        ReplicationConfig::new(
+            host,
             control.get_username(),
             self.password.as_str(),
             control.get_database().unwrap_or(control.get_username()),
@@ -104,20 +128,84 @@ impl Address {
         .with_wakeup_interval(settings.status_interval)
         .with_buffer_size(64)
         .with_options(options.join(" "))
-        .with_application_name("annals cdc");
-        config = config.with_tls(match control.get_ssl_mode() {
+        .with_application_name("annals cdc")
+        .with_tls(self.encryption())
+    }
+
+    /// As the client for SQL encrypts.
+    fn encryption(&self) -> TlsConfig {
+        let roots = self.certificates.roots.clone();
+        let tls = match self.control.get_ssl_mode() {
+            _ if self.control.get_socket().is_some() => TlsConfig::disabled(),
             PgSslMode::Require => TlsConfig::require(),
-            PgSslMode::VerifyCa => TlsConfig::verify_ca(None),
-            PgSslMode::VerifyFull => TlsConfig::verify_full(None),
+            PgSslMode::VerifyCa => TlsConfig::verify_ca(roots),
+            PgSslMode::VerifyFull => TlsConfig::verify_full(roots),
             PgSslMode::Prefer => {
                 let mut tls = TlsConfig::disabled();
                 tls.mode = SslMode::Prefer;
                 tls
             }
             _ => TlsConfig::disabled(),
-        });
-        config
+        };
+        match &self.certificates.own {
+            Some((certificate, key)) => tls.with_client_cert(certificate, key),
+            None => tls,
+        }
     }
+}
+
+impl Certificates {
+    /// What both clients need to be told; a name that only one of them would follow is refused.
+    fn of(url: &str) -> Result<Certificates, SourceError> {
+        for name in NOT_FOLLOWED {
+            if let Some(value) = parameter(url, name)
+                && !matches!(&*value, "" | "disable" | "prefer")
+            {
+                return Err(stop(format!(
+                    "`{name}` of the URL is not followed here, and what it asks for is not kept: \
+                     leave it out"
+                )));
+            }
+        }
+        let file = |names: &[&str], variable: &str| -> Result<Option<PathBuf>, SourceError> {
+            let named = names.iter().find_map(|name| parameter(url, name));
+            let Some(named) = named.or_else(|| std::env::var(variable).ok()) else {
+                return Ok(None);
+            };
+            let name = names.first().copied().unwrap_or_default();
+            if named.trim_start().starts_with("-----BEGIN") {
+                return Err(stop(format!(
+                    "`{name}` holds a certificate or a key itself: write it into a file, and say \
+                     its path"
+                )));
+            }
+            if !std::path::Path::new(&named).is_file() {
+                return Err(stop(format!("`{name}` names {named}, which is no file")));
+            }
+            Ok(Some(named.into()))
+        };
+        let roots = file(&["sslrootcert", "ssl-root-cert", "ssl-ca"], "PGSSLROOTCERT")?;
+        let certificate = file(&["sslcert", "ssl-cert"], "PGSSLCERT")?;
+        let key = file(&["sslkey", "ssl-key"], "PGSSLKEY")?;
+        let own = match (certificate, key) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            _ => return Err(stop("`sslcert` and `sslkey` go together: one is missing")),
+        };
+        Ok(Certificates { roots, own })
+    }
+}
+
+/// The value of a parameter of a URL.
+fn parameter(url: &str, name: &str) -> Option<String> {
+    let (_, query) = url.split_once('?')?;
+    let query = query.split('#').next().unwrap_or_default();
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let mut found = pairs.filter(|(of, _)| *of == name);
+    found.next_back().map(|(_, value)| {
+        let value = value.replace('+', " ");
+        percent_decode_str(&value).decode_utf8_lossy().into_owned()
+    })
 }
 
 /// The password of a URL, with what is escaped in it; the client for SQL does not give it out.
@@ -132,7 +220,8 @@ fn password(url: &str) -> String {
                 .decode_utf8_lossy()
                 .into_owned()
         });
-    found
+    parameter(url, "password")
+        .or(found)
         .or_else(|| std::env::var("PGPASSWORD").ok())
         .unwrap_or_default()
 }
@@ -148,6 +237,40 @@ mod tests {
             password("postgres://me:100%@db:5432/shop?sslmode=require"),
             "100%"
         );
+    }
+
+    #[test]
+    fn certificates_are_for_both_clients_or_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, "").unwrap();
+            path
+        };
+        let (roots, own, key) = (file("the roots.pem"), file("own.pem"), file("own.key"));
+        let parsed = |query: &str| {
+            let url = format!("postgres://me@db/shop?{query}");
+            Address::parse(&ServerUrl(url))
+        };
+        let shown = |path: &PathBuf| path.display().to_string();
+        let query = format!(
+            "sslmode=verify-full&sslrootcert={}&ssl-cert={}&sslkey={}",
+            shown(&roots).replace(' ', "%20"),
+            shown(&own),
+            shown(&key)
+        );
+        let tls = parsed(&query).unwrap().encryption();
+        let wanted = TlsConfig::verify_full(Some(roots.clone())).with_client_cert(&own, &key);
+        assert_eq!(tls, wanted);
+        for (query, what) in [
+            (format!("sslcert={}", shown(&own)), "`sslkey` go together"),
+            ("sslrootcert=/none.pem".to_owned(), "/none.pem, which is no"),
+            ("sslkey=-----BEGIN%20KEY".to_owned(), "say its path"),
+            ("channel_binding=require".to_owned(), "is not followed"),
+        ] {
+            let error = parsed(&query).unwrap_err();
+            assert!(error.to_string().contains(what), "{error}");
+        }
     }
 
     #[test]

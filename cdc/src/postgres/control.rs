@@ -25,7 +25,8 @@ pub(super) struct Slot {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SlotSize {
     pub(super) keeps_bytes: i64,
-    pub(super) lag_bytes: i64,
+    /// Up to where the server has written its log.
+    pub(super) written: Lsn,
     pub(super) safe_wal_bytes: Option<i64>,
     pub(super) spilled_bytes: i64,
 }
@@ -36,6 +37,8 @@ pub(super) struct Published {
     pub(super) schema: Arc<TableSchema>,
     pub(super) filter: Option<String>,
     pub(super) bytes: i64,
+    /// Its rows, as far as the server has counted them.
+    pub(super) rows_about: u64,
     pub(super) has_primary_key: bool,
 }
 
@@ -97,12 +100,12 @@ impl Control {
     }
 
     pub(super) async fn slot_size(&mut self, name: &str) -> Result<Option<SlotSize>, SourceError> {
-        type Found = (i64, i64, Option<i64>, i64);
+        type Found = (i64, Option<String>, Option<i64>, i64);
         let found: Result<Option<Found>, _> = query_as(
-            "select coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn), 0)::bigint, \
-             coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), s.confirmed_flush_lsn), 0)::bigint, \
-             s.safe_wal_size, coalesce(t.spill_bytes, 0)::bigint \
+            "select coalesce(pg_wal_lsn_diff(w.lsn, s.restart_lsn), 0)::bigint, w.lsn::text, s.safe_wal_size, coalesce(t.spill_bytes, 0)::bigint \
              from pg_catalog.pg_replication_slots s \
+             cross join (select case when pg_is_in_recovery() then pg_last_wal_receive_lsn() \
+             else pg_current_wal_lsn() end as lsn) w \
              left join pg_catalog.pg_stat_replication_slots t using (slot_name) \
              where s.slot_name = $1",
         )
@@ -111,9 +114,9 @@ impl Control {
         .await;
         let found = found.map_err(|error| of_control("cannot measure the slot", error))?;
         Ok(found.map(
-            |(keeps_bytes, lag_bytes, safe_wal_bytes, spilled_bytes)| SlotSize {
+            |(keeps_bytes, written, safe_wal_bytes, spilled_bytes)| SlotSize {
                 keeps_bytes,
-                lag_bytes,
+                written: written.and_then(|lsn| lsn.parse().ok()).unwrap_or_default(),
                 safe_wal_bytes,
                 spilled_bytes,
             },
@@ -147,11 +150,11 @@ impl Control {
         &mut self,
         publication: &str,
     ) -> Result<Vec<Published>, SourceError> {
-        type Found = (String, String, Option<String>, String, i64, bool);
+        type Found = (String, String, Option<String>, String, i64, i64, bool);
         let doing = "cannot read the tables of the publication";
         let found: Result<Vec<Found>, _> = query_as(
             "select p.schemaname::text, p.tablename::text, p.rowfilter, c.relreplident::text, \
-             pg_relation_size(c.oid), exists (select from pg_catalog.pg_index i \
+             pg_relation_size(c.oid), greatest(c.reltuples, 0)::bigint, exists (select from pg_catalog.pg_index i \
              where i.indrelid = c.oid and i.indisprimary) \
              from pg_catalog.pg_publication_tables p \
              join pg_catalog.pg_namespace n on n.nspname = p.schemaname \
@@ -162,7 +165,7 @@ impl Control {
         .fetch_all(&mut self.connection)
         .await;
         let mut published = Vec::new();
-        for (schema, name, filter, identity, bytes, has_primary_key) in
+        for (schema, name, filter, identity, bytes, rows_about, has_primary_key) in
             found.map_err(|error| of_control(doing, error))?
         {
             let table = TableName::new(&schema, &name);
@@ -180,6 +183,7 @@ impl Control {
                 }),
                 filter,
                 bytes,
+                rows_about: u64::try_from(rows_about).unwrap_or_default(),
                 has_primary_key,
             });
         }

@@ -1,8 +1,11 @@
 //! Heartbeats through the log of the server: they move the slot of a quiet publication, and one
 //! that does not come back is a dead link.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
+use annals_core::{Clock as _, SystemClock};
+use chrono::{DateTime, Utc};
 use sqlx::query;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
@@ -22,6 +25,8 @@ pub(super) struct Heartbeat {
     missing: u32,
     every: Duration,
     refused: bool,
+    /// When those were sent that did not come back yet, the oldest first.
+    sent: VecDeque<(String, DateTime<Utc>)>,
 }
 
 impl Heartbeat {
@@ -33,6 +38,7 @@ impl Heartbeat {
             missing: 0,
             every,
             refused: false,
+            sent: VecDeque::new(),
         }
     }
 
@@ -44,6 +50,18 @@ impl Heartbeat {
     /// One came back, or something else came.
     pub(super) fn came_back(&mut self) {
         self.missing = 0;
+    }
+
+    /// One with this content came back: says when it was sent, if this session did.
+    pub(super) fn is_back(&mut self, content: &[u8]) -> Option<DateTime<Utc>> {
+        let is_it = |(sent, _): &(String, _)| sent.as_bytes() == content;
+        let at = self.sent.iter().position(is_it)?;
+        self.sent.drain(..=at).next_back().map(|(_, at)| at)
+    }
+
+    /// When the oldest was sent that did not come back yet.
+    pub(super) fn waits_since(&self) -> Option<DateTime<Utc>> {
+        self.sent.front().map(|(_, at)| *at)
     }
 
     /// Sends one, unless the role may not.
@@ -61,9 +79,11 @@ impl Heartbeat {
                 self.every * MISSED_MAX
             )));
         }
+        let began = SystemClock.now();
+        let content = format!("{ingest} {}", began.timestamp_micros());
         let emit = query("select pg_logical_emit_message(false, $1, $2)")
             .bind(PREFIX)
-            .bind(ingest)
+            .bind(&content)
             .execute(&mut control.connection);
         // The control connection may be as dead as the other one.
         match tokio::time::timeout(self.every * MISSED_MAX, emit).await {
@@ -72,6 +92,7 @@ impl Heartbeat {
             )),
             Ok(Ok(_)) => {
                 self.missing += 1;
+                self.sent.push_back((content, began));
                 Ok(())
             }
             // No right, or a standby.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use futures_util::FutureExt as _;
 use tokio::time::Instant;
 
 use super::Settings;
@@ -62,7 +63,11 @@ pub(super) struct Session {
     /// Whether the server waits for what is idle to be confirmed.
     asked: bool,
     confirmed: Option<Instant>,
+    /// Up to where the server had written when it was asked last.
+    written: Lsn,
     status: SourceStatus,
+    /// Whether the status is another than the one that was given.
+    has_news: bool,
     warnings: Vec<String>,
 }
 
@@ -86,6 +91,7 @@ struct Ready {
     transactions: u64,
     bytes: usize,
     end: Lsn,
+    time: Option<DateTime<Utc>>,
 }
 
 impl Session {
@@ -156,7 +162,9 @@ impl Session {
             noted: None,
             asked: false,
             confirmed: None,
+            written: server.written,
             status: SourceStatus::default(),
+            has_news: false,
             warnings,
         })
     }
@@ -188,6 +196,10 @@ impl Session {
     }
 
     async fn stream(&mut self) -> Result<Chunk, SourceError> {
+        // Also while there is always something to take.
+        if self.heartbeat.due().now_or_never().is_some() {
+            self.beat().await?;
+        }
         loop {
             if self.ready.is_full() || !self.ready.records.is_empty() && self.large.is_some() {
                 return Ok(self.give());
@@ -205,6 +217,9 @@ impl Session {
                     if let Some(chunk) = self.note() {
                         return Ok(chunk);
                     }
+                    if std::mem::take(&mut self.has_news) {
+                        return Ok(Chunk::default());
+                    }
                     tokio::select! {
                         biased;
                         frame = self.transport.next() => frame?,
@@ -220,13 +235,20 @@ impl Session {
     }
 
     async fn beat(&mut self) -> Result<(), SourceError> {
-        self.heartbeat.send(&mut self.control, &self.ingest).await?;
+        // What was written before the heartbeat is read when that is back.
+        self.measure().await?;
+        self.heartbeat.send(&mut self.control, &self.ingest).await
+    }
+
+    /// Asks the server for what the slot keeps.
+    async fn measure(&mut self) -> Result<(), SourceError> {
         if let Some(size) = self.control.slot_size(&self.slot).await? {
             let bytes = |bytes: i64| u64::try_from(bytes).unwrap_or_default();
             self.status.slot = Some((self.slot.clone(), bytes(size.keeps_bytes)));
-            self.status.lag_bytes = Some(bytes(size.lag_bytes));
             self.status.safe_wal_bytes = size.safe_wal_bytes;
             self.status.spilled_bytes = Some(bytes(size.spilled_bytes));
+            self.written = self.written.max(size.written);
+            self.has_news = true;
         }
         Ok(())
     }
@@ -252,7 +274,11 @@ impl Session {
                 content,
             } => {
                 if prefix == heartbeat::PREFIX {
-                    self.status.heartbeat = Some(now());
+                    if let Some(sent) = self.heartbeat.is_back(&content) {
+                        self.status.heartbeat = Some(now());
+                        self.status.known_to = self.status.known_to.max(Some(sent));
+                        self.has_news = true;
+                    }
                     self.is_idle(lsn);
                     return Ok(());
                 }
@@ -300,7 +326,7 @@ impl Session {
         self.decoder
             .decode(begin)
             .map_err(|error| stop(error.to_string()))?;
-        self.status.newest = Some(arriving.time);
+        let time = arriving.time;
         let bytes = arriving.bytes();
         let is_large = arriving.is_large();
         let mut messages = arriving.messages()?;
@@ -310,6 +336,7 @@ impl Session {
                 ahead: None,
                 commit: lsn,
                 end,
+                time,
             });
             return Ok(());
         }
@@ -325,6 +352,7 @@ impl Session {
             self.ready.bytes += bytes;
             self.ready.transactions += 1;
             self.ready.end = end;
+            self.ready.time = Some(time);
         } else {
             self.is_idle(end);
         }
@@ -347,6 +375,7 @@ impl Session {
     fn give(&mut self) -> Chunk {
         let ready = std::mem::take(&mut self.ready);
         self.idle = self.idle.max(ready.end);
+        self.status.known_to = self.status.known_to.max(ready.time);
         Chunk {
             source: Arc::clone(&self.source),
             records: ready.records,
@@ -413,10 +442,33 @@ impl Session {
 
     pub(super) fn status(&self) -> SourceStatus {
         let mut status = self.status.clone();
+        if status.slot.is_some() {
+            let read = self.idle.max(self.resume);
+            status.lag_bytes = Some(self.written.bytes_since(read));
+        }
+        status.waits_since = self.heartbeat.waits_since();
         status.warnings = self.warnings.clone();
         status.warnings.extend(self.heartbeat.warning());
+        status.warnings.extend(slot_warning(&self.phase, &status));
         status
     }
+}
+
+/// A slot that is about to be lost, or a copy that makes it keep much.
+fn slot_warning(phase: &Phase, status: &SourceStatus) -> Option<String> {
+    let safe = u64::try_from(status.safe_wal_bytes?).unwrap_or_default();
+    let (slot, keeps) = status.slot.as_ref()?;
+    let limit = keeps + safe;
+    if safe < limit / 5 {
+        return Some(format!(
+            "the server gives slot `{slot}` up after {safe} bytes more: raise \
+             `max_slot_wal_keep_size`"
+        ));
+    }
+    let copies = matches!(phase, Phase::Reads { .. });
+    (copies && *keeps > limit / 10).then(|| {
+        format!("while the tables are copied, slot `{slot}` keeps {keeps} of at most {limit} bytes")
+    })
 }
 
 impl Ready {

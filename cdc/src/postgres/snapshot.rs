@@ -216,6 +216,7 @@ mod tests {
             key: true,
         };
         Published {
+            rows_about: 0,
             schema: Arc::new(TableSchema {
                 table: TableName::new("public", "t"),
                 identity: Identity::Default,

@@ -43,7 +43,16 @@ pub(crate) fn messages(id: &str) -> Vec<DebeziumMessage> {
 /// The cases of a kind, at least one.
 pub(crate) fn of_kind(kind: &str) -> Vec<Value> {
     let file = file();
-    let all: Value = serde_json::from_str(&text()).unwrap();
+    of_kind_in(kind, &text(), &file.display().to_string())
+}
+
+/// Variations of the cases that are in no file of others.
+pub(crate) fn own() -> Vec<Value> {
+    of_kind_in("sql", include_str!("../data/own-cases.json"), "own cases")
+}
+
+fn of_kind_in(kind: &str, text: &str, file: &str) -> Vec<Value> {
+    let all: Value = serde_json::from_str(text).unwrap();
     let cases = all["cases"].as_array().unwrap();
     let cases: Vec<Value> = cases
         .iter()
@@ -52,8 +61,7 @@ pub(crate) fn of_kind(kind: &str) -> Vec<Value> {
         .collect();
     assert!(
         !cases.is_empty(),
-        "{} has no case of kind `{kind}`",
-        file.display()
+        "{file} has no case of kind `{kind}`"
     );
     cases
 }
@@ -64,6 +72,30 @@ pub(crate) fn ran(kind: &str, count: usize) {
     use std::io::Write as _;
     writeln!(std::io::stdout(), "cdc cases of kind {kind}: {count} ran").unwrap();
     assert!(count > 0, "no case of kind `{kind}` ran");
+}
+
+/// The version of PostgreSQL that a case asks for, where it does: `PostgreSQL 17+`.
+pub(crate) fn wanted_version(case: &Value) -> u32 {
+    let requires = case["requires"].as_str().unwrap_or_default();
+    let wanted = requires.strip_prefix("PostgreSQL ");
+    wanted.map_or(0, |wanted| {
+        let digits: String = wanted.chars().take_while(char::is_ascii_digit).collect();
+        digits
+            .parse()
+            .unwrap_or_else(|_| panic!("`{requires}` is no version"))
+    })
+}
+
+/// Says which case does not run on this server, and why.
+#[allow(clippy::explicit_write)]
+pub(crate) fn skipped(case: &Value, version: u32) {
+    use std::io::Write as _;
+    let (id, requires) = (&case["id"], &case["requires"]);
+    writeln!(
+        std::io::stdout(),
+        "cdc case {id} NOT RUN: it requires {requires}, and the server is {version}"
+    )
+    .unwrap();
 }
 
 /// What a case expects, with everything written out that it abbreviates.

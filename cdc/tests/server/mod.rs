@@ -62,14 +62,7 @@ fn run(command: &mut Command) {
 impl Server {
     /// A new one with these settings, which runs.
     pub(crate) fn start(settings: &[&str]) -> Server {
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("cdc-{}-{number}", std::process::id());
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let server = Server {
-            directory: beside().join(name),
-            port: port.local_addr().unwrap().port(),
-        };
-        drop(port);
+        let server = Server::place();
         let mut init = command("initdb");
         init.args([
             "--no-sync",
@@ -92,6 +85,17 @@ impl Server {
         server
     }
 
+    /// A directory and a port that nobody has.
+    fn place() -> Server {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("cdc-{}-{number}", std::process::id());
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        Server {
+            directory: beside().join(name),
+            port: port.local_addr().unwrap().port(),
+        }
+    }
+
     fn options_file(&self) -> PathBuf {
         self.directory.with_extension("options")
     }
@@ -103,6 +107,35 @@ impl Server {
         control.args(["-w", "-t", "60", "-D"]).arg(&self.directory);
         control.args(["-o", &options, "-l"]).arg(&log);
         run(control.args(words).arg(order));
+    }
+
+    /// A copy of it that follows it, as a standby, and runs.
+    pub(crate) fn standby(&self) -> Server {
+        let standby = Server::place();
+        let mut copy = command("pg_basebackup");
+        copy.args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync"]);
+        copy.arg("--dbname").arg(self.url("postgres"));
+        run(copy.arg("--pgdata").arg(&standby.directory));
+        let options = std::fs::read_to_string(self.options_file()).unwrap();
+        let (ours, theirs) = (format!("-p {} ", standby.port), format!("-p {} ", self.port));
+        std::fs::write(standby.options_file(), options.replace(&theirs, &ours)).unwrap();
+        standby.control(&[], "start");
+        standby
+    }
+
+    /// Makes a server of its own of a standby.
+    pub(crate) fn promote(&self) {
+        self.control(&[], "promote");
+    }
+
+    /// Puts a file into its directory, which nobody else can read.
+    pub(crate) fn file(&self, name: &str, content: &[u8]) {
+        use std::os::unix::fs::PermissionsExt as _;
+        let file = self.directory.join(name);
+        std::fs::write(&file, content).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let owner = std::fs::metadata(&self.directory).unwrap();
+        std::os::unix::fs::chown(&file, Some(owner.uid()), Some(owner.gid())).unwrap();
     }
 
     /// Stops it as an administrator does.
@@ -167,6 +200,7 @@ impl Psql {
         let mut child = Command::new(binaries().join("psql"))
             .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", url])
             .env("PGCLIENTENCODING", "UTF8")
+            .env("PGSSLMODE", "disable")
             .env("PGOPTIONS", "-c client_min_messages=warning")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -1,5 +1,7 @@
 //! The beginning of a session without a mark: a publication, a slot, and the rows of its snapshot.
 
+use futures_util::FutureExt as _;
+
 use super::super::control::{Control, Published};
 use super::super::errors::{retry, stop};
 use super::super::snapshot::Snapshot;
@@ -41,6 +43,8 @@ impl Session {
         if let Some(held) = &self.settings.hold_snapshot {
             held.notified().await;
         }
+        let about = tables.iter().map(|of| of.rows_about).sum();
+        self.status.snapshot_rows_about = Some(about).filter(|about| *about > 0);
         self.phase = Phase::Reads {
             snapshot: Snapshot::read(&self.address.control, &name, tables, self.settings.readers),
             point,
@@ -56,6 +60,9 @@ impl Session {
 
     /// Some rows of the snapshot; after the last ones the stream begins.
     pub(super) async fn read(&mut self) -> Result<Chunk, SourceError> {
+        if self.heartbeat.due().now_or_never().is_some() {
+            self.measure().await?;
+        }
         let Phase::Reads {
             snapshot,
             point,
@@ -99,6 +106,7 @@ impl Session {
         self.resume = point;
         self.idle = point;
         self.status.snapshot_rows = None;
+        self.status.snapshot_rows_about = None;
         let mut chunk = self.chunk(Snapshotting::Complete);
         chunk.resume = Some(Resume::Lsn(point));
         Ok(chunk)

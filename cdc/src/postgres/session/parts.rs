@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
+
 use super::super::transaction::Messages;
 use super::{PART_BYTES, Session};
 use crate::ingest::{Chunk, Partial, Resume, SourceError};
@@ -16,6 +18,7 @@ pub(super) struct Large {
     pub(super) ahead: Option<Record>,
     pub(super) commit: Lsn,
     pub(super) end: Lsn,
+    pub(super) time: DateTime<Utc>,
 }
 
 impl Session {
@@ -64,6 +67,7 @@ impl Session {
             chunk.resume = Some(Resume::Lsn(large.end));
             chunk.transactions = 1;
             self.idle = self.idle.max(large.end);
+            self.status.known_to = self.status.known_to.max(Some(large.time));
         } else {
             chunk.partial = Some(Partial {
                 commit: large.commit,

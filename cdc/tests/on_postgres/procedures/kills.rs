@@ -87,7 +87,7 @@ async fn proc_kill9_inside_transaction() {
     following(&program).await;
     program.stop().await;
     drop(program);
-    let rows = 40_000_i64;
+    let rows = rounds(40_000, 200_000) as i64;
     let script = format!("insert into ex(v) select 'x' from generate_series(1, {rows})");
     server.psql("shop", &script);
     let db = world::open(folder.path()).await;
@@ -199,6 +199,7 @@ async fn a_large_transaction_needs_no_more_memory_than_a_small_one() {
     program.stop().await;
     drop(program);
     let db = world::open(folder.path()).await;
+    assert_eq!(ids(&db, INSERTED).await, [0_i64; 0]);
     let mut peak = 0;
     let mut version = last_mark_version(&db).await;
     let rows = [1_000, rounds(40_000, 1_000_000)];

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use annals::cdc::{Ingest, IngestState, TableOf};
 use annals::prelude::*;
+use annals_core::conformance::rounds;
 use tokio::sync::Notify;
 
 use super::{EX, Ex, shop};
@@ -13,6 +14,12 @@ use crate::world::{self, following, ids_of, source, start, status, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn proc_snapshot_handover() {
+    for _ in 0..rounds(1, 10) {
+        handover().await;
+    }
+}
+
+async fn handover() {
     let (server, url, folder) = shop(&[], EX);
     server.psql(
         "shop",

@@ -1,0 +1,132 @@
+//! Any topic or log as a source: its records as they are.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use annals_core::{Annals, NewEvent, RecordedEvent, StreamId};
+use async_trait::async_trait;
+
+use crate::ingest::{Chunk, Mark, Resume, Source, SourceError, SourceFailure};
+use crate::log_reader::LogReader;
+use crate::record::{At, Body, Record};
+
+/// The records of any log, such as a topic of Kafka that `annals::kafka` reads, as a source of an
+/// ingest: they are taken into one's own log as they are, exactly once. Ids, streams, types, times
+/// and metadata stay what they were, so a log that was published to a topic as CloudEvents is had
+/// back from it. Streams that a log keeps for itself (`$…`) are left out.
+///
+/// ```
+/// use annals_cdc::{Ingest, Records};
+/// use annals_core::Annals;
+///
+/// # fn example(topic: Annals) {
+/// let copy = Ingest::named("orders").from(Records::of(&topic));
+/// # let _ = copy;
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "it does nothing before an ingest has it"]
+pub struct Records {
+    log: LogReader,
+    /// Of each partition: up to where it was taken.
+    taken: BTreeMap<u32, u64>,
+    /// What operators decided to leave out: partitions and positions.
+    skipped: BTreeSet<(u32, u64)>,
+}
+
+impl Records {
+    /// Of this log.
+    pub fn of(log: &Annals) -> Records {
+        Records {
+            log: LogReader::of(log),
+            taken: BTreeMap::new(),
+            skipped: BTreeSet::new(),
+        }
+    }
+
+    fn name(&self) -> String {
+        format!("records of log {}", self.log.id())
+    }
+
+    fn is_wanted(&self, event: &RecordedEvent) -> bool {
+        let place = (event.partition.0, event.position.get());
+        !event.stream.as_str().starts_with('$') && !self.skipped.contains(&place)
+    }
+}
+
+#[async_trait]
+impl Source for Records {
+    async fn begin(&mut self, ingest: &str, last: Option<&Mark>) -> Result<(), SourceError> {
+        self.taken.clear();
+        if let Some(last) = last {
+            let name = self.name();
+            if *last.source != *name {
+                return Err(SourceError::new(
+                    SourceFailure::Stop,
+                    format!(
+                        "the last mark of `{ingest}` is of another source, `{}`, and this one is \
+                         `{name}`: give this ingest another name",
+                        last.source
+                    ),
+                ));
+            }
+            if let Some(Resume::Positions(taken)) = &last.resume {
+                self.taken.clone_from(taken);
+            }
+        }
+        self.log.begin(&self.taken);
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Result<Chunk, SourceError> {
+        let mut records = Vec::new();
+        while records.is_empty() {
+            for event in self.log.next().await? {
+                self.taken
+                    .insert(event.partition.0, event.position.get());
+                if self.is_wanted(&event) {
+                    records.push(Record {
+                        at: At {
+                            time: Some(event.occurred_at),
+                            ..At::default()
+                        },
+                        body: Body::Event(Box::new(event)),
+                        origin: None,
+                        repeat_key: None,
+                    });
+                }
+            }
+        }
+        Ok(Chunk {
+            source: self.name().into(),
+            transactions: records.len() as u64,
+            records,
+            resume: Some(Resume::Positions(self.taken.clone())),
+            // Who published it may have done so twice.
+            may_repeat: true,
+            ..Chunk::default()
+        })
+    }
+
+    fn skip_messages(&mut self, messages: &[(u32, u64)]) {
+        self.skipped = messages.iter().copied().collect();
+    }
+
+    async fn confirm(&mut self, _up_to: &Mark) -> Result<(), SourceError> {
+        Ok(())
+    }
+}
+
+/// The event as it is appended here: as it was.
+pub(crate) fn as_it_was(event: &RecordedEvent) -> (StreamId, NewEvent) {
+    let mut new = NewEvent::new(
+        event.event_type.to_string(),
+        event.codec.to_string(),
+        event.payload.clone(),
+    )
+    .id(event.id)
+    .schema_version(event.schema_version)
+    .metadata(event.metadata.clone())
+    .at(event.occurred_at);
+    new.tags.clone_from(&event.tags);
+    (event.stream.clone(), new)
+}
