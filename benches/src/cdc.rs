@@ -103,12 +103,14 @@ impl Shop {
         let slot = format!("select pg_create_logical_replication_slot('{}', 'pgoutput')", shop.name);
         run(&mut connection, slot).await?;
         let fill = format!(
-            "set synchronous_commit = off; do $$ begin \
+            "do $$ begin \
              for i in 0..{} loop insert into orders select g, g % 1000, \
              md5(g::text), now() from generate_series(i * {in_transaction} + 1, \
              (i + 1) * {in_transaction}) g; commit; end loop; end $$",
             rows / in_transaction - 1
         );
+        // Each statement by itself: several at once are one transaction.
+        run(&mut connection, "set synchronous_commit = off".to_owned()).await?;
         run(&mut connection, fill).await?;
         let confirmed = format!(
             "select confirmed_flush_lsn::text from pg_replication_slots where slot_name = '{}'",
@@ -119,11 +121,9 @@ impl Shop {
         run(&mut connection, "checkpoint".to_owned()).await?;
         let end = "select pg_current_wal_flush_lsn()::text".to_owned();
         shop.end = scalar(&mut connection, end).await?;
-        run(
-            &mut connection,
-            "select pg_logical_emit_message(false, 'bench', 'end'); checkpoint".to_owned(),
-        )
-        .await?;
+        let more = "select pg_logical_emit_message(false, 'bench', 'end')";
+        run(&mut connection, more.to_owned()).await?;
+        run(&mut connection, "checkpoint".to_owned()).await?;
         let source = "select format('postgres %s timeline %s slot ', \
             (select system_identifier from pg_control_system()), \
             (select timeline_id from pg_control_checkpoint()))";

@@ -1,5 +1,7 @@
 //! Errors of the server by their SQLSTATE: what may pass, and what needs an operator.
 
+use std::io::ErrorKind;
+
 use pgwire_replication::PgWireError;
 
 use crate::ingest::{SourceError, SourceFailure};
@@ -58,6 +60,10 @@ pub(super) fn of_control(doing: &str, error: sqlx::Error) -> SourceError {
     let failure = match (&error, state_of(&error)) {
         (_, Some(state)) => failure_of(&state),
         (sqlx::Error::Configuration(_) | sqlx::Error::Tls(_), None) => SourceFailure::Stop,
+        // A certificate that is refused while the connection is made.
+        (sqlx::Error::Io(error), None) if error.kind() == ErrorKind::InvalidData => {
+            SourceFailure::Stop
+        }
         _ => SourceFailure::Retry,
     };
     SourceError::new(failure, doing.to_owned()).because(error)

@@ -42,6 +42,11 @@ impl Heartbeat {
         }
     }
 
+    /// How long the server may take to answer.
+    pub(super) fn patience(&self) -> Duration {
+        self.every * MISSED_MAX
+    }
+
     /// Returns when it is time for the next one.
     pub(super) async fn due(&mut self) {
         self.ticks.tick().await;
@@ -76,7 +81,7 @@ impl Heartbeat {
         if self.missing >= MISSED_MAX {
             return Err(retry(format!(
                 "{MISSED_MAX} heartbeats did not come back in {:?}: the link is dead",
-                self.every * MISSED_MAX
+                self.patience()
             )));
         }
         let began = SystemClock.now();
@@ -86,7 +91,7 @@ impl Heartbeat {
             .bind(&content)
             .execute(&mut control.connection);
         // The control connection may be as dead as the other one.
-        match tokio::time::timeout(self.every * MISSED_MAX, emit).await {
+        match tokio::time::timeout(self.patience(), emit).await {
             Err(_) => Err(retry(
                 "the server does not answer a heartbeat: the link is dead",
             )),

@@ -14,7 +14,7 @@ use super::Settings;
 use super::address::Address;
 use super::checks;
 use super::control::{Control, Published, primary_keys};
-use super::errors::stop;
+use super::errors::{retry, stop};
 use super::heartbeat::{self, Heartbeat};
 use super::pgwire::Pgwire;
 use super::snapshot::Snapshot;
@@ -242,7 +242,11 @@ impl Session {
 
     /// Asks the server for what the slot keeps.
     async fn measure(&mut self) -> Result<(), SourceError> {
-        if let Some(size) = self.control.slot_size(&self.slot).await? {
+        let asked = self.control.slot_size(&self.slot);
+        // The connection for SQL may be as dead as the other one.
+        let asked = tokio::time::timeout(self.heartbeat.patience(), asked).await;
+        let size = asked.map_err(|_| retry("the server does not answer: the link is dead"))?;
+        if let Some(size) = size? {
             let bytes = |bytes: i64| u64::try_from(bytes).unwrap_or_default();
             self.status.slot = Some((self.slot.clone(), bytes(size.keeps_bytes)));
             self.status.safe_wal_bytes = size.safe_wal_bytes;

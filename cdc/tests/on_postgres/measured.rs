@@ -116,7 +116,7 @@ async fn measured(kept: &Kept) {
     }
 
     // What waits while the server is down gets older, and what is skipped is counted.
-    server.stop();
+    server.crash();
     until("it says that it waits", || async {
         let status = crate::world::status(&program);
         let waits = status.to_string().contains("retrying: ");

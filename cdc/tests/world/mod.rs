@@ -36,7 +36,19 @@ pub(crate) async fn start(folder: &Path, source: Postgres) -> Program {
 }
 
 /// Looks again and again, until it is so.
-pub(crate) async fn until<T, F>(what: &str, mut look: impl FnMut() -> F) -> T
+pub(crate) async fn until<T, F>(what: &str, look: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    within(Duration::from_secs(60), what, look).await
+}
+
+/// As `until`, for what may take longer.
+pub(crate) async fn within<T, F>(
+    at_most: Duration,
+    what: &str,
+    mut look: impl FnMut() -> F,
+) -> T
 where
     F: Future<Output = Option<T>>,
 {
@@ -49,7 +61,7 @@ where
             }
         }
     };
-    let found = tokio::time::timeout(Duration::from_secs(60), looking).await;
+    let found = tokio::time::timeout(at_most, looking).await;
     found.unwrap_or_else(|_| panic!("never: {what}"))
 }
 

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // What must not fail is unwrapped.
 
-mod kills;
+pub(crate) mod kills;
 mod links;
 mod slots;
 mod snapshots;
