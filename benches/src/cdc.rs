@@ -64,7 +64,9 @@ async fn scalar(connection: &mut PgConnection, sql: String) -> Outcome<String> {
 }
 
 async fn run(connection: &mut PgConnection, sql: String) -> Outcome<()> {
-    sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
+    sqlx::raw_sql(AssertSqlSafe(sql))
+        .execute(connection)
+        .await?;
     Ok(())
 }
 
@@ -100,7 +102,10 @@ impl Shop {
     pub async fn filled(rows: usize, in_transaction: usize) -> Outcome<Shop> {
         let mut shop = Shop::empty().await?;
         let mut connection = PgConnection::connect(&shop.url).await?;
-        let slot = format!("select pg_create_logical_replication_slot('{}', 'pgoutput')", shop.name);
+        let slot = format!(
+            "select pg_create_logical_replication_slot('{}', 'pgoutput')",
+            shop.name
+        );
         run(&mut connection, slot).await?;
         let fill = format!(
             "do $$ begin \
@@ -236,7 +241,14 @@ impl Shop {
         let (slot, _) = self.slot().await?;
         let binaries = std::env::var(BINARIES).map_err(|_| format!("{BINARIES} is not set"))?;
         let mut receive = Command::new(std::path::Path::new(&binaries).join("pg_recvlogical"));
-        receive.args(["--start", "--no-loop", "-f", "/dev/null", "-o", "proto_version=1"]);
+        receive.args([
+            "--start",
+            "--no-loop",
+            "-f",
+            "/dev/null",
+            "-o",
+            "proto_version=1",
+        ]);
         receive.args(["-o", "publication_names=bench", "--slot", &slot]);
         receive.args(["--endpos", &self.end, "--dbname", &self.url]);
         let watch = Watch::start();
@@ -261,7 +273,9 @@ impl Shop {
         rows: usize,
         per_second: u32,
     ) -> Outcome<Latencies> {
-        let source = Postgres::at(&self.url).publication("bench").slot(&self.name);
+        let source = Postgres::at(&self.url)
+            .publication("bench")
+            .slot(&self.name);
         let program = Annals::on(Arc::clone(store))
             .with(Ingest::named("bench").from(source))
             .with(TableOf::<Order>::projection())
@@ -324,7 +338,11 @@ impl Shop {
             self.name
         );
         run(&mut admin, slots).await?;
-        run(&mut admin, format!("drop database {} with (force)", self.name)).await
+        run(
+            &mut admin,
+            format!("drop database {} with (force)", self.name),
+        )
+        .await
     }
 }
 

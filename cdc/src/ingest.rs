@@ -62,6 +62,7 @@ pub(crate) struct Settings {
     pub(crate) only_translated: bool,
     pub(crate) translators: Vec<Arc<dyn Translator>>,
     pub(crate) digests: large::Digests,
+    pub(crate) has_outbox: bool,
 }
 
 impl Ingest {
@@ -77,6 +78,7 @@ impl Ingest {
                 only_translated: false,
                 translators: Vec::new(),
                 digests: large::Digests::default(),
+                has_outbox: false,
             },
         }
     }
@@ -155,7 +157,8 @@ impl Ingest {
     }
 
     /// Rows of an outbox become the events that they hold, under their ids.
-    pub fn outbox(mut self, outbox: crate::Outbox) -> Ingest {
+    pub fn outbox(mut self, mut outbox: crate::Outbox) -> Ingest {
+        outbox.takes_messages = !std::mem::replace(&mut self.settings.has_outbox, true);
         self.settings.translators.push(Arc::new(outbox));
         self
     }

@@ -41,6 +41,8 @@ pub struct Outbox {
     payload: String,
     timestamp: Option<String>,
     tracing: Option<String>,
+    /// Of several, one takes the messages.
+    pub(crate) takes_messages: bool,
 }
 
 impl Outbox {
@@ -55,6 +57,7 @@ impl Outbox {
             payload: "payload".into(),
             timestamp: None,
             tracing: None,
+            takes_messages: true,
         }
     }
 
@@ -192,7 +195,7 @@ impl Translator for Outbox {
                 }
                 _ => Ok(None),
             },
-            Body::Message(message) if message.prefix == PREFIX => {
+            Body::Message(message) if self.takes_messages && message.prefix == PREFIX => {
                 let emitted: Emitted =
                     serde_json::from_slice(&message.content).map_err(|error| {
                         Invalid::new(format!(

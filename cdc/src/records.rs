@@ -81,8 +81,7 @@ impl Source for Records {
         let mut records = Vec::new();
         while records.is_empty() {
             for event in self.log.next().await? {
-                self.taken
-                    .insert(event.partition.0, event.position.get());
+                self.taken.insert(event.partition.0, event.position.get());
                 if self.is_wanted(&event) {
                     records.push(Record {
                         at: At {

@@ -124,7 +124,11 @@ mod on_kafka {
             written = until_id;
             let before = events(&db).await.len();
             let child = Command::new(std::env::current_exe().unwrap())
-                .args(["on_kafka::takes_in_until_it_is_killed", "--exact", "--ignored"])
+                .args([
+                    "on_kafka::takes_in_until_it_is_killed",
+                    "--exact",
+                    "--ignored",
+                ])
                 .env(BROKER, &broker)
                 .env(TOPIC, &topic)
                 .env(FOLDER, folder.path())

@@ -129,7 +129,10 @@ async fn story(server: &str, database: &str, out: &mut impl Write) -> Result<(),
     let committed = Instant::now();
     until(async || Ok(stock.get(1).await?.is_some_and(|lamp| lamp.in_stock == 11))).await?;
     let millis = committed.elapsed().as_millis();
-    writeln!(out, "a lamp was sold, and the stock list has 11 after {millis} ms")?;
+    writeln!(
+        out,
+        "a lamp was sold, and the stock list has 11 after {millis} ms"
+    )?;
 
     shop.does("update orders set status = 'shipped' where id = 1")?;
     let event = first_event(&db, "shipment-1").await?;
@@ -150,7 +153,10 @@ async fn story(server: &str, database: &str, out: &mut impl Write) -> Result<(),
     until(async || Ok(orders.get(4).await?.is_some())).await?;
     let is_stored = orders.get(3).await?.is_some();
     let is_sent = !events_of(&db, "invoice-3").await?.is_empty();
-    writeln!(out, "by two writes: order 3 stored: {is_stored}, its invoice sent: {is_sent}")?;
+    writeln!(
+        out,
+        "by two writes: order 3 stored: {is_stored}, its invoice sent: {is_sent}"
+    )?;
 
     let before = db.store().head(annals::Partition(0)).await?.visible;
     shop.does("delete from orders where id = 2")?;

@@ -28,7 +28,9 @@ fn rates(report: &mut Report, kind: &str, rows: usize, in_transaction: usize) ->
     if !names.iter().any(|name| report.wants(name)) {
         return Ok(());
     }
-    let shop = report.runtime.block_on(Shop::filled(rows, in_transaction))?;
+    let shop = report
+        .runtime
+        .block_on(Shop::filled(rows, in_transaction))?;
     let each = match in_transaction {
         1 => "one a transaction".to_owned(),
         many => format!("{many} a transaction"),
@@ -42,7 +44,13 @@ fn rates(report: &mut Report, kind: &str, rows: usize, in_transaction: usize) ->
         |runtime, _| runtime.block_on(shop.pg_recvlogical()),
     )?;
     report.compare(
-        row(&into_sqlite, &of("into a log on SQLite"), "rows/s", beside, Some(0.8)),
+        row(
+            &into_sqlite,
+            &of("into a log on SQLite"),
+            "rows/s",
+            beside,
+            Some(0.8),
+        ),
         |runtime, directory| {
             runtime.block_on(async { shop.take_into(&sqlite(&file(directory)).await?).await })
         },
@@ -74,16 +82,17 @@ fn seen(report: &mut Report, rows: usize) -> Outcome<()> {
         beside: "the insert alone, until it is committed".into(),
         target: Some(Target::Within(Duration::from_millis(30))),
     };
-    if !["sqlite", "postgres"].iter().any(|store| report.wants(&row(store).name)) {
+    if !["sqlite", "postgres"]
+        .iter()
+        .any(|store| report.wants(&row(store).name))
+    {
         return Ok(());
     }
     let shop = report.runtime.block_on(Shop::empty())?;
     report.compare_latencies(
         row("sqlite"),
         |runtime, directory| {
-            runtime.block_on(async {
-                shop.seen(&sqlite(&file(directory)).await?, rows, 100).await
-            })
+            runtime.block_on(async { shop.seen(&sqlite(&file(directory)).await?, rows, 100).await })
         },
         |runtime, _| runtime.block_on(shop.inserted(rows, 100)),
     )?;

@@ -1,5 +1,6 @@
 //! Arrays, as PostgreSQL writes them: `{1,NULL,"a,b"}`, `[0:1]={5,6}`, `{{1,2},{3,4}}`.
 
+use super::delimited::is_space;
 use super::{FromColumn, present};
 
 /// An array with everything that PostgreSQL knows of it: several dimensions, and bounds that need
@@ -154,7 +155,7 @@ impl<T: FromColumn> FromColumn for Vec<T> {
 fn quoted(text: &str, is_array: bool) -> String {
     let needs_quotes = text.is_empty()
         || text.eq_ignore_ascii_case("null")
-        || text.contains(|c: char| c.is_ascii_whitespace() || "{},\"\\".contains(c));
+        || text.contains(|c: char| is_space(c) || "{},\"\\".contains(c));
     if is_array || !needs_quotes {
         return text.to_owned();
     }

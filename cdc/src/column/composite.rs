@@ -40,7 +40,7 @@ pub fn composite_fields(text: Option<&str>, count: usize) -> Result<Vec<Option<S
 #[doc(hidden)]
 pub fn composite_text(fields: &[Option<String>]) -> String {
     let fields = fields.iter().map(|field| match field {
-        Some(text) => written(text),
+        Some(text) => written(text, "(),"),
         None => String::new(),
     });
     format!("({})", fields.collect::<Vec<_>>().join(","))

@@ -39,10 +39,15 @@ fn quoted(rest: &mut Peekable<Chars<'_>>, text: &mut String) -> Result<(), ()> {
     }
 }
 
-/// The text as it is written between delimiters.
-pub(super) fn written(text: &str) -> String {
-    let needs_quotes = text.is_empty()
-        || text.contains(|c: char| c.is_ascii_whitespace() || "\"\\()[],".contains(c));
+/// What the server takes for white space.
+pub(super) fn is_space(character: char) -> bool {
+    character.is_ascii_whitespace() || character == '\u{b}'
+}
+
+/// The text as it is written between these delimiters.
+pub(super) fn written(text: &str, delimiters: &str) -> String {
+    let is_special = |c: char| is_space(c) || "\"\\".contains(c) || delimiters.contains(c);
+    let needs_quotes = text.is_empty() || text.contains(is_special);
     if !needs_quotes {
         return text.to_owned();
     }

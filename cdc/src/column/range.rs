@@ -64,7 +64,7 @@ impl<T: FromColumn> FromColumn for Range<T> {
         let Range::Between(lower, upper) = self else {
             return Some("empty".to_owned());
         };
-        let text = |bound: &T| written(&bound.to_column().unwrap_or_default());
+        let text = |bound: &T| written(&bound.to_column().unwrap_or_default(), "()[],");
         let lower = match lower {
             Bound::Included(bound) => format!("[{}", text(bound)),
             Bound::Excluded(bound) => format!("({}", text(bound)),

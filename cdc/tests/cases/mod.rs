@@ -59,10 +59,7 @@ fn of_kind_in(kind: &str, text: &str, file: &str) -> Vec<Value> {
         .filter(|case| case["kind"] == kind)
         .cloned()
         .collect();
-    assert!(
-        !cases.is_empty(),
-        "{file} has no case of kind `{kind}`"
-    );
+    assert!(!cases.is_empty(), "{file} has no case of kind `{kind}`");
     cases
 }
 

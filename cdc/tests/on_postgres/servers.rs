@@ -160,7 +160,11 @@ async fn certificates_of_the_url_are_for_both_connections() {
             file(roots)
         )
     };
-    let own = format!("&sslcert={}&sslkey={}", file("postgres.pem"), file("postgres.key"));
+    let own = format!(
+        "&sslcert={}&sslkey={}",
+        file("postgres.pem"),
+        file("postgres.key")
+    );
 
     // Neither a server that a stranger vouches for, nor one that does not know us.
     for (url, what) in [

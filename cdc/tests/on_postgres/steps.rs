@@ -7,10 +7,10 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use annals::Store;
 use annals::cdc::{
     Body, Chunk, Ingest, Mark, Postgres, Resume, RowOp, Snapshotting, Source, SourceError, TableOf,
 };
-use annals::Store;
 use annals::prelude::*;
 use annals::store::{Append, AppendError, Appended};
 use annals_core::conformance::faulty::{FaultyStore, StoreFault};
@@ -20,8 +20,8 @@ use super::procedures::kills::Process;
 use super::procedures::{EX, Ex, confirmed, resume, shop};
 use super::servers;
 use crate::server::Server;
-use crate::world::{self, following, mark, source, start, until};
 use crate::slot;
+use crate::world::{self, following, mark, source, start, until};
 
 const URL: &str = "ANNALS_CDC_URL";
 const FOLDER: &str = "ANNALS_CDC_FOLDER";

@@ -117,7 +117,10 @@ impl Server {
         copy.arg("--dbname").arg(self.url("postgres"));
         run(copy.arg("--pgdata").arg(&standby.directory));
         let options = std::fs::read_to_string(self.options_file()).unwrap();
-        let (ours, theirs) = (format!("-p {} ", standby.port), format!("-p {} ", self.port));
+        let (ours, theirs) = (
+            format!("-p {} ", standby.port),
+            format!("-p {} ", self.port),
+        );
         std::fs::write(standby.options_file(), options.replace(&theirs, &ours)).unwrap();
         standby.control(&[], "start");
         standby

@@ -44,11 +44,7 @@ where
 }
 
 /// As `until`, for what may take longer.
-pub(crate) async fn within<T, F>(
-    at_most: Duration,
-    what: &str,
-    mut look: impl FnMut() -> F,
-) -> T
+pub(crate) async fn within<T, F>(at_most: Duration, what: &str, mut look: impl FnMut() -> F) -> T
 where
     F: Future<Output = Option<T>>,
 {
