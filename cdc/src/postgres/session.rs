@@ -198,7 +198,12 @@ impl Session {
     async fn stream(&mut self) -> Result<Chunk, SourceError> {
         // Also while there is always something to take.
         if self.heartbeat.due().now_or_never().is_some() {
-            self.beat().await?;
+            if self.large.is_some() {
+                // Nothing is received meanwhile, so that no heartbeat could come back.
+                self.measure().await?;
+            } else {
+                self.beat().await?;
+            }
         }
         loop {
             if self.ready.is_full() || !self.ready.records.is_empty() && self.large.is_some() {
