@@ -268,6 +268,28 @@ mod on_own_broker {
         KafkaStore::open_with(options).await.unwrap();
     }
 
+    /// What became of an append. Where that is unknown it is asked for again, also while the
+    /// partition is being opened, until it is told.
+    async fn told(
+        store: &KafkaStore,
+        append: &Append,
+        outcome: Result<Appended, AppendError>,
+    ) -> Appended {
+        let mut hint = store.hint();
+        let mut outcome = outcome;
+        let began = Instant::now();
+        loop {
+            match outcome {
+                Ok(appended) => return appended,
+                Err(AppendError::Unknown(_) | AppendError::NotOwner { .. })
+                    if began.elapsed() < TIMEOUT => {}
+                Err(error) => panic!("{error}"),
+            }
+            hint.wait(Duration::from_millis(100)).await;
+            outcome = store.append(append.clone()).await;
+        }
+    }
+
     /// What is done before the commit, and what afterwards.
     struct Trouble {
         before: &'static str,
@@ -330,11 +352,7 @@ mod on_own_broker {
                 .await
                 .unwrap()
                 .unwrap();
-            let done = match done {
-                Err(AppendError::Unknown(_)) => store.append(append.clone()).await,
-                done => done,
-            };
-            let done = done.unwrap_or_else(|error| panic!("`{before}`: {error}"));
+            let done = told(&store, &append, done).await;
             version += 2;
             assert_eq!(done.last().version, Version::new(version), "`{before}`");
             let again = store.append(append).await.unwrap();
@@ -427,10 +445,7 @@ mod on_own_broker {
         tokio::task::spawn_blocking(passes).await.unwrap();
         control("start").await;
 
-        let done = match appends.go_on().await {
-            Err(AppendError::Unknown(_)) => store.append(append.clone()).await.unwrap(),
-            done => done.unwrap(),
-        };
+        let done = told(&store, &append, appends.go_on().await).await;
         assert_eq!(done.last().version, Version::new(2));
         let log = log(&store, store.partition_of(&to)).await;
         assert_eq!(log.len(), 2);
