@@ -211,6 +211,8 @@ pub(crate) fn divide<T: Send + 'static, U: Send + 'static>(
     to
 }
 
+type OnPanic<T> = Box<dyn Fn(&Row<T>, Panic) + Send>;
+
 struct Divide<T, U> {
     number: usize,
     make: Box<dyn Fn(&T) -> U + Send>,
@@ -219,7 +221,7 @@ struct Divide<T, U> {
     stream: TextOf<U>,
     by: DivideBy,
     to: Arc<Mutex<Divided>>,
-    on_panic: Box<dyn Fn(&Row<T>, Panic) + Send>,
+    on_panic: OnPanic<T>,
 }
 
 impl<T, U> Divide<T, U> {

@@ -26,7 +26,9 @@ pub struct Table<K, V> {
 }
 
 /// The rows of two tables, as a join of them takes them.
-type JoinedSides<K, V, J, W> = Side<(K, Option<V>), (J, Option<W>)>;
+/// A key and the row that it has now, if it has one.
+type Current<K, V> = (K, Option<V>);
+type JoinedSides<K, V, J, W> = Side<Current<K, V>, Current<J, W>>;
 
 type Shared<K, V> = Arc<OnceLock<(At, Node<Change<K, V>>)>>;
 
@@ -499,7 +501,7 @@ fn rows_of<K: PipelineKey, V: Flows>(
 /// What an operator makes of the rows of two tables, as rows that are made of it.
 fn joined_by<K, V, J, W, O, Op>(
     at: At,
-    (left, right): (&Node<(K, Option<V>)>, &Node<(J, Option<W>)>),
+    (left, right): (&Node<Current<K, V>>, &Node<Current<J, W>>),
     row: impl Fn(Option<&V>, Option<&W>) -> Option<O> + Send + Sync + 'static,
     join: impl Fn() -> Op + Send + Sync + 'static,
 ) -> Table<K, O>
