@@ -10,8 +10,8 @@ pub use annals_core::derive;
 pub use annals_core::{
     Aggregate, AggregateRef, Annals, At, Clock, CommandError, Committed, Each, Emit, Event,
     EventId, Failure, Filter, Fold, Handle, Instant, IntoEvents, Invalid, LoadError, Loaded,
-    ManualClock, MemoryStore, Metadata, Moment, Over, Partition, Position, Query, QueryItem,
-    Recorded, Retries, Snapshots, Store, StoreError, StreamId, SystemClock, Tag, Token,
+    ManualClock, MemoryStore, Metadata, Moment, Over, Panicked, Partition, Position, Query,
+    QueryItem, Recorded, Retries, Snapshots, Store, StoreError, StreamId, SystemClock, Tag, Token,
     Undecodable, Version, with_causes, with_metadata,
 };
 // What derived code names.

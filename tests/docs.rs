@@ -1,5 +1,8 @@
 //! The documentation names what is there: files, links, and the error texts of the sources.
 
+#[path = "docs/ways.rs"]
+mod ways;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -127,7 +130,11 @@ fn calls(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Names of PostgreSQL that texts are about.
-const OF_SERVERS: [&str; 2] = ["max_slot_wal_keep_size", "pg_logical_emit_message"];
+const OF_SERVERS: [&str; 3] = [
+    "default_transaction_read_only",
+    "max_slot_wal_keep_size",
+    "pg_logical_emit_message",
+];
 
 #[test]
 fn calls_named_by_error_texts_exist() {

@@ -9,7 +9,8 @@ use annals_postgres::sqlx::{self, PgConnection};
 use tokio::task::JoinSet;
 
 use crate::Outcome;
-use crate::account::AccountEvent;
+use crate::account::{Account, AccountEvent};
+use crate::latency::{Laps, Latencies};
 use crate::server::Schema;
 
 /// How long the server's counters are watched.
@@ -96,16 +97,7 @@ impl Idle {
     /// Those of the stores and of the server.
     pub async fn queries_per_second(&self, schema: &Schema) -> Outcome<f64> {
         let program = started(&schema.store().await?, self.views).await?;
-        let mut watching = JoinSet::new();
-        let mut second = None;
-        if self.watchers > 0 {
-            let watcher = Arc::new(started(&schema.store().await?, Views::One).await?);
-            for key in 0..self.watchers {
-                let mut watch = watcher.view::<First>().watch(key.to_string());
-                watching.spawn(async move { while let Ok(Some(_)) = watch.next().await {} });
-            }
-            second = Some(watcher);
-        }
+        let watchers = self.watching(schema).await?;
         let mut connection = schema.connection().await?;
         // What was asked to get here is written down by then.
         settled(&mut connection).await?;
@@ -114,12 +106,74 @@ impl Idle {
         tokio::time::sleep_until((start + SPAN).into()).await;
         let after = transactions(&mut connection).await?;
         let seconds = start.elapsed().as_secs_f64();
-        watching.shutdown().await;
-        if let Some(watcher) = second.and_then(Arc::into_inner) {
-            watcher.stop().await;
-        }
+        watchers.stop().await;
         program.stop().await;
         Ok((after - before) as f64 / seconds)
+    }
+
+    /// How long each of `commands` takes, one after another, until its row is in hand in a view
+    /// that knows of it.
+    ///
+    /// # Errors
+    ///
+    /// Those of the stores, the commands and the view.
+    pub async fn own_writes(&self, schema: &Schema, commands: usize) -> Outcome<Latencies> {
+        let program = started(&schema.store().await?, self.views).await?;
+        let watchers = self.watching(schema).await?;
+        let mut laps = Laps::start();
+        for number in 0..commands {
+            let id = number % ACCOUNTS;
+            let start = Instant::now();
+            let done = program
+                .aggregate::<Account>(id)
+                .run(|account: &Account| account.deposit(1))
+                .await?;
+            program
+                .view::<First>()
+                .get(id.to_string())
+                .at_least(&done)
+                .await?;
+            laps.took(start);
+        }
+        watchers.stop().await;
+        program.stop().await;
+        Ok(laps.stop())
+    }
+
+    /// The second program with its watchers.
+    async fn watching(&self, schema: &Schema) -> Outcome<Watchers> {
+        let mut tasks = JoinSet::new();
+        if self.watchers == 0 {
+            return Ok(Watchers {
+                tasks,
+                program: None,
+            });
+        }
+        let program = Arc::new(started(&schema.store().await?, Views::One).await?);
+        for key in 0..self.watchers {
+            let mut watch = program.view::<First>().watch(key.to_string());
+            tasks.spawn(async move { while let Ok(Some(_)) = watch.next().await {} });
+        }
+        let program = Some(program);
+        Ok(Watchers { tasks, program })
+    }
+}
+
+/// Accounts of which the rows are written and seen.
+const ACCOUNTS: usize = 10;
+
+/// Who watches, and in which program.
+struct Watchers {
+    tasks: JoinSet<()>,
+    program: Option<Arc<Program>>,
+}
+
+impl Watchers {
+    async fn stop(mut self) {
+        self.tasks.shutdown().await;
+        if let Some(program) = self.program.and_then(Arc::into_inner) {
+            program.stop().await;
+        }
     }
 }
 

@@ -9,6 +9,7 @@ pub mod append;
 pub mod baseline_sqlite;
 pub mod baseline_sqlx;
 pub mod cdc;
+pub mod checkout;
 pub mod command;
 pub mod idle;
 pub mod latency;

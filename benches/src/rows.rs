@@ -3,6 +3,7 @@
 mod alerts;
 mod backend;
 mod cdc;
+mod checkouts;
 mod commands;
 mod peaks;
 mod postgres;
@@ -38,6 +39,7 @@ pub(crate) fn all(report: &mut Report, quick: bool) -> Outcome<()> {
     views::rows::<backend::File>(report, scaled(1_000_000), quick)?;
     loads(report, quick)?;
     alerts::rows(report, quick)?;
+    checkouts::rows::<backend::File>(report, quick)?;
     postgres::rows(report, quick)?;
     cdc::rows(report, quick)?;
     peaks::rows(report, scaled(5_000_000), scaled(50_000))

@@ -1,6 +1,7 @@
 //! One net around all code of users: a panic becomes a reason, and the worker goes on.
 
 use std::any::Any;
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -23,7 +24,50 @@ use crate::error::panic_text;
 /// assert!(contained(|| -> u8 { panic!("no rate") }).is_err());
 /// ```
 pub fn contained<T>(run: impl FnOnce() -> T) -> Result<T, String> {
+    said(run).map_err(handler_panicked)
+}
+
+/// As [`contained`], with nothing before what the panic said.
+pub(crate) fn said<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(run)).map_err(reason)
+}
+
+/// Code of the application that panicked in a command or a read. What it had begun to change was
+/// thrown away.
+///
+/// ```
+/// # fn example(panicked: &annals_core::Panicked) {
+/// println!("{panicked}");
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{code} panicked: {reason}")]
+pub struct Panicked {
+    code: String,
+    reason: String,
+}
+
+impl Panicked {
+    /// Which code it was, with the type, and the event where there is one.
+    pub fn code(&self) -> &str {
+        &self.code
+    }
+
+    /// What the panic said.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+}
+
+/// What a closure gives, or which code panicked in it.
+pub(crate) fn net<T, C: fmt::Display>(
+    code: impl FnOnce() -> C,
+    run: impl FnOnce() -> T,
+) -> Result<T, Panicked> {
+    said(run).map_err(|reason| Panicked {
+        code: code().to_string(),
+        reason,
+    })
 }
 
 /// What a future gives, or what it said when it panicked.
@@ -44,7 +88,7 @@ pub async fn contained_async<F: Future>(future: F) -> Result<F::Output, String> 
         match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
-            Err(panic) => Poll::Ready(Err(reason(panic))),
+            Err(panic) => Poll::Ready(Err(handler_panicked(reason(panic)))),
         }
     })
     .await
@@ -52,10 +96,14 @@ pub async fn contained_async<F: Future>(future: F) -> Result<F::Output, String> 
 
 /// What was said in a panic.
 fn reason(panic: Box<dyn Any + Send>) -> String {
-    let text = format!("the handler panicked: {}", panic_text(&*panic));
+    let text = panic_text(&*panic).to_owned();
     // The payload may be anything, and dropping it may panic once more.
     let _ = catch_unwind(AssertUnwindSafe(|| drop(panic)));
     text
+}
+
+fn handler_panicked(reason: String) -> String {
+    format!("the handler panicked: {reason}")
 }
 
 #[cfg(test)]

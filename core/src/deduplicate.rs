@@ -1,11 +1,13 @@
 //! Recognising a retry: what an append means whose ids the store knows already. Pure; every store
 //! asks it.
 
+use std::collections::HashMap;
+
 use crate::append::IdClash;
 use crate::event::{Digest, NewEvent};
 use crate::position::Position;
 use crate::store::Found;
-use crate::stream::StreamId;
+use crate::stream::{StreamId, Version};
 
 /// A known id with the digest of its content.
 #[derive(Clone, Debug)]
@@ -106,33 +108,29 @@ pub fn deduplicate(
 
 /// Positions ascend, and the versions of each stream follow one another without a hole.
 fn in_order(known: &[Option<StoredId>]) -> bool {
-    let places: Vec<_> = known
-        .iter()
-        .flatten()
-        .map(|known| &known.found.placed)
-        .collect();
-    places.iter().enumerate().all(|(index, place)| {
-        let before = &places[..index];
-        let ascends = before
-            .last()
-            .is_none_or(|last| last.position < place.position);
-        // Long appends are of one stream, so the search ends at the neighbour.
-        let follows = before
-            .iter()
-            .rev()
-            .find(|other| other.stream == place.stream)
-            .is_none_or(|last| last.version.next() == place.version);
-        ascends && follows
+    let mut last = Position::START;
+    let mut versions: HashMap<&StreamId, Version> = HashMap::new();
+    known.iter().flatten().all(|known| {
+        let place = &known.found.placed;
+        let ascends = last < place.position;
+        last = place.position;
+        let before = versions.insert(&place.stream, place.version);
+        ascends && before.is_none_or(|before| before.next() == place.version)
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
     use super::*;
     use crate::append::Placed;
     use crate::event::EventId;
     use crate::position::Partition;
-    use crate::stream::Version;
+
+    /// What has no answer by then compares each with each.
+    const FOR_EVER: Duration = Duration::from_secs(30);
 
     fn stored(
         stream: &str,
@@ -194,6 +192,19 @@ mod tests {
         let mut changed = e1;
         changed.0.1.payload = b"other".as_slice().into();
         check(vec![changed], "OtherContent");
+    }
+
+    #[test]
+    fn a_repetition_over_many_streams_compares_each_once() {
+        let of = |n: u64| stored(&format!("a-{}", n % 150_000), n / 150_000 + 1, n + 1).1;
+        let mut known: Vec<_> = (0..300_000).map(of).collect();
+        let (answer, answered) = mpsc::channel();
+        std::thread::spawn(move || {
+            let is_in_order = in_order(&known);
+            known.swap(149_999, 150_000);
+            let _ = answer.send((is_in_order, in_order(&known)));
+        });
+        assert_eq!(answered.recv_timeout(FOR_EVER), Ok((true, false)));
     }
 
     #[test]

@@ -11,10 +11,11 @@ use serde_json::value::RawValue;
 use crate::aggregate::{Aggregate, LoadError};
 use crate::annals::Annals;
 use crate::codec::{Codec, Json};
+use crate::contain::said;
 use crate::event::RecordedEvent;
 use crate::position::Position;
 use crate::stream::Version;
-use crate::typed::{Event, Shape, Stored, Undecodable};
+use crate::typed::{Event, Shape, Stored, Undecodable, decode};
 
 /// An event type of a program, its Rust type forgotten.
 ///
@@ -165,7 +166,7 @@ impl EventKind {
 
 fn show<E: Event>(record: &RecordedEvent) -> Result<Vec<ShownEvent>, ShowError> {
     let decoded =
-        E::decode(Stored::from(record)).map_err(|source| Undecodable::new(record, source))?;
+        decode::<E>(Stored::from(record)).map_err(|source| Undecodable::new(record, source))?;
     let show = |event: E| {
         let encoded = event
             .encode()
@@ -187,7 +188,8 @@ fn show<E: Event>(record: &RecordedEvent) -> Result<Vec<ShownEvent>, ShowError> 
             payload,
         })
     };
-    decoded.into_iter().map(show).collect()
+    let shown = said(|| decoded.into_iter().map(show).collect());
+    shown.unwrap_or_else(|panic| Err(ShowError::Unshowable(panic)))
 }
 
 fn unshowable(error: serde_json::Error) -> ShowError {
@@ -246,7 +248,7 @@ impl AggregateKind {
                     Some(version) => load.at_version(version).await?,
                     None => load.await?,
                 };
-                let state = JsonText::of(&*loaded)?;
+                let state = said(|| JsonText::of(&*loaded)).map_err(ShowError::Unshowable)??;
                 let exists = loaded.exists();
                 let version = loaded.version();
                 let position = loaded.position();

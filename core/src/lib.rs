@@ -57,7 +57,7 @@ pub use backoff::Backoff;
 pub use chrono;
 pub use clock::{Clock, CountedIds, IdSource, ManualClock, RandomIds, SystemClock, time_of};
 pub use codec::{Codec, CodecError, Json};
-pub use contain::{contained, contained_async};
+pub use contain::{Panicked, contained, contained_async};
 pub use context::with_metadata;
 pub use custom_tables::{CustomTables, InTransaction};
 pub use decide::{

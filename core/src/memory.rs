@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use self::partition::{PartitionLog, Range};
-use crate::append::{Append, AppendError, Appended, Limits};
+use crate::append::{Append, AppendError, Appended, Limits, Placed};
 use crate::clock::{Clock, SystemClock, time_of};
 use crate::deduplicate::{Duplicate, deduplicate};
 use crate::error::{Failure, StoreError};
@@ -273,6 +273,17 @@ impl EventStore for MemoryStore {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .retain(|(of, ..), _| *of != stream);
+            let is_removed = |event: &EventId| {
+                log.ids.get(event).is_some_and(|known| {
+                    let Placed {
+                        stream: of,
+                        version,
+                        ..
+                    } = &known.found.placed;
+                    *of == stream && *version < after.archived_before
+                })
+            };
+            self.read_models().forget_causes(is_removed);
         }
         Ok(after)
     }

@@ -7,6 +7,7 @@ use std::ops::Deref;
 use bytes::Bytes;
 
 use crate::codec::CodecError;
+use crate::contain::said;
 use crate::error::Invalid;
 use crate::event::{EventId, NewEvent, RecordedEvent};
 use crate::position::Position;
@@ -209,6 +210,29 @@ pub enum DecodeError {
         /// What the codec says.
         source: CodecError,
     },
+    /// The code that reads it, such as an upcaster, panicked.
+    #[error("reading event type `{event_type}` v{schema_version} panicked: {reason}")]
+    Panicked {
+        /// The stored name.
+        event_type: String,
+        /// The stored version.
+        schema_version: u32,
+        /// What the panic said.
+        reason: String,
+    },
+}
+
+/// As [`Event::decode`], and a panic of it is an error.
+#[inline]
+pub(crate) fn decode<E: Event>(stored: Stored<'_>) -> Result<Decoded<E>, DecodeError> {
+    match said(|| E::decode(stored)) {
+        Ok(decoded) => decoded,
+        Err(reason) => Err(DecodeError::Panicked {
+            event_type: stored.event_type.to_owned(),
+            schema_version: stored.schema_version,
+            reason,
+        }),
+    }
 }
 
 /// A recorded event that a type cannot read, and where it is.
@@ -282,7 +306,7 @@ impl<E: Event> Recorded<E> {
     ///
     /// [`Undecodable`], naming the place and the reason.
     pub fn decode(record: RecordedEvent) -> Result<Decoded<Recorded<E>>, Undecodable> {
-        match E::decode(Stored::from(&record)) {
+        match decode::<E>(Stored::from(&record)) {
             Ok(Decoded::One(event)) => Ok(Decoded::One(Recorded { event, record })),
             Ok(Decoded::Several(events)) => {
                 Ok(Decoded::Several(Recorded::each(events, &record).collect()))
@@ -298,7 +322,7 @@ impl<E: Event> Recorded<E> {
         record: RecordedEvent,
         read: &mut Vec<Recorded<E>>,
     ) -> Result<(), Undecodable> {
-        match E::decode(Stored::from(&record)) {
+        match decode::<E>(Stored::from(&record)) {
             Ok(Decoded::One(event)) => read.push(Recorded { event, record }),
             Ok(Decoded::Several(events)) => read.extend(Recorded::each(events, &record)),
             Err(source) => return Err(Undecodable::new(&record, source)),
@@ -349,6 +373,14 @@ pub enum EncodeError {
         /// What is wrong.
         source: DecodeError,
     },
+    /// The code that writes it, such as a serializer or the text of a tag, panicked.
+    #[error("writing event `{name}` panicked: {reason}")]
+    Panicked {
+        /// The name of its type; its category, where even the type could not be asked for.
+        name: String,
+        /// What the panic said.
+        reason: String,
+    },
 }
 
 impl NewEvent {
@@ -357,10 +389,40 @@ impl NewEvent {
     ///
     /// # Errors
     ///
-    /// [`EncodeError`] when the codec cannot write it, or a tag is not legal.
+    /// [`EncodeError`] when the codec cannot write it or not read it back, or a tag is not legal.
     pub fn of<E: Event>(event: &E) -> Result<NewEvent, EncodeError> {
+        let new = NewEvent::written(event)?;
+        new.read_back::<E>()?;
+        Ok(new)
+    }
+
+    /// As [`of`](NewEvent::of), for who reads it back.
+    pub(crate) fn written<E: Event>(event: &E) -> Result<NewEvent, EncodeError> {
+        let mut name = E::CATEGORY;
+        said(|| NewEvent::write(event, &mut name)).unwrap_or_else(|reason| {
+            let name = name.to_owned();
+            Err(EncodeError::Panicked { name, reason })
+        })
+    }
+
+    /// What a reader will read.
+    pub(crate) fn read_back<E: Event>(&self) -> Result<Decoded<E>, EncodeError> {
+        let stored = Stored {
+            event_type: &self.event_type,
+            schema_version: self.schema_version,
+            codec: &self.codec,
+            payload: &self.payload,
+        };
+        decode(stored).map_err(|source| EncodeError::Unreadable {
+            event_type: self.event_type.to_string(),
+            source,
+        })
+    }
+
+    fn write<E: Event>(event: &E, name: &mut &'static str) -> Result<NewEvent, EncodeError> {
         let shape = event.shape();
         let event_type = shape.event_type;
+        *name = event_type;
         let tags = event
             .tags()
             .map_err(|source| EncodeError::Invalid { event_type, source })?;

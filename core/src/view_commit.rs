@@ -452,6 +452,11 @@ pub struct DeadLetter {
     pub dead_since: DateTime<Utc>,
 }
 
+impl DeadLetter {
+    /// The cause of one whose event was archived: what it was before may have told of the event.
+    pub const ARCHIVED: &str = "the event was archived";
+}
+
 /// What a person decided about an event that could not be folded. Kept for the view, so that a
 /// rebuild repeats it.
 #[derive(Clone, Debug, PartialEq, Eq)]

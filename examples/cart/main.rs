@@ -32,15 +32,18 @@ use annals::prelude::*;
 async fn main() -> ExitCode {
     let mut out = io::stdout().lock();
     let told = story::tell(&Annals::in_memory(), &mut out).await;
-    match told.and_then(|()| Ok(out.flush()?)) {
-        Ok(()) => ExitCode::SUCCESS,
-        // The reader has seen enough, as in `cart | head`.
-        Err(error) if is_broken_pipe(&*error) => ExitCode::SUCCESS,
-        Err(error) => {
+    match what_went_wrong(told.and_then(|()| Ok(out.flush()?))) {
+        None => ExitCode::SUCCESS,
+        Some(error) => {
             eprintln!("cart: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Nothing, when the reader has seen enough, as in `cart | head`.
+fn what_went_wrong(told: Result<(), Box<dyn Error>>) -> Option<Box<dyn Error>> {
+    told.err().filter(|error| !is_broken_pipe(&**error))
 }
 
 fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {

@@ -10,7 +10,9 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Instant;
 
-use annals_core::{Checkpoint, Generation, GenerationSpec, Moment, Partition, Phase, Position};
+use annals_core::{
+    Checkpoint, CommitError, Generation, GenerationSpec, History, Moment, Partition, Phase, Position,
+};
 use annals_runner::{Coordination, GenerationWorkers, Subject, WorkerContext, is_ours, serving};
 
 pub use building::{BuildProgress, Building};
@@ -261,6 +263,57 @@ impl<V> Rebuild<V> {
             self.subject.drop_generation(other.id).await?;
         }
         self.workers.poll_now();
+        Ok(())
+    }
+
+    /// Forgets what the rows were before a moment, in every generation of the view: the one that
+    /// serves, those that are kept or being built, and those of other versions. Questions about
+    /// earlier moments are [`ViewError::BeforeHistory`](crate::ViewError::BeforeHistory) from then
+    /// on; the store clears what is forgotten in the background. What a row was at the moment
+    /// itself stays, so name one at which the rows hold no more what is to be forgotten. A
+    /// generation that has not come so far forgets up to where it is.
+    ///
+    /// # Errors
+    ///
+    /// Only those of a store that cannot answer.
+    ///
+    /// ```
+    /// # use annals_projections::ReadModels as _;
+    /// # use annals_projections::{Program, RebuildError, View};
+    /// # async fn example<Balance: View>(
+    /// #     db: Program, archived: annals_core::Committed,
+    /// # ) -> Result<(), RebuildError> {
+    /// if let Some(summary) = archived.events().last() {
+    ///     db.rebuild::<Balance>().forget_history(summary.position).await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn forget_history(&self, before: impl Into<Moment>) -> Result<(), RebuildError> {
+        let partition = Partition(0);
+        let log = self.context.db.store();
+        let before = before.into().resolve(&**log, partition).await?;
+        let head = log.head(partition).await?.visible;
+        let views = &self.context.views;
+        for state in views.states(&[self.view.to_owned()]).await? {
+            let spec = &state.generation.spec;
+            if spec.history == History::None {
+                continue;
+            }
+            let reached = |slot| state.checkpoint(slot, partition).map(|of| of.position);
+            let reached = (0..spec.slots).map(|slot| reached(slot).unwrap_or_default());
+            let since = match spec.inline {
+                true => head,
+                false => reached.min().unwrap_or_default(),
+            };
+            let since = since.min(before);
+            if since > Position::START {
+                match views.forget_history(state.generation.id, since).await {
+                    Ok(()) | Err(CommitError::Gone(_)) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
         Ok(())
     }
 

@@ -84,6 +84,10 @@ impl Database {
                 // runs a statement.
                 ("idle_in_transaction_session_timeout", timeout.as_str()),
                 ("default_transaction_isolation", "read committed"),
+                // What a role or a database says otherwise would end connections that only wait, and
+                // appends that wait for their turn.
+                ("idle_session_timeout", "0"),
+                ("lock_timeout", "0"),
                 // Compiling a statement takes longer than any of ours runs. Poolers may drop this,
                 // and applications call functions on connections of their own: those say it too.
                 ("jit", "off"),

@@ -19,6 +19,10 @@ impl StoreFault {
         let failure = failure_of(error);
         let context = match failure {
             Failure::Full => format!("no room left on the server while {doing} `{name}`"),
+            Failure::ReadOnly if is_read_only(error) => format!(
+                "`{name}` takes no writes: it is a standby, or `default_transaction_read_only` is \
+                 set for it or for this role"
+            ),
             Failure::ReadOnly => format!("`{name}` may not be written by this role"),
             _ if lost_its_statements(error) => format!(
                 "the connection pooler in front of `{name}` drops prepared statements; let it keep \
@@ -60,6 +64,11 @@ impl StoreFault {
 /// from somebody else: a pooler serves the connection from several sessions.
 fn lost_its_statements(error: &Error) -> bool {
     refused(error).is_some_and(|refused| matches!(refused.code(), "26000" | "42P05"))
+}
+
+/// Whether the transaction may not write, whoever asks.
+fn is_read_only(error: &Error) -> bool {
+    refused(error).is_some_and(|refused| refused.code() == "25006")
 }
 
 /// Whether the server was given a text that its encoding cannot hold.

@@ -374,3 +374,33 @@ pub(crate) fn tags_of(column: &str) -> Result<Vec<Tag>, Error> {
         .collect::<Result<_, _>>()
         .map_err(|error: annals_core::Invalid| corrupt(error.to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Options;
+
+    #[tokio::test]
+    async fn names_of_many_readers_at_once_are_not_kept() {
+        let options: Options = "postgres://annals@localhost/annals".parse().unwrap();
+        let database = Database::new(&options);
+        let lent: Vec<NameLoan> = (0..200).map(|_| NameLoan::of(&database)).collect();
+        drop(lent);
+        let incarnation = database.incarnation.number();
+        let kept = database.names.of(incarnation, |idle| idle.len());
+        assert_eq!(kept, IDLE_MAX);
+    }
+
+    #[test]
+    fn a_reader_knows_a_bounded_number_of_streams() {
+        let mut names = Names::default();
+        for key in 0..STREAMS + 1_000 {
+            let name = StreamId::new(format!("thing-{key}")).unwrap();
+            names.streams.insert(key.try_into().unwrap(), name);
+        }
+        assert_eq!(names.streams.len(), STREAMS);
+        // Those that were used last are the ones that stay.
+        assert!(names.streams.peek(&0).is_none());
+        assert!(names.streams.peek(&(STREAMS as i64)).is_some());
+    }
+}

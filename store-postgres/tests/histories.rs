@@ -134,4 +134,10 @@ async fn another_log_in_the_same_place_is_refused() {
     );
     let refused = store.head(Partition(0)).await.unwrap_err();
     assert!(refused.to_string().contains("another log"), "{refused:?}");
+    assert!(
+        refused.to_string().contains("open the store again"),
+        "{refused:?}"
+    );
+    let again = schema.store().await;
+    append(&again, "account-1", "account.closed").await;
 }

@@ -53,6 +53,7 @@ async fn missing_tables_are_only_made_when_asked_for() {
     ] {
         let error = PostgresStore::connect_with(options).await.unwrap_err();
         assert_eq!(error.failure(), Failure::Incompatible);
+        assert!(error.to_string().contains("migrate it first"), "{error}");
     }
     PostgresStore::migrate(schema.options()).await.unwrap();
     PostgresStore::connect_with(schema.options().without_migration())
@@ -88,6 +89,8 @@ async fn weak_durability_is_refused_unless_it_was_asked_for() {
                 .contains(&format!("synchronous_commit={weak}")),
             "{error}"
         );
+        let says = "change the setting, or ask for `relaxed_durability`";
+        assert!(error.to_string().contains(says), "{error}");
         PostgresStore::connect_with(options.relaxed_durability())
             .await
             .unwrap();

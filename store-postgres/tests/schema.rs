@@ -324,7 +324,12 @@ async fn functions_whose_text_differs_are_replaced_unless_newer() {
         .await
         .unwrap();
     drop(store);
-    schema.store().await;
+    let options = || schema.options().without_migration();
+    let error = PostgresStore::connect_with(options()).await.unwrap_err();
+    let says = "has functions of an older Annals; migrate it first";
+    assert!(error.to_string().contains(says), "{error}");
+    PostgresStore::migrate(schema.options()).await.unwrap();
+    PostgresStore::connect_with(options()).await.unwrap();
     let moment: i64 = sqlx::query_scalar(schema.sql(now))
         .fetch_one(&mut connection)
         .await

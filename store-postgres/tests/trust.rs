@@ -196,9 +196,20 @@ async fn a_database_of_another_encoding_is_refused() {
     ))
     .await;
     let connect: PgConnectOptions = server::url().parse().unwrap();
-    let opened = PostgresStore::connect_with(Options::new(connect.database(&name))).await;
+    let open = || PostgresStore::connect_with(Options::new(connect.clone().database(&name)));
+    let refused = open().await;
     run(format!("drop database {name} with (force)")).await;
-    let error = opened.unwrap_err();
+    // As the text says.
+    run(format!(
+        "create database {name} encoding 'UTF8' template template0"
+    ))
+    .await;
+    let opened = open().await;
+    run(format!("drop database {name} with (force)")).await;
+    let error = refused.unwrap_err();
     assert_eq!(error.failure(), Failure::Invalid);
     assert!(error.to_string().contains("LATIN1"), "{error}");
+    let says = "create the database with `encoding 'UTF8'`";
+    assert!(error.to_string().contains(says), "{error}");
+    opened.unwrap();
 }

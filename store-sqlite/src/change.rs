@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use annals_core::{
-    AppendError, ChangeStream, Clock, EventId, Invalid, Position, StreamChange, StreamState,
-    Version, Violation,
+    AppendError, ChangeStream, Clock, DeadLetter, EventId, Invalid, Position, StreamChange,
+    StreamState, Version, Violation,
 };
 use rusqlite::OptionalExtension;
 
@@ -90,8 +90,8 @@ impl WriteTx {
             .optional()
     }
 
-    /// Removes what events before a version held, and what was kept of it: tags and snapshots. The
-    /// events' rows stay, so that no id and no position is free again.
+    /// Removes what events before a version held, and what was kept of it: tags, snapshots and the
+    /// causes of dead letters. The events' rows stay, so that no id and no position is free again.
     fn archive(&mut self, stream: i64, before: Version) -> Result<(), rusqlite::Error> {
         let range = (stream, before.get().cast_signed());
         // What is removed for good is also overwritten where it filled pages of its own.
@@ -122,6 +122,9 @@ impl WriteTx {
         self.connection
             .prepare_cached(sql::DELETE_SNAPSHOTS)?
             .execute([stream])?;
+        self.connection
+            .prepare_cached(sql::FORGET_CAUSES)?
+            .execute((range.0, range.1, DeadLetter::ARCHIVED))?;
         self.connection
             .prepare_cached(sql::ARCHIVE)?
             .execute(range)?;

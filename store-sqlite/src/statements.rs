@@ -31,6 +31,7 @@ statements! {
     EVENT = "event";
     EVERY_BACKWARD = "every_backward";
     EVERY_FORWARD = "every_forward";
+    FORGET_CAUSES = "forget_causes";
     FORGET_HISTORY = "forget_history";
     FORGOTTEN_HISTORY = "forgotten_history";
     GENERATION = "generation";

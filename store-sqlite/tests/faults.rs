@@ -105,6 +105,8 @@ async fn a_file_that_was_cut_off_is_refused() {
 #[tokio::test]
 async fn a_damaged_page_is_noticed_when_it_is_read() {
     let place = Place::with_events(200).await;
+    let backup = place.file().with_extension("backup");
+    std::fs::copy(place.file(), &backup).unwrap();
     let mut file = OpenOptions::new().write(true).open(place.file()).unwrap();
     let length = file.metadata().unwrap().len();
     // The pages of the events, not those of the tables' definitions.
@@ -123,6 +125,12 @@ async fn a_damaged_page_is_noticed_when_it_is_read() {
     let error = found.expect_err("nothing was noticed");
     assert_eq!(error.failure(), Failure::Corrupt, "{error}");
     assert!(error.to_string().contains("log.db"), "{error}");
+    assert!(error.to_string().contains("restore a backup"), "{error}");
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(format!("{}{suffix}", place.file().display()));
+    }
+    std::fs::rename(backup, place.file()).unwrap();
+    assert_eq!(head(&place.open().await.unwrap()).await, 200);
 }
 
 #[tokio::test]
@@ -164,6 +172,10 @@ async fn a_store_without_room_refuses_then_goes_on() {
         "{error:?}"
     );
     assert!(error.to_string().contains("log.db"), "{error}");
+    assert!(
+        error.to_string().contains("make room, then retry"),
+        "{error}"
+    );
     assert_eq!(
         head(&store).await,
         acknowledged,
@@ -227,6 +239,10 @@ async fn a_store_opened_read_only_reads_and_refuses_to_write() {
         matches!(&error, AppendError::Store(error) if error.failure() == Failure::ReadOnly),
         "{error:?}"
     );
+    assert!(
+        error.to_string().contains("open it without `mode=ro`"),
+        "{error}"
+    );
     // What another process writes meanwhile is seen.
     let mut hint = store.hint();
     let writer = place.open().await.unwrap();
@@ -263,7 +279,7 @@ async fn a_file_without_permission_to_write_is_refused() {
     std::fs::set_permissions(place.file(), std::fs::Permissions::from_mode(0o444)).unwrap();
     std::fs::set_permissions(
         place.directory.path(),
-        std::fs::Permissions::from_mode(0o755),
+        std::fs::Permissions::from_mode(0o777),
     )
     .unwrap();
     in_another_process("cannot_write_the_file", &place.file(), |command| {
@@ -284,7 +300,12 @@ async fn cannot_write_the_file() {
     refused(
         SqliteStore::open(&format!("sqlite:{file}")).await,
         Failure::ReadOnly,
-        &["log.db", "may not be written"],
+        &["log.db", "may not be written; open it read-only"],
+    );
+    let read_only = Options::file(&file).read_only();
+    assert_eq!(
+        head(&SqliteStore::open_with(read_only).await.unwrap()).await,
+        3
     );
 }
 
@@ -336,6 +357,8 @@ async fn meets_a_failing_medium() {
         other => panic!("{other:?}"),
     };
     assert_eq!(cause.failure(), Failure::Closed, "{error:?}");
+    let says = "the store is closed, open it again";
+    assert!(cause.to_string().contains(says), "{cause}");
     // Nothing more is taken, and nothing is read that may not be there.
     let refused = append(&store, 99, 1).await.unwrap_err();
     assert!(

@@ -207,6 +207,21 @@ async fn a_replica_is_not_opened_as_a_store_of_its_own() {
     let other = file().replica_of(LogId::random());
     let refused = SqliteStore::open_with(other).await.unwrap_err().to_string();
     assert!(refused.contains(&log.to_string()), "{refused}");
+    assert!(
+        refused.contains("remove it to copy that one, or name another place"),
+        "{refused}"
+    );
+    let elsewhere = Options::file(folder.path().join("other.db")).replica_of(LogId::random());
+    SqliteStore::open_with(elsewhere).await.unwrap();
     let reader = SqliteStore::open_with(file().read_only()).await.unwrap();
     assert_eq!(reader.id(), log);
+
+    let alone = SqliteStore::open("sqlite::memory:").await.unwrap();
+    let refused = alone.apply(Vec::new(), 0).await.unwrap_err().to_string();
+    assert!(
+        refused.contains("open it with `Options::replica_of`"),
+        "{refused}"
+    );
+    let copy = replica(&folder, "copy.db", log).await;
+    copy.apply(Vec::new(), 0).await.unwrap();
 }

@@ -3,7 +3,7 @@
 use annals::EventId;
 use annals::postgres::sqlx::postgres::PgConnectOptions;
 use annals::postgres::sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, PgConnection, query_scalar, raw_sql,
+    AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row, query_scalar, raw_sql,
 };
 use async_trait::async_trait;
 
@@ -76,6 +76,28 @@ impl Fixture for Databases {
         ] {
             run(&mut server, &statement).await;
         }
+    }
+
+    async fn stored(&self, log: &str) -> Vec<String> {
+        let mut connection = self.connection(log).await;
+        let tables = "select tablename::text from pg_tables where schemaname = 'annals'";
+        let tables: Vec<String> = query_scalar(tables)
+            .fetch_all(&mut connection)
+            .await
+            .unwrap();
+        let mut stored = Vec::new();
+        for table in tables {
+            // Bytes that are a text are shown as one, so that it can be searched for.
+            let rows = format!(
+                "set bytea_output = escape; select '{table}: ' || row::text from annals.{table} as row"
+            );
+            let rows = raw_sql(AssertSqlSafe(rows))
+                .fetch_all(&mut connection)
+                .await
+                .unwrap();
+            stored.extend(rows.iter().map(|row| row.get::<String, _>(0)));
+        }
+        stored
     }
 
     async fn cut_off(&self, log: &str) -> usize {

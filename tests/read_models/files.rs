@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use annals::sqlite::rusqlite::{Connection, ErrorCode, TransactionBehavior};
+use annals::sqlite::rusqlite::types::ValueRef;
+use annals::sqlite::rusqlite::{Connection, ErrorCode, Row, TransactionBehavior};
 use async_trait::async_trait;
 use tempfile::TempDir;
 
@@ -41,6 +42,35 @@ impl Fixture for Files {
                 std::fs::remove_file(to).unwrap();
             }
         }
+    }
+
+    async fn stored(&self, log: &str) -> Vec<String> {
+        let connection = Connection::open(self.file(log)).unwrap();
+        connection.busy_timeout(Duration::from_secs(60)).unwrap();
+        let strings = |statement: &str, of_row: &dyn Fn(&Row<'_>) -> String| {
+            let mut statement = connection.prepare(statement).unwrap();
+            let rows = statement.query_map([], |row| Ok(of_row(row))).unwrap();
+            rows.collect::<Result<Vec<String>, _>>().unwrap()
+        };
+        let tables = "select name from sqlite_schema where type = 'table'";
+        let text = |row: &Row<'_>| {
+            let columns =
+                (0..row.as_ref().column_count()).map(|at| match row.get_ref(at).unwrap() {
+                    ValueRef::Text(bytes) | ValueRef::Blob(bytes) => {
+                        String::from_utf8_lossy(bytes).into_owned()
+                    }
+                    other => format!("{other:?}"),
+                });
+            columns.collect::<Vec<_>>().join("|")
+        };
+        let tables = strings(tables, &|row| row.get(0).unwrap());
+        let of = |table: &String| {
+            let rows = strings(&format!("select * from \"{table}\""), &text);
+            rows.into_iter()
+                .map(|row| format!("{table}: {row}"))
+                .collect::<Vec<_>>()
+        };
+        tables.iter().flat_map(of).collect()
     }
 
     async fn cut_off(&self, _: &str) -> usize {

@@ -29,6 +29,9 @@ pub(crate) trait Fixture: fmt::Debug + Send + Sync {
     /// Puts a copy of one log, which is not used any more, in the place of another one.
     async fn copy(&self, from: &str, to: &str);
 
+    /// All that is stored in the tables of a log, one text a row, bytes as they are.
+    async fn stored(&self, log: &str) -> Vec<String>;
+
     /// Ends all connections to a log, and says how many: none where there are none.
     async fn cut_off(&self, log: &str) -> usize;
 

@@ -13,6 +13,7 @@ mod child;
 mod databases;
 mod files;
 mod fixture;
+mod forgotten;
 #[cfg(feature = "postgres")]
 mod heads;
 mod killed;
@@ -38,6 +39,7 @@ macro_rules! proofs {
                 a_worker_killed_after_a_commit_harms_nothing,
                 a_worker_killed_before_a_renewal_harms_nothing,
                 a_checkpoint_in_a_second_transaction_applies_events_twice;
+            forgotten: a_forgotten_person_is_nowhere_in_the_store;
             paused: a_worker_paused_past_its_lease_is_fenced;
             poisoned: poison_delays_its_key_alone_and_drains_in_order;
             rebuilt: readers_see_whole_views_while_builders_are_killed;

@@ -66,6 +66,8 @@ pub(crate) async fn a_failing_event_is_undone_and_stops_until_skipped<G: Fixture
         "the account that was begun with it is gone too"
     );
 
+    let says = "Repair the projection or its tables, or skip the event with `skip_event`";
+    assert!(error.to_string().contains(says), "{error}");
     let position = overdrawn.events()[0].position;
     let invalid = bank.tables().skip_event(position, "").await.unwrap_err();
     assert!(matches!(invalid, ViewError::Invalid(_)), "{invalid}");

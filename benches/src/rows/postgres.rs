@@ -5,12 +5,13 @@ use std::path::Path;
 use annals::{Annals, Position};
 use annals_benches::append::{Batches, Singles};
 use annals_benches::idle::{Idle, Views};
+use annals_benches::latency::Latencies;
 use annals_benches::replay::{self, Fill, Replayed};
 use annals_benches::server::{self, Schema};
 use annals_benches::{Outcome, baseline_sqlx};
 use tokio::runtime::Runtime;
 
-use super::{backend, processes, row, views};
+use super::{backend, checkouts, processes, row, views};
 use crate::report::Report;
 
 /// How many clients insert by hand, where ours have more: more of them are slower.
@@ -36,6 +37,8 @@ pub(super) fn rows(report: &mut Report, quick: bool) -> Outcome<()> {
     processes::rows(report, scaled(20_000))?;
     replays(report, scaled(1_000_000))?;
     idle(report)?;
+    own_writes(report, quick)?;
+    checkouts::rows::<Schema>(report, quick)?;
     views::rows::<Schema>(report, scaled(1_000_000), quick)
 }
 
@@ -77,6 +80,56 @@ fn idle(report: &mut Report) -> Outcome<()> {
     }
     Ok(())
 }
+
+/// A command until its own write is seen in a view, beside other views and watchers.
+fn own_writes(report: &mut Report, quick: bool) -> Outcome<()> {
+    let commands = if quick { 50 } else { 1_000 };
+    let mut alone = None;
+    for (name, what, views, watchers) in [
+        ("views-1", "one view", Views::One, 0),
+        ("views-20", "20 views", Views::Twenty, 0),
+        (
+            "watchers-1000",
+            "one view, and 1,000 watchers of it in another program",
+            Views::One,
+            1_000,
+        ),
+    ] {
+        let row = row(
+            &format!("own-write/{name}/postgres"),
+            &format!("a command until a reader sees it, one after another: {what}"),
+            "ms",
+            "with one view",
+            None,
+        );
+        if !report.wants(&row.name) {
+            continue;
+        }
+        let idle = Idle { views, watchers };
+        let seen = measured(&report.runtime, async |schema| {
+            idle.own_writes(schema, commands).await
+        })?;
+        let said = |of: &Latencies| {
+            let [p50, p99] = [50, 99].map(|percent| checkouts::milliseconds(of, percent));
+            format!("p50 {p50:.2}, p99 {p99:.2} ms")
+        };
+        let ours = said(&seen);
+        let alone = alone.get_or_insert(seen.clone());
+        let [one, now] = [&*alone, &seen].map(|of| checkouts::milliseconds(of, 50));
+        let slower = now / one;
+        report.state(
+            row,
+            ours,
+            said(alone),
+            format!("{slower:.2}"),
+            slower <= SLOWER_MAX,
+        );
+    }
+    Ok(())
+}
+
+/// Other views and watchers make one's own writes no slower than this.
+const SLOWER_MAX: f64 = 1.5;
 
 /// Runs it in a schema of its own, which is dropped afterwards.
 fn measured<T>(runtime: &Runtime, work: impl AsyncFnOnce(&Schema) -> Outcome<T>) -> Outcome<T> {

@@ -97,7 +97,11 @@ impl<A: Aggregate> AggregateRef<A> {
     /// for.
     ///
     /// First it waits until the views, reactors and processes whose checkpoints are in the store of
-    /// the log have read what is removed.
+    /// the log have read what is removed. Those that keep them elsewhere are not waited for: one
+    /// that has not read it stops there, and says so.
+    ///
+    /// What was kept of the removed events goes with them: their tags, the snapshots of the stream,
+    /// the causes of dead letters.
     ///
     /// # Errors
     ///

@@ -10,6 +10,7 @@ use super::fold::LoadError;
 use super::followers::{FollowerAt, listed};
 use crate::annals::Annals;
 use crate::append::{Append, AppendError, Appended, Placed, Violation};
+use crate::contain::{Panicked, net};
 use crate::error::{Invalid, StoreError, with_causes};
 use crate::event::{EventId, Metadata, NewEvent};
 use crate::position::{Partition, Position, Token};
@@ -91,6 +92,9 @@ pub enum CommandError<E> {
     /// The state could not be read.
     #[error("{}", with_causes(.0))]
     Load(LoadError),
+    /// The decision, or other code of the application, panicked: nothing was written.
+    #[error(transparent)]
+    Panicked(#[from] Panicked),
     /// The append was not accepted, for another reason than a conflict.
     #[error("{}", with_causes(.0))]
     Append(AppendError),
@@ -106,6 +110,7 @@ impl<E> From<LoadError> for CommandError<E> {
     fn from(error: LoadError) -> CommandError<E> {
         match error {
             LoadError::Invalid(invalid) => CommandError::Invalid(invalid),
+            LoadError::Panicked(panicked) => CommandError::Panicked(panicked),
             error => CommandError::Load(error),
         }
     }
@@ -207,17 +212,20 @@ impl Stamp {
         db: &Annals,
         scope: &StreamId,
         events: impl Iterator<Item = &'e mut NewEvent>,
-    ) {
+    ) -> Result<(), Panicked> {
         let mut metadata = db.metadata_for(self.metadata.clone());
         if let Some(fingerprint) = &self.fingerprint {
             metadata = metadata.key(FINGERPRINT, fingerprint);
         }
-        let occurred_at = self.occurred_at.unwrap_or_else(|| db.clock().now());
+        let occurred_at = match self.occurred_at {
+            Some(time) => time,
+            None => net(|| "the clock of the handle", || db.clock().now())?,
+        };
         let mut correlation = metadata.correlation;
         for (index, event) in (0..).zip(events) {
             event.id = match &self.idempotency_key {
                 Some(key) => EventId::derived(scope, key, index),
-                None => db.ids().next(),
+                None => net(|| "the source of ids of the handle", || db.ids().next())?,
             };
             event.occurred_at = crate::to_microseconds(occurred_at);
             event.metadata = metadata.clone();
@@ -225,6 +233,7 @@ impl Stamp {
             // first event.
             event.metadata.correlation = Some(*correlation.get_or_insert(*event.id.as_uuid()));
         }
+        Ok(())
     }
 
     /// The result of this request, when it was done before.

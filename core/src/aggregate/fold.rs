@@ -1,8 +1,11 @@
 //! From a stream to a state: the snapshot, then the tail, in pages.
 
+use std::any::type_name;
+
 use super::{Aggregate, Snapshots};
 use crate::append::Expected;
 use crate::codec::CodecError;
+use crate::contain::{Panicked, net, said};
 use crate::error::{Invalid, StoreError};
 use crate::event::RecordedEvent;
 use crate::position::{Incarnation, Partition, Position};
@@ -10,7 +13,7 @@ use crate::read::ReadStream;
 use crate::store::Store;
 use crate::stream::{StreamId, Version};
 use crate::stream_state::{Status, StreamState};
-use crate::typed::{Event, Stored, Undecodable};
+use crate::typed::{Stored, Undecodable, decode};
 
 /// Why a state could not be read.
 ///
@@ -46,6 +49,9 @@ pub enum LoadError {
     /// An event in the stream cannot be read. Nothing is folded without it.
     #[error(transparent)]
     Undecodable(#[from] Undecodable),
+    /// `apply` or `default` of the state panicked, or what looked at it. Nothing is folded past it.
+    #[error(transparent)]
+    Panicked(#[from] Panicked),
     /// The store could not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -97,23 +103,38 @@ impl CachedState<()> {
 }
 
 impl<A: Aggregate> CachedState<A> {
-    fn before_anything() -> CachedState<A> {
+    fn before_anything() -> Result<CachedState<A>, Panicked> {
         CachedState::emptied_at(Version::NONE)
     }
 
     /// The state of a stream that was emptied at `version`: that of an absent one.
-    pub(crate) fn emptied_at(version: Version) -> CachedState<A> {
-        let partition = Partition(0);
-        let position = Position::START;
+    pub(crate) fn emptied_at(version: Version) -> Result<CachedState<A>, Panicked> {
+        let code = || format!("`default` of `{}`", type_name::<A>());
+        Ok(CachedState::of(net(code, A::default)?, version))
+    }
+
+    fn of(state: A, version: Version) -> CachedState<A> {
         CachedState {
-            state: A::default(),
+            state,
             version,
             status: Status::Absent,
-            partition,
-            position,
+            partition: Partition(0),
+            position: Position::START,
             unsaved: 0,
             incarnation: None,
         }
+    }
+
+    /// Takes in what was appended just now. When the fold panics the state is no use any more; the
+    /// next one who reads the stream is told.
+    pub(crate) fn take_in(&mut self, stream: &StreamId, events: &[A::Event]) -> bool {
+        let apply = || events.iter().for_each(|event| self.state.apply(event));
+        let code = || format!("`apply` of `{}`", type_name::<A>());
+        net(code, apply)
+            .inspect_err(|panicked| {
+                tracing::error!(%stream, %panicked, "what was recorded cannot be folded");
+            })
+            .is_ok()
     }
 
     /// What an append must find for a decision on this state to hold.
@@ -137,16 +158,19 @@ impl<A: Aggregate> CachedState<A> {
         &mut self,
         events: &[RecordedEvent],
         counts: impl Fn(&RecordedEvent) -> bool,
-    ) -> Result<usize, Undecodable> {
+    ) -> Result<usize, LoadError> {
         let mut counted = 0;
         for record in events {
             if counts(record) {
                 counted += 1;
-                let decoded = A::Event::decode(Stored::from(record))
+                let decoded = decode::<A::Event>(Stored::from(record))
                     .map_err(|source| Undecodable::new(record, source))?;
-                for event in decoded {
-                    self.state.apply(&event);
-                }
+                let apply = || {
+                    decoded
+                        .into_iter()
+                        .for_each(|event| self.state.apply(&event))
+                };
+                net(|| applying::<A>(record), apply)?;
             }
             self.version = record.version;
             self.unsaved += 1;
@@ -167,7 +191,7 @@ pub(crate) async fn catch_up<A: Aggregate>(
         Some(held) => held,
         None => from_snapshot(store, stream, Version::MAX)
             .await
-            .unwrap_or_else(CachedState::before_anything),
+            .map_or_else(CachedState::before_anything, Ok)?,
     };
     let mut read = ReadStream::of(stream.clone())
         .from(held.version.next())
@@ -175,13 +199,13 @@ pub(crate) async fn catch_up<A: Aggregate>(
     loop {
         let page = store.read_stream(read.clone()).await?;
         if !held.can_go_on_in(&page.state) {
-            held = CachedState::before_anything();
+            held = CachedState::before_anything()?;
             read = read.from(Version::FIRST);
             continue;
         }
         let emptied = page.state.emptied_at(|_| true);
         if emptied > Version::NONE && emptied >= held.version {
-            held = CachedState::emptied_at(emptied);
+            held = CachedState::emptied_at(emptied)?;
         }
         let known = page
             .events
@@ -207,7 +231,7 @@ pub(crate) async fn from_snapshot<A: Aggregate>(
     stream: &StreamId,
     at_most: Version,
 ) -> Option<CachedState<A>> {
-    let policy = A::snapshots()?;
+    let policy = policy::<A>()?;
     let snapshots = store.snapshots()?;
     let found = match snapshots
         .newest_snapshot(stream, &policy.fold(), at_most)
@@ -219,12 +243,8 @@ pub(crate) async fn from_snapshot<A: Aggregate>(
             return None;
         }
     };
-    match (policy.read)(&found.payload) {
-        Ok(state) => Some(CachedState {
-            state,
-            version: found.version,
-            ..CachedState::before_anything()
-        }),
+    match read(&policy, &found.payload) {
+        Ok(state) => Some(CachedState::of(state, found.version)),
         Err(error) => {
             let version = found.version.get();
             tracing::warn!(%stream, version, %error, "a snapshot is unreadable; the stream is read \
@@ -240,7 +260,7 @@ pub(crate) async fn save_snapshot<A: Aggregate>(
     stream: &StreamId,
     held: &mut CachedState<A>,
 ) {
-    let (Some(policy), Some(snapshots)) = (A::snapshots(), store.snapshots()) else {
+    let (Some(policy), Some(snapshots)) = (policy::<A>(), store.snapshots()) else {
         return;
     };
     if held.unsaved < policy.every {
@@ -258,10 +278,40 @@ pub(crate) async fn save_snapshot<A: Aggregate>(
     }
 }
 
+/// Which fold it is, and of which event.
+pub(crate) fn applying<A>(record: &RecordedEvent) -> String {
+    format!(
+        "`apply` of `{}` at event `{}`, version {} of stream `{}` (position {}),",
+        type_name::<A>(),
+        record.event_type,
+        record.version,
+        record.stream,
+        record.position
+    )
+}
+
+/// Whether and how snapshots are kept; not at all, when that cannot be said.
+fn policy<A: Aggregate>() -> Option<Snapshots<A>> {
+    net(
+        || format!("`snapshots` of `{}`", type_name::<A>()),
+        A::snapshots,
+    )
+    .inspect_err(|panicked| tracing::warn!(%panicked, "no snapshots are kept"))
+    .unwrap_or_default()
+}
+
+fn read<A>(policy: &Snapshots<A>, bytes: &[u8]) -> Result<A, CodecError> {
+    said(|| (policy.read)(bytes)).unwrap_or_else(|panic| Err(CodecError::new(panic)))
+}
+
+fn write<A>(policy: &Snapshots<A>, state: &A) -> Result<Vec<u8>, CodecError> {
+    said(|| (policy.write)(state)).unwrap_or_else(|panic| Err(CodecError::new(panic)))
+}
+
 /// Reads a written state back, once, where it is made: a state that changes on the way is no
 /// snapshot.
 fn check_reads_back<A>(policy: &Snapshots<A>, written: &[u8]) -> Result<(), CodecError> {
-    let again = (policy.write)(&(policy.read)(written)?)?;
+    let again = write(policy, &read(policy, written)?)?;
     if again == written {
         return Ok(());
     }
@@ -310,7 +360,7 @@ fn snapshot_of<A: Aggregate>(
     stream: &StreamId,
     held: &CachedState<A>,
 ) -> Result<crate::Snapshot, CodecError> {
-    let payload = (policy.write)(&held.state)?;
+    let payload = write(policy, &held.state)?;
     check_reads_back(policy, &payload)?;
     Ok(crate::Snapshot::new(
         stream.clone(),

@@ -10,7 +10,7 @@ use crate::event::RecordedEvent;
 use crate::read::ReadStream;
 use crate::stream::Version;
 use crate::stream_state::StreamState;
-use crate::typed::{DecodeError, Event, Stored};
+use crate::typed::{DecodeError, Stored, decode};
 
 /// A page of an aggregate's events about to be read: the oldest first, everything that a deletion
 /// or truncation hides included.
@@ -101,7 +101,7 @@ impl<'a, A: Aggregate> LoadHistory<'a, A> {
         }
         let page = self.of.db().store().read_stream(read).await?;
         let entries = page.events.into_iter().map(|record| {
-            let events = A::Event::decode(Stored::from(&record))
+            let events = decode::<A::Event>(Stored::from(&record))
                 .map(|decoded| decoded.into_iter().collect());
             HistoryEntry { record, events }
         });

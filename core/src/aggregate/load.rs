@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 use super::cache::turn_of;
 use super::fold::{CachedState, LoadError, catch_up, from_snapshot};
 use super::{Aggregate, AggregateRef};
+use crate::contain::net;
 use crate::event::RecordedEvent;
 use crate::moment::{Instant, Moment, When};
 use crate::position::{Partition, Position, Token};
@@ -160,7 +161,10 @@ pub(super) async fn query<A: Aggregate, T>(
     let mut turn = db.cache().turn(turn_of::<A>(stream)).await;
     let held = turn.take::<CachedState<A>>();
     let held = catch_up(&**db.store(), stream, held).await?;
-    let answer = look(&held.state);
+    let answer = net(
+        || format!("what looked at the state of `{stream}`"),
+        || look(&held.state),
+    )?;
     turn.put(held);
     Ok(answer)
 }
@@ -299,7 +303,7 @@ async fn fold_until<A: Aggregate>(
         return Err(archived());
     }
     let counts = |event: &RecordedEvent| valid_at.is_none_or(|time| event.occurred_at <= time);
-    let mut held = CachedState::emptied_at(past.emptied);
+    let mut held = CachedState::emptied_at(past.emptied)?;
     let mut anything_happened = false;
     if valid_at.is_none() {
         let usable = past.emptied.next().max(past.archived_before);

@@ -10,10 +10,11 @@ use super::commit::{CommandError, Committed, Stamp, append, final_error, stamped
 use super::fold::{CachedState, catch_up, save_snapshot};
 use super::{Aggregate, AggregateRef};
 use crate::append::Append;
+use crate::contain::net;
 use crate::event::NewEvent;
 use crate::stream::StreamId;
 use crate::stream_state::Status;
-use crate::typed::{EncodeError, Event, IntoEvents, Stored};
+use crate::typed::{EncodeError, Event, IntoEvents};
 
 /// A command on its way. Nothing happens until it is awaited.
 ///
@@ -126,6 +127,10 @@ where
             };
             let decided = match decide(&mut self.decide, existence, stream, &state) {
                 Ok(events) if !events.is_empty() => events,
+                // Nothing half-changed is kept.
+                Err(CommandError::Panicked(panicked)) => {
+                    return Err(CommandError::Panicked(panicked));
+                }
                 _ if !fresh => {
                     fresh = true;
                     held = Some(state);
@@ -145,9 +150,9 @@ where
             attempts += 1;
             let mut drafts = decided
                 .iter()
-                .map(NewEvent::of)
+                .map(NewEvent::written)
                 .collect::<Result<Vec<_>, _>>()?;
-            self.stamp.apply(db, stream, drafts.iter_mut());
+            self.stamp.apply(db, stream, drafts.iter_mut())?;
             // The state takes in what will be read back, which need not be what was decided: a
             // codec may leave things out.
             let stored = read_back::<A::Event>(&drafts)?;
@@ -163,8 +168,8 @@ where
                     // What was repeated may be somebody else's: its events are older than the state
                     // that is held here.
                     if !done.was_repeated() {
-                        for event in &stored {
-                            state.state.apply(event);
+                        if !state.take_in(stream, &stored) {
+                            return Ok(done);
                         }
                         let last = appended.last();
                         state.version = last.version;
@@ -215,27 +220,18 @@ where
         (Existence::Present, Status::Absent | Status::Deleted) => Err(CommandError::NotFound {
             stream: stream.clone(),
         }),
-        _ => decide(&held.state)
-            .map(IntoEvents::into_events)
-            .map_err(CommandError::Refused),
+        _ => net(
+            || format!("the decision of a command on `{stream}`"),
+            || decide(&held.state).map(IntoEvents::into_events),
+        )?
+        .map_err(CommandError::Refused),
     }
 }
 
 pub(crate) fn read_back<E: Event>(drafts: &[NewEvent]) -> Result<Vec<E>, EncodeError> {
     let mut events = Vec::with_capacity(drafts.len());
     for draft in drafts {
-        let shape = (&*draft.event_type, draft.schema_version);
-        let stored = Stored {
-            event_type: shape.0,
-            schema_version: shape.1,
-            codec: &draft.codec,
-            payload: &draft.payload,
-        };
-        let unreadable = |source| EncodeError::Unreadable {
-            event_type: draft.event_type.to_string(),
-            source,
-        };
-        events.extend(E::decode(stored).map_err(unreadable)?);
+        events.extend(draft.read_back::<E>()?);
     }
     Ok(events)
 }

@@ -265,6 +265,7 @@ macro_rules! __conformance_cases {
                 of_other_slots_partitions_and_views_are_independent,
                 keep_the_state_byte_for_byte,
                 set_events_aside_in_order_and_settle_them,
+                forget_the_cause_of_what_is_archived,
                 find_what_people_decided,
                 whose_answer_was_lost_are_told_apart_by_where_the_slot_stands,
                 are_whole_or_absent_wherever_their_future_is_dropped,

@@ -14,6 +14,8 @@ use crate::error::{Failure, StoreError};
 use crate::event::EventId;
 use crate::position::{Partition, Position};
 use crate::store::Store;
+use crate::stream::Version;
+use crate::stream_state::{ChangeStream, StreamChange};
 use crate::{
     Checkpoint, CommitError, DeadLetter, GenerationSpec, History, ReadRows, SkipDecision,
     VIEW_KEY_BYTES_MAX, ViewCommit, ViewStore,
@@ -572,6 +574,53 @@ pub async fn set_events_aside_in_order_and_settle_them(fixture: &dyn Fixture) {
             .unwrap(),
         all
     );
+}
+
+pub async fn forget_the_cause_of_what_is_archived(fixture: &dyn Fixture) {
+    let store = open(fixture).await;
+    let views = views(&*store);
+    let of = stream("account-1");
+    let other = stream("account-2");
+    let removed = append(&*store, &of, events(3)).await;
+    let kept = append(&*store, &other, events(1)).await;
+    let places = removed.events().iter().chain(kept.events());
+    // In every generation, of this version and of others.
+    let mut workers = Vec::new();
+    for version in [1, 2] {
+        let mut spec = spec("accounts", &[]);
+        spec.version = version;
+        let worker = Worker::begin(views, spec).await;
+        let mut step = worker.step(9);
+        step.park = places
+            .clone()
+            .map(|placed| DeadLetter {
+                event: placed.id,
+                ..dead_letters(
+                    placed.stream.as_str(),
+                    placed.position.get(),
+                    Some("said Alice Smith"),
+                    1,
+                )
+            })
+            .collect();
+        step.park.push(dead_letters("zoe", 9, None, 0));
+        views.commit_view(step).await.unwrap();
+        workers.push(worker);
+    }
+    let before = Version::new(3);
+    let archive = ChangeStream::new(&of, StreamChange::Archive { before });
+    store.change_stream(archive).await.unwrap();
+    for worker in &workers {
+        let letters = views.dead_letters(worker.id(), None, 9).await.unwrap();
+        let causes: Vec<_> = letters
+            .iter()
+            .map(|letter| letter.cause.as_deref())
+            .collect();
+        let said = Some("said Alice Smith");
+        let gone = Some(DeadLetter::ARCHIVED);
+        assert_eq!(causes, [gone, gone, said, said, None]);
+        assert_eq!(letters[0].attempts, 1);
+    }
 }
 
 pub async fn find_what_people_decided(fixture: &dyn Fixture) {

@@ -1,7 +1,7 @@
 //! What a decision looks at: each part loads its state and says what must not change until the
 //! decision is recorded.
 
-use std::any::TypeId;
+use std::any::{TypeId, type_name};
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
@@ -11,10 +11,11 @@ use sha2::{Digest as _, Sha256};
 use super::guards::Guards;
 use crate::aggregate::cache::{TurnKey, Turns, turn_of};
 use crate::aggregate::commit::tagged;
-use crate::aggregate::fold::{CachedState, LoadError, catch_up, save_snapshot};
+use crate::aggregate::fold::{CachedState, LoadError, applying, catch_up, save_snapshot};
 use crate::aggregate::run::read_back;
 use crate::aggregate::{Aggregate, At};
 use crate::append::Appended;
+use crate::contain::net;
 use crate::error::Invalid;
 use crate::event::NewEvent;
 use crate::position::{Incarnation, Partition, Position};
@@ -261,8 +262,8 @@ impl<A: Aggregate> Part for At<A> {
         let Ok(stored) = read_back::<A::Event>(&drafts) else {
             return;
         };
-        for event in &stored {
-            held.state.apply(event);
+        if !held.take_in(stream, &stored) {
+            return;
         }
         held.version = last.version;
         held.status = Status::Active;
@@ -332,7 +333,10 @@ impl<F: Fold> Part for Over<F> {
             Some(CachedFold { state, known }) => {
                 (state, ReadQuery::of(self.read.clone()).after(known.up_to))
             }
-            None => (F::default(), ReadQuery::of(self.read.clone())),
+            None => {
+                let code = || format!("`default` of `{}`", type_name::<F>());
+                (net(code, F::default)?, ReadQuery::of(self.read.clone()))
+            }
         };
         loop {
             let page = store.read_query(read.clone()).await?;
@@ -342,7 +346,7 @@ impl<F: Fold> Part for Over<F> {
             }
             for record in page.events {
                 for event in Recorded::decode(record)? {
-                    state.apply(&event);
+                    net(|| applying::<F>(&event.record), || state.apply(&event))?;
                 }
             }
             if page.end || page.scanned >= read.up_to {

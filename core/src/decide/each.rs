@@ -77,7 +77,8 @@ impl<A: Aggregate> Part for Each<A> {
 
     fn name(&self) -> String {
         let names: Vec<String> = self.ids.values().map(Part::name).collect();
-        format!("each\n{}", names.join("\n"))
+        // With their number: else a part that follows could be taken for one of them.
+        format!("each {}\n{}", names.len(), names.join("\n"))
     }
 
     fn turns(&self) -> Result<Vec<TurnKey>, Invalid> {

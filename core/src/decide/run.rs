@@ -14,6 +14,7 @@ use crate::aggregate::commit::{
 };
 use crate::annals::{Annals, duplicate};
 use crate::append::Append;
+use crate::contain::{Panicked, net};
 use crate::error::Invalid;
 use crate::event::NewEvent;
 use crate::position::Partition;
@@ -88,7 +89,7 @@ where
         let scope = scope_of(&self.boundary.names())?;
         let mut looping = Looping::new(self.db, &self.stamp, scope, partition)?;
         let decided = looping
-            .decide(&self.boundary, &mut self.decide, |_| true)
+            .decide(&self.boundary, &mut self.decide, |_| Ok(true))
             .await?;
         decided.ok_or(CommandError::Contended {
             attempts: looping.attempts,
@@ -157,7 +158,7 @@ impl<'a> Looping<'a> {
         &mut self,
         boundary: &B,
         decide: &mut (impl FnMut(&B::State) -> Result<D, E> + Send),
-        is_current: impl Fn(&B::State) -> bool + Send,
+        is_current: impl Fn(&B::State) -> Result<bool, Panicked> + Send,
     ) -> Result<Option<Committed>, CommandError<E>>
     where
         B: Boundary,
@@ -176,11 +177,15 @@ impl<'a> Looping<'a> {
         loop {
             let mut guards = Guards::on(store);
             let (state, known) = boundary.load(&mut guards, &mut turns, fresh).await?;
-            if !is_current(&state) {
+            if !is_current(&state)? {
                 boundary.keep(state, known, &mut turns);
                 return Ok(None);
             }
-            let decided = decide(&state).map(|decision| decision.into_decision(boundary));
+            // When it panics, what was loaded is dropped with it: nothing half-changed is kept.
+            let decided = net(
+                || format!("the decision over {}", boundary.names().join(", ")),
+                || decide(&state).map(|decision| decision.into_decision(boundary)),
+            )?;
             boundary.keep(state, known, &mut turns);
             let decided = match decided {
                 Ok(Ok(events)) => Ok(events),
@@ -242,7 +247,7 @@ impl<'a> Looping<'a> {
         mut events: Vec<(StreamId, NewEvent)>,
     ) -> Result<Option<(Vec<(StreamId, NewEvent)>, crate::Appended)>, CommandError<E>> {
         let drafts = events.iter_mut().map(|(_, event)| event);
-        self.stamp.apply(self.db, &self.scope, drafts);
+        self.stamp.apply(self.db, &self.scope, drafts)?;
         let request = Append {
             condition: guards.condition(),
             decided_on: Some(guards.incarnation),

@@ -11,6 +11,7 @@ use super::guards::Guards;
 use super::run::{Looping, partition_of};
 use crate::aggregate::commit::{CommandError, Committed, Stamp, stamped};
 use crate::annals::Annals;
+use crate::contain::{Panicked, net};
 
 /// A decision in two looks on its way. Nothing happens until it is awaited.
 ///
@@ -104,7 +105,7 @@ where
                 let mut turns = db.cache().turns(alone.turns()?).await;
                 let mut guards = Guards::on(&**db.store());
                 let (state, known) = alone.load(&mut guards, &mut turns, fresh).await?;
-                let second = (self.second)(&state.0);
+                let second = look(&self.second, &state.0)?;
                 alone.keep(state, known, &mut turns);
                 second
             };
@@ -112,8 +113,8 @@ where
             partition_of(db, &both)?;
             let of_second = both.1.name();
             let is_current = |state: &(P::State, Q::State)| {
-                let asked = (self.second)(&state.0);
-                asked.name() == of_second
+                let asked = look(&self.second, &state.0)?;
+                Ok(asked.name() == of_second)
             };
             if let Some(done) = looping.decide(&both, &mut self.decide, is_current).await? {
                 return Ok(done);
@@ -124,6 +125,11 @@ where
             attempts: db.retries().attempts_max,
         })
     }
+}
+
+/// Asks what else to look at.
+fn look<S, Q>(second: &impl Fn(&S) -> Q, state: &S) -> Result<Q, Panicked> {
+    net(|| "what leads to the second look", || second(state))
 }
 
 impl<P, S, F, D, E> fmt::Debug for DecideInTwoLooks<'_, P, S, F, D, E> {

@@ -19,7 +19,7 @@ use crate::append::{Append, Placed};
 use crate::error::Invalid;
 use crate::lease::Lease;
 use crate::position::{Partition, Position};
-use crate::{CommitError, GenerationId, SkipDecision, ViewCommit};
+use crate::{CommitError, DeadLetter, EventId, GenerationId, SkipDecision, ViewCommit};
 
 /// The read models of a store, and the leases of those who work on them.
 #[derive(Debug, Default)]
@@ -73,6 +73,16 @@ impl Views {
             };
             if built.version_of(&row.key) == row.from {
                 built.take_prepared(row, to, placed, recorded_at);
+            }
+        }
+    }
+
+    /// Forgets why events became dead letters that are removed now.
+    pub(super) fn forget_causes(&mut self, is_removed: impl Fn(&EventId) -> bool) {
+        let built = self.generations.values_mut();
+        for letter in built.flat_map(|built| built.dead_letters.values_mut()) {
+            if letter.cause.is_some() && is_removed(&letter.event) {
+                letter.cause = Some(DeadLetter::ARCHIVED.into());
             }
         }
     }

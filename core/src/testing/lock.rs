@@ -295,7 +295,7 @@ impl Debug for EventsLock {
 
 /// The sample as a store would get it.
 fn write<E: Event>(event: &E) -> Result<Sample, String> {
-    let new = NewEvent::of(event)
+    let new = NewEvent::written(event)
         .map_err(|error| format!("A sample cannot be written: {}.", explained(&error)))?;
     let sample = Sample {
         event_type: new.event_type.into_owned(),

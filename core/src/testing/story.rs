@@ -415,7 +415,7 @@ where
 
     #[track_caller]
     fn written(&self, event: &A::Event, how: &str) -> NewEvent {
-        match NewEvent::of(event) {
+        match NewEvent::written(event) {
             Ok(new) => new,
             Err(error) => panic!(
                 "event {} that was {how}, {event:?}, cannot be written: {}\n\n{self}\n",

@@ -200,7 +200,7 @@ impl World {
         let tags: Vec<_> = tags.into_iter().collect();
         let mut drafts = Vec::new();
         for event in events {
-            let mut new = match NewEvent::of(&event) {
+            let mut new = match NewEvent::written(&event) {
                 Ok(new) => new,
                 Err(error) => panic!(
                     "what was given in `{stream}` {}\n\n{self}\n",
@@ -357,7 +357,9 @@ impl World {
         let mut given = Vec::new();
         if !drafts.is_empty() {
             let before = self.head();
-            Stamp::default().apply(&self.bench, &stream, drafts.iter_mut());
+            if let Err(panicked) = Stamp::default().apply(&self.bench, &stream, drafts.iter_mut()) {
+                panic!("{panicked}\n\n{self}\n");
+            }
             if let Err(error) = at_once(
                 self.bench
                     .store()

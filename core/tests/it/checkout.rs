@@ -272,3 +272,19 @@ async fn an_empty_id_is_refused() {
     let error = db.aggregate::<Cart>("").load().await.unwrap_err();
     assert_eq!(error.to_string(), "an id of category `cart` is empty");
 }
+
+#[tokio::test]
+async fn a_key_over_other_parts_is_another_request() {
+    let [db] = processes();
+    let arrived = StockEvent::Arrived { pieces: 1 };
+    let one = (Stock::at_each(["cup"]), Stock::at("plate"));
+    let decided = db.decide(one, |_| Ok::<_, String>((vec![("cup", arrived.clone())], ())));
+    assert!(!decided.idempotency_key("k").await.unwrap().was_repeated());
+    let other = (Stock::at_each(["cup", "plate"]),);
+    let decided = db.decide(other, |_| Ok::<_, String>((vec![("plate", arrived.clone())],)));
+    assert!(!decided.idempotency_key("k").await.unwrap().was_repeated());
+    for sku in ["cup", "plate"] {
+        let stock = db.aggregate::<Stock>(sku).load().await.unwrap();
+        assert_eq!(stock.pieces, 1, "{sku}");
+    }
+}

@@ -330,21 +330,6 @@ async fn a_store_that_cannot_be_reached_is_an_error_and_the_next_command_works()
     assert_eq!((head(&db).await, store.fault().left()), (1, 0));
 }
 
-#[tokio::test]
-async fn a_decision_that_panics_leaves_the_aggregate_usable() {
-    let [db] = processes();
-    alice(&db).run(|a| a.deposit(5)).await.unwrap();
-    let panicking = alice(&db);
-    let task = tokio::spawn(async move {
-        let _ = panicking
-            .run(|_| -> Result<(), Refusal> { panic!("a bug in the domain") })
-            .await;
-    });
-    assert!(task.await.unwrap_err().is_panic());
-    alice(&db).run(|a| a.withdraw(5)).await.unwrap();
-    assert_eq!(alice(&db).load().await.unwrap().cents, 0);
-}
-
 /// A note whose author is not stored.
 #[derive(Event, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[event(category = "note", crate = "annals_core")]

@@ -18,6 +18,7 @@ mod idempotency;
 mod incarnations;
 mod invoices;
 mod metadata;
+mod nets;
 mod opt_in;
 mod past;
 mod prices;

@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Process;
 use super::instance::{Deadline, Instance, Noted, ProcessEvent};
+use super::step::is_permanent;
 use crate::key::ViewKey;
-use annals_runner::{Slot, WorkError, chain, contained_async};
+use annals_runner::{Slot, WorkError, chain};
 
 #[derive(Serialize, Deserialize)]
 struct Waiting {
@@ -65,21 +66,20 @@ pub(super) async fn announce<P: Process>(
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .contains(&row.key);
-            // The state of a process is folded by code of users.
             let recorded = if known {
                 Ok(true)
             } else {
-                contained_async(record_reached::<P>(db, &row.value)).await
+                record_reached::<P>(db, &row.value).await
             };
-            let recorded = recorded.unwrap_or_else(|panic| {
+            let recorded = recorded.unwrap_or_else(|reason| {
                 let key = row.key.escape_debug().to_string();
                 tracing::error!(
                     process = P::NAME,
                     key,
-                    panic,
+                    reason,
                     "a deadline cannot be recorded"
                 );
-                slot.progress.note_error(&panic);
+                slot.progress.note_error(&reason);
                 // It is tried again when the worker starts the next time.
                 true
             });
@@ -96,10 +96,10 @@ pub(super) async fn announce<P: Process>(
     Ok(())
 }
 
-/// `false`: it is to be tried again.
-async fn record_reached<P: Process>(db: &Annals, row: &[u8]) -> bool {
+/// `false`: it is to be tried again. The reason, when that would change nothing.
+async fn record_reached<P: Process>(db: &Annals, row: &[u8]) -> Result<bool, String> {
     let Ok(Waiting { id, deadline }) = serde_json::from_slice(row) else {
-        return true;
+        return Ok(true);
     };
     let key = format!("{}:{id}:deadline:{}", P::NAME, deadline.number);
     let process = db.aggregate::<Instance<P>>(&id);
@@ -109,7 +109,8 @@ async fn record_reached<P: Process>(db: &Annals, row: &[u8]) -> bool {
         Ok::<_, Infallible>(waits.then(reached))
     });
     match reached.idempotency_key(key).await {
-        Ok(_) => true,
+        Ok(_) => Ok(true),
+        Err(error) if is_permanent(&error) => Err(chain(&error)),
         Err(error) => {
             tracing::warn!(
                 process = P::NAME,
@@ -118,7 +119,7 @@ async fn record_reached<P: Process>(db: &Annals, row: &[u8]) -> bool {
                 error = chain(&error),
                 "a deadline was not recorded"
             );
-            false
+            Ok(false)
         }
     }
 }

@@ -6,13 +6,12 @@ use std::sync::{Arc, Mutex};
 
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{
-    Annals, CommandError, Event, Filter, LoadError, RecordedEvent, RowChange, StoreError, Stored,
-    Undecodable,
+    Annals, Event, Filter, LoadError, RecordedEvent, RowChange, StoreError, Stored, Undecodable,
 };
 
 use super::due::{self, row_of};
 use super::instance::{CANCELLED, Deadline, Instance, Noted, ProcessEvent, REACHED, Reached, SET};
-use super::step::{Kind, NotSent};
+use super::step::{Kind, NotSent, is_permanent};
 use super::{Listens, Process, Step};
 use crate::key::RefusedKey;
 use crate::reactor::{Call, Handler, ReactError};
@@ -212,12 +211,7 @@ async fn react<P: Process>(
     });
     match recorded.idempotency_key(key).await {
         Ok(_) => Ok(()),
-        Err(CommandError::Load(error)) => Err(unread(error)),
-        Err(
-            error @ (CommandError::Tombstoned { .. }
-            | CommandError::Invalid(_)
-            | CommandError::Encode(_)),
-        ) => Err(ReactError::permanent(error)),
+        Err(error) if is_permanent(&error) => Err(ReactError::permanent(error)),
         Err(error) => Err(ReactError::retry(error)),
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use annals_core::chrono::{DateTime, Utc};
-use annals_core::{Aggregate, Annals, CommandError, Handle, to_microseconds};
+use annals_core::{Aggregate, Annals, CommandError, Handle, LoadError, to_microseconds};
 
 use super::Process;
 use annals_runner::BoxFuture;
@@ -109,11 +109,21 @@ impl NotSent {
             CommandError::Refused(_)
             | CommandError::AlreadyExists { .. }
             | CommandError::NotFound { .. } => NotSent::Refused(said),
-            CommandError::Tombstoned { .. }
-            | CommandError::Invalid(_)
-            | CommandError::Encode(_) => NotSent::Permanent(said),
+            error if is_permanent(&error) => NotSent::Permanent(said),
             _ => NotSent::Passing(said),
         }
+    }
+}
+
+/// Whether a command fails in the same way as often as it is given.
+pub(super) fn is_permanent<E>(error: &CommandError<E>) -> bool {
+    match error {
+        CommandError::Tombstoned { .. }
+        | CommandError::Invalid(_)
+        | CommandError::Encode(_)
+        | CommandError::Panicked(_) => true,
+        CommandError::Load(error) => !matches!(error, LoadError::Store(_)),
+        _ => false,
     }
 }
 

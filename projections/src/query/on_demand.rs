@@ -275,5 +275,7 @@ fn holds((from, to): &(Bound<String>, Bound<String>), text: &String) -> bool {
 
 /// Why a moment of a log of several partitions has no answer.
 pub(super) fn no_one_position() -> ViewError {
-    Invalid::new("a log of several partitions has no one position; ask each partition's cut").into()
+    let what = "a log of several partitions has no one position; load the aggregate as of it \
+        instead";
+    Invalid::new(what).into()
 }

@@ -65,8 +65,6 @@ impl<V: Project<E>, E: Event> Fold<V> for Typed<E> {
 pub(crate) enum StepError {
     #[error(transparent)]
     Undecodable(#[from] Undecodable),
-    #[error("the event at position {position} cannot be decoded: {reason}")]
-    DecodePanicked { position: Position, reason: String },
     #[error("the event at position {} (id {}) has no key: {reason}", .record.position, .record.id)]
     NoKey {
         record: Box<RecordedEvent>,
@@ -235,13 +233,9 @@ impl<V: View> fmt::Debug for Handlers<V> {
     }
 }
 
-/// An event as one or several of a type. Serde and upcasters are code of users.
+/// An event as one or several of a type.
 pub(crate) fn decode<E: Event>(record: RecordedEvent) -> Result<Vec<Recorded<E>>, StepError> {
-    let position = record.position;
-    match annals_runner::contained(|| Recorded::<E>::decode(record)) {
-        Ok(decoded) => Ok(decoded?.into_iter().collect()),
-        Err(reason) => Err(StepError::DecodePanicked { position, reason }),
-    }
+    Ok(Recorded::<E>::decode(record)?.into_iter().collect())
 }
 
 fn prepare<V: Project<E>, E: Event>(record: RecordedEvent) -> Result<Vec<Step<V>>, StepError> {

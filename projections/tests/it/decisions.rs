@@ -160,6 +160,8 @@ async fn a_skip_needs_a_reason_and_an_exact_position() {
         folded.starts_with("view `balances` has handled the event at position 2 already"),
         "{folded}"
     );
+    let says = "skip it for a key in dead letters, or rebuild with another fold";
+    assert!(folded.contains(says), "{folded}");
     let none = view
         .skip_event(Position::new(9), "a mistake")
         .await
@@ -256,6 +258,7 @@ async fn too_many_dead_letters_stop_the_projection() {
             .contains("slot 0 of view `balances` would have 4 dead letters, at most 3 are allowed"),
         "{error}"
     );
+    assert!(error.contains("skip or discard their dead letters, or raise `dead_letters_max`"));
     assert_eq!(view.discard("alice", "a test").await.unwrap().events, 3);
     assert_eq!(
         view.get("alice").at_least(&done).await.unwrap(),

@@ -8,8 +8,8 @@ use std::time::Duration;
 use annals_core::{Annals, Committed, MemoryStore, Position, Recorded};
 use annals_macros::View;
 use annals_projections::{
-    Handlers, Poison, Program, Project, ReadModels, Row, SlotState, View, ViewError, ViewSetup,
-    With,
+    Handlers, Poison, Program, Project, ReactError, Reactor, ReactorSetup, ReadModels, Request,
+    Row, SlotState, View, ViewError, ViewSetup, With,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -502,4 +502,39 @@ async fn a_past_that_the_log_has_lost_is_an_error() {
         "{waited:?}"
     );
     db.stop().await;
+
+    // The ways that both name.
+    let says = "give the reactor `texts` another name, and it begins at the end of this log";
+    assert!(waited.unwrap_err().to_string().contains(says));
+    let db = Annals::on(Arc::clone(&log) as _)
+        .with(ReactorSetup::of(Again(gateway.clone())))
+        .views_in(Arc::clone(&views) as _)
+        .start()
+        .await
+        .unwrap();
+    let done = happens(&db, "bob", deposited(7)).await;
+    let reactor = db.reactor::<Again>();
+    reactor
+        .wait_for(&done, Duration::from_secs(30))
+        .await
+        .unwrap();
+    assert_eq!(gateway.sent_to("bob"), [7]);
+    assert_eq!(gateway.sent_to("alice"), [1; 10]);
+    db.stop().await;
+}
+
+/// The reactor under another name.
+struct Again(Gateway);
+
+impl Reactor for Again {
+    const NAME: &'static str = "texts-again";
+    type Event = AccountEvent;
+
+    async fn react(
+        &self,
+        event: &Recorded<AccountEvent>,
+        request: &Request,
+    ) -> Result<(), ReactError> {
+        gateway::Texts(self.0.clone()).react(event, request).await
+    }
 }

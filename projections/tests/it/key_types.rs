@@ -41,7 +41,10 @@ async fn an_index_range_has_its_type_and_skips_absent() {
     assert_eq!(rows.await.unwrap().rows[0].key, "bob");
     let other = view.rows().by_index("total", 50_i32..).await.unwrap_err();
     assert!(
-        other.to_string().starts_with("index `total` is of `i64`"),
+        other.to_string().starts_with("index `total` is of `i64`")
+            && other
+                .to_string()
+                .ends_with("write the values of the range as `i64`"),
         "{other}"
     );
     let noted = view.rows().by_index("noted", ..=50_i64).await.unwrap().rows;

@@ -4,11 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_core::{Annals, Leases, Log, MemoryStore, Partition, Recorded, StreamId, Token};
-use annals_projections::{Program, ReactError, Reactor, ReactorSetup, ReadModels, Request, With};
+use annals_core::{
+    Annals, Append, EventStore, Leases, Log, MemoryStore, NewEvent, Partition, Recorded, StreamId,
+    Token,
+};
+use annals_macros::View;
+use annals_projections::{
+    Poison, Program, Project, ReactError, Reactor, ReactorSetup, ReadModels, Request, Row, View,
+    With,
+};
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::suite::bank::{AccountEvent, deposited, happens};
+use crate::suite::bank::{Account, AccountEvent, deposited, happens};
 
 const ACCOUNTS: i64 = 9;
 const EVENTS: i64 = 300;
@@ -137,4 +145,75 @@ async fn a_killed_reactor_on_three_partitions_keeps_each_keys_order() {
         let first_times: Vec<_> = of_account.filter(|cents| seen.insert(*cents)).collect();
         assert!(first_times.is_sorted(), "{account}: {first_times:?}");
     }
+}
+
+/// How often something happened to an account.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
+#[view(
+    name = "touches",
+    version = 1,
+    events(AccountEvent),
+    crate = "annals_projections"
+)]
+struct Touches {
+    events: u64,
+}
+
+impl Project<AccountEvent> for Touches {
+    fn on(row: &mut Row<'_, Self>, _: &Recorded<AccountEvent>) -> Result<(), Poison> {
+        row.events += 1;
+        Ok(())
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn a_skip_of_one_partition_names_it() {
+    let store = Arc::new(MemoryStore::with_partitions(3));
+    let stream = StreamId::new("account-alice").unwrap();
+    let unreadable = NewEvent::json("account.deposited", r#"{"cents":"many"}"#);
+    let append = Append::new(stream, [unreadable]);
+    let bad = store.append(append).await.unwrap();
+    let (partition, position) = (bad.last().partition, bad.last().position);
+    let db = Annals::on(Arc::clone(&store) as _).with(Touches::projection());
+    let db = db.start_in_background().await.unwrap();
+    let done = happens(&db, "alice", deposited(1)).await;
+    let view = db.view::<Touches>();
+    view.wait_for(&done, PATIENCE).await.unwrap_err();
+    let letters = db.dead_letters("touches").unwrap();
+    let error = letters.skip_event(position, "a test").await.unwrap_err();
+    let says = "name the partition with `skip_event_in`";
+    assert!(error.to_string().contains(says), "{error}");
+    letters
+        .skip_event_in(partition, position, "a test")
+        .await
+        .unwrap();
+    view.wait_for(&done, PATIENCE).await.unwrap();
+    assert_eq!(
+        view.get("alice").await.unwrap(),
+        Some(Touches { events: 1 })
+    );
+    db.stop().await;
+}
+
+#[tokio::test]
+async fn a_moment_of_several_partitions_is_asked_of_an_aggregate() {
+    let store = Arc::new(MemoryStore::with_partitions(3));
+    let db = Annals::on(Arc::clone(&store) as _);
+    let db = db.with(Touches::projection().live()).start().await.unwrap();
+    let first = happens(&db, "alice", deposited(1)).await.events()[0].position;
+    happens(&db, "alice", deposited(1)).await;
+    let error = db
+        .view::<Touches>()
+        .get("alice")
+        .as_of(first)
+        .await
+        .unwrap_err();
+    let says = "load the aggregate as of it instead";
+    assert!(error.to_string().contains(says), "{error}");
+    let alice = db.aggregate::<Account>("alice");
+    let then = alice.load().as_of(first).await.unwrap();
+    assert_eq!(then.version().get(), 1);
+    db.stop().await;
 }

@@ -486,6 +486,36 @@ async fn rows_from_all_over_the_view_are_compared() {
             .contains("differs from a replay of its events: field `count` is "),
         "{error}"
     );
+    let says = "repair the fold, raise its version, and build it again";
+    assert!(error.to_string().contains(says), "{error}");
+    let db = Annals::on(store.handle()).with(ViewSetup::<PureInside>::new());
+    let db = db.start().await.unwrap();
+    let row = db.view::<PureInside>().get(20).await.unwrap();
+    assert_eq!(row, Some(PureInside { count: 1 }));
+    db.stop().await;
+}
+
+/// `ImpureInside` with its fold repaired.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct PureInside {
+    count: i64,
+}
+
+impl View for PureInside {
+    const NAME: &'static str = ImpureInside::NAME;
+    const VERSION: u32 = 2;
+    type Key = u64;
+
+    fn handlers() -> Handlers<Self> {
+        Handlers::new().on::<AccountEvent>()
+    }
+}
+
+impl Project<AccountEvent> for PureInside {
+    fn on(row: &mut Row<'_, Self>, _: &Recorded<AccountEvent>) -> Result<(), Poison> {
+        row.count += 1;
+        Ok(())
+    }
 }
 
 mod grown {

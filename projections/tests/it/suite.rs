@@ -29,3 +29,4 @@ mod status;
 pub(crate) mod test_store;
 mod unread;
 mod watch;
+mod ways;

@@ -12,8 +12,8 @@ begin
     if codec = 'json' then
         return convert_from(content, 'UTF8');
     end if;
-    return '\x' || encode(content, 'hex');
+    return E'\\x' || encode(content, 'hex');
 exception when character_not_in_repertoire or untranslatable_character then
-    return '\x' || encode(content, 'hex');
+    return E'\\x' || encode(content, 'hex');
 end
 $$;

@@ -69,6 +69,11 @@ begin
         where event_tag.tag = gone.tag and event_tag.position = gone.position;
         delete from annals.snapshot using annals.stream
         where stream.key = changed and snapshot.stream = stream.name;
+        -- As `DeadLetter::ARCHIVED` says.
+        update annals.view_dead_letter as letter set cause = 'the event was archived'::bytea
+        from annals.event as removed
+        where letter.cause is not null and removed.id = letter.event
+            and removed.stream = changed and removed.version < new_archived_before;
         update annals.event set kind = -kind, payload = '', tags = null, metadata = null
         where stream = changed and version < new_archived_before and kind > 0;
     end if;

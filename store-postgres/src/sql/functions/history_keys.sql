@@ -32,7 +32,7 @@ begin
         if next_row is not null and (next_version is null or next_row <= next_version) then
             return next next_row;
             found_keys := found_keys + 1;
-            from_key := next_row || '\x00'::bytea;
+            from_key := next_row || E'\\x00'::bytea;
         else
             if exists (
                 select from annals.visible_version(of_generation, since, next_version, since)
@@ -43,7 +43,7 @@ begin
                 return next next_version;
                 found_keys := found_keys + 1;
             end if;
-            from_key := next_version || '\x00'::bytea;
+            from_key := next_version || E'\\x00'::bytea;
         end if;
     end loop;
 end

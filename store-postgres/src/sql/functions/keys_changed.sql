@@ -49,7 +49,7 @@ begin
             return next next_key;
             found_keys := found_keys + 1;
         end if;
-        next_key := next_key || '\x00'::bytea;
+        next_key := next_key || E'\\x00'::bytea;
     end loop;
 end
 $$;

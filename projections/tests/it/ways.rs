@@ -1,0 +1,360 @@
+//! Each way out that the text of an error names leads out.
+
+use std::fmt;
+use std::sync::Arc;
+
+use annals_core::{Annals, Append, NewEvent, Partition, Position, Recorded, StreamId, Token};
+use annals_macros::View;
+use annals_projections::{
+    Poison, Project, ReactError, ReadModels, Row, StartError, View, ViewError, ViewSetup, With,
+};
+use serde::{Deserialize, Serialize};
+
+use super::bank::{Account, AccountEvent, Balance, deposited, happens, noted, options, program};
+use super::gateway::{Gateway, PATIENCE, Texts, reacting, settled, texts};
+use super::test_store::{TestStore, store};
+
+#[track_caller]
+fn says(error: &impl fmt::Display, ways: &[&str]) {
+    let text = error.to_string();
+    for way in ways {
+        assert!(text.contains(way), "`{way}` is not in: {text}");
+    }
+}
+
+/// An event that no view can read.
+async fn unreadable(store: &TestStore) -> Position {
+    let stream = StreamId::new("account-alice").unwrap();
+    let event = NewEvent::json("account.deposited", r#"{"cents":"many"}"#);
+    let append = Append::new(stream, [event]);
+    store.append(append).await.unwrap().last().position
+}
+
+async fn head(store: &TestStore) -> Token {
+    let head = store.head(Partition(0)).await.unwrap().visible;
+    Token::new(store.id()).with(Partition(0), head)
+}
+
+fn balance(cents: i64, events: u64) -> Option<Balance> {
+    Some(Balance { cents, events })
+}
+
+#[tokio::test]
+async fn what_stops_a_start_is_skipped_in_the_background() {
+    let store = store().await;
+    happens(&Annals::on(store.handle()), "alice", deposited(1)).await;
+    let bad = unreadable(&store).await;
+    let setup = || Annals::on(store.handle()).with(Balance::projection().options(options()));
+    let error = setup().start().await.unwrap_err();
+    says(
+        &error,
+        &[
+            "so no later event is folded",
+            &format!("skip the event at {bad} of view `balances` with `skip_event`"),
+            "`start_in_background`",
+        ],
+    );
+
+    let db = setup().start_in_background().await.unwrap();
+    let view = db.view::<Balance>();
+    view.skip_event(bad, "sent by a broken client")
+        .await
+        .unwrap();
+    view.wait_for(head(&store).await, PATIENCE).await.unwrap();
+    db.stop().await;
+    let db = setup().start().await.unwrap();
+    let row = db.view::<Balance>().get("alice").await.unwrap();
+    assert_eq!(row, balance(1, 1));
+    db.stop().await;
+}
+
+#[tokio::test]
+async fn what_stops_a_reactor_is_skipped() {
+    let store = store().await;
+    let gateway = Gateway::default();
+    let db = reacting(&store, texts(&gateway)).await;
+    let bad = unreadable(&store).await;
+    let done = happens(&db, "alice", deposited(1)).await;
+    let reactor = db.reactor::<Texts>();
+    let error = reactor.wait_for(&done, PATIENCE).await.unwrap_err();
+    let way = format!("skip the event at {bad} with `skip_event`");
+    says(&error, &["so nothing is called for later events", &way]);
+    reactor
+        .skip_event(bad, "sent by a broken client")
+        .await
+        .unwrap();
+    settled(&db, &done).await;
+    assert_eq!(gateway.sent_to("alice"), [1]);
+    db.stop().await;
+}
+
+#[tokio::test]
+async fn a_stopped_program_sees_again_after_a_start() {
+    let store = store().await;
+    let db = program(&store).await;
+    db.stop().await;
+    let done = happens(&db, "alice", deposited(1)).await;
+    let view = db.view::<Balance>();
+    let error = view.get("alice").at_least(&done).await.unwrap_err();
+    says(&error, &["the program was stopped; start it again"]);
+    let db = program(&store).await;
+    let row = db.view::<Balance>().get("alice").at_least(&done).await;
+    assert_eq!(row.unwrap(), balance(1, 1));
+    db.stop().await;
+}
+
+#[tokio::test]
+async fn after_history_is_forgotten_later_moments_answer() {
+    let store = store().await;
+    let db = program(&store).await;
+    for cents in 1..=4 {
+        let done = happens(&db, "alice", deposited(cents)).await;
+        db.view::<Balance>()
+            .wait_for(&done, PATIENCE)
+            .await
+            .unwrap();
+    }
+    // In the one that serves, and in the one that is kept.
+    let building = db.rebuild::<Balance>().begin().await.unwrap();
+    building.finished(|_| ()).await.unwrap();
+    let view = db.view::<Balance>();
+    assert_eq!(view.get("alice").as_of(2).await.unwrap(), balance(3, 2));
+    db.rebuild::<Balance>().forget_history(3).await.unwrap();
+    for _ in 0..2 {
+        let error = view.get("alice").as_of(2).await.unwrap_err();
+        says(
+            &error,
+            &["the past is kept since position 3 only; ask about that or later"],
+        );
+        let ViewError::BeforeHistory { since } = error else {
+            panic!("{error:?}");
+        };
+        assert_eq!(view.get("alice").as_of(since).await.unwrap(), balance(6, 3));
+        db.rebuild::<Balance>().roll_back().await.unwrap();
+    }
+    // Beyond the head is the head.
+    db.rebuild::<Balance>().forget_history(99).await.unwrap();
+    assert_eq!(view.get("alice").as_of(4).await.unwrap(), balance(10, 4));
+    assert!(view.get("alice").as_of(3).await.is_err());
+    db.stop().await;
+}
+
+macro_rules! counted {
+    ($name:ident, $($view:tt)*) => {
+        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
+        #[view($($view)*, version = 1, crate = "annals_projections")]
+        struct $name {
+            events: u64,
+        }
+
+        impl Project<AccountEvent> for $name {
+            fn on(row: &mut Row<'_, Self>, _: &Recorded<AccountEvent>) -> Result<(), Poison> {
+                row.events += 1;
+                Ok(())
+            }
+        }
+    };
+}
+
+counted!(Present, name = "present", events(AccountEvent));
+counted!(Versions, name = "versions", events(AccountEvent), history);
+counted!(
+    Dated,
+    name = "dated",
+    events(AccountEvent),
+    history(bitemporal)
+);
+
+#[tokio::test]
+async fn a_declared_history_answers_what_was_refused() {
+    let store = store().await;
+    let db = Annals::on(store.handle());
+    let db = db.with(Present::projection()).with(Versions::projection());
+    let db = db.with(Dated::projection()).start().await.unwrap();
+    happens(&db, "alice", deposited(1)).await;
+    let done = happens(&db, "alice", deposited(2)).await;
+    let [first, now] = [1, 2].map(|events| Some(events));
+    let soon = annals_core::chrono::DateTime::<annals_core::chrono::Utc>::MAX_UTC;
+
+    let view = db.view::<Present>();
+    view.wait_for(&done, PATIENCE).await.unwrap();
+    let error = view.get("alice").as_of(1).await.unwrap_err();
+    says(
+        &error,
+        &["view `present` keeps no past; declare it with `history`"],
+    );
+    let view = db.view::<Versions>();
+    view.wait_for(&done, PATIENCE).await.unwrap();
+    let row = view.get("alice").as_of(1).await.unwrap();
+    assert_eq!(row.map(|row| row.events), first);
+
+    let error = view.get("alice").valid_at(soon).await.unwrap_err();
+    says(
+        &error,
+        &[
+            "does not keep which events touched a row",
+            "`history(bitemporal)`",
+        ],
+    );
+    let view = db.view::<Dated>();
+    view.wait_for(&done, PATIENCE).await.unwrap();
+    let row = view.get("alice").valid_at(soon).await.unwrap();
+    assert_eq!(row.map(|row| row.events), now);
+    db.stop().await;
+}
+
+/// Archives what happened to alice, whoever has not read it.
+async fn archive(db: &Annals) {
+    let summary = |_: &Account| Ok::<_, String>(noted("archived"));
+    let alice = db.aggregate::<Account>("alice");
+    alice.archive_unread(summary).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_dead_letter_of_an_archived_event_is_skipped() {
+    let store = store().await;
+    let db = program(&store).await;
+    let bad = happens(&db, "alice", noted("poison")).await;
+    let view = db.view::<Balance>();
+    view.wait_for(&bad, PATIENCE).await.unwrap();
+    archive(&db).await;
+    let settled = view.retry("alice").await.unwrap();
+    let still = settled.still.unwrap();
+    says(
+        &still.cause,
+        &["the event is not in the log any more; skip it, or rebuild the view"],
+    );
+    let position = bad.events()[0].position;
+    view.skip("alice", position, "archived").await.unwrap();
+    assert_eq!(view.dead_letter_keys(None, 9).await.unwrap(), []);
+    assert_eq!(view.get("alice").await.unwrap(), balance(0, 1));
+    db.stop().await;
+}
+
+#[tokio::test]
+async fn a_reactors_archived_dead_letter_is_discarded() {
+    let store = store().await;
+    let gateway = Gateway::default();
+    gateway.refuse("alice", ReactError::permanent("an unknown number"));
+    let db = reacting(&store, texts(&gateway)).await;
+    let done = happens(&db, "alice", deposited(1)).await;
+    settled(&db, &done).await;
+    archive(&db).await;
+    gateway.accept("alice");
+    let reactor = db.reactor::<Texts>();
+    reactor.retry("alice").await.unwrap();
+    let letter = loop {
+        let letters = reactor.dead_letters().all(None, 9).await.unwrap();
+        let cause = letters[0].cause.clone().unwrap_or_default();
+        if cause.contains("discard it") {
+            break cause;
+        }
+        tokio::task::yield_now().await;
+    };
+    says(&letter, &["the event was archived; discard it, or skip it"]);
+    reactor.discard("alice", "archived").await.unwrap();
+    let done = happens(&db, "alice", deposited(2)).await;
+    settled(&db, &done).await;
+    assert_eq!(gateway.sent_to("alice"), [2]);
+    db.stop().await;
+}
+
+#[tokio::test]
+async fn a_reactor_at_archived_events_goes_on_behind_them() {
+    let store = store().await;
+    let gateway = Gateway::default();
+    reacting(&store, texts(&gateway)).await.stop().await;
+    let db = Annals::on(store.handle());
+    let done = happens(&db, "alice", deposited(1)).await;
+    archive(&db).await;
+    let db = reacting(&store, texts(&gateway)).await;
+    let reactor = db.reactor::<Texts>();
+    let error = reactor.wait_for(&done, PATIENCE).await.unwrap_err();
+    says(
+        &error,
+        &["`skip_to` a position after it, or do without with `leave_out_archived`"],
+    );
+    let position = done.events()[0].position;
+    reactor.skip_to(position).await.unwrap();
+    let done = happens(&db, "alice", deposited(2)).await;
+    settled(&db, &done).await;
+    assert_eq!(gateway.sent_to("alice"), [2]);
+    db.stop().await;
+}
+
+#[tokio::test]
+async fn a_log_without_read_models_takes_them_elsewhere() {
+    let store = store().await;
+    happens(&Annals::on(store.handle()), "alice", deposited(1)).await;
+    let log = || Annals::following(store.handle());
+    let error = log().with(Balance::projection()).start().await.unwrap_err();
+    says(
+        &error,
+        &["this store keeps no read models; name one that does with `views_in`"],
+    );
+    let views = Arc::new(annals_core::MemoryStore::new());
+    let db = log().with(Balance::projection()).views_in(views);
+    let db = db.start().await.unwrap();
+    assert_eq!(
+        db.view::<Balance>().get("alice").await.unwrap(),
+        balance(1, 1)
+    );
+    db.stop().await;
+}
+
+#[tokio::test]
+async fn a_view_without_events_is_refused_by_name() {
+    #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
+    #[view(name = "idle", version = 1, key = String, crate = "annals_projections")]
+    struct Idle {
+        events: u64,
+    }
+    let store = store().await;
+    let db = Annals::on(store.handle());
+    let error = db.with(ViewSetup::<Idle>::new()).start().await.unwrap_err();
+    assert!(matches!(error, StartError::NoEvents("idle")), "{error:?}");
+    says(
+        &error,
+        &["name them with `events(…)`, or register the pipeline that writes it"],
+    );
+}
+
+#[tokio::test]
+async fn what_a_follower_elsewhere_had_not_read_stops_it_until_a_rebuild() {
+    let store = store().await;
+    let views = Arc::new(annals_core::MemoryStore::new());
+    let start = async || {
+        let db = Annals::on(store.handle()).with(Balance::projection().options(options()));
+        let db = db.views_in(Arc::clone(&views) as _);
+        db.start_in_background().await.unwrap()
+    };
+    let db = start().await;
+    let done = happens(&db, "alice", deposited(1)).await;
+    db.view::<Balance>()
+        .wait_for(&done, PATIENCE)
+        .await
+        .unwrap();
+    db.stop().await;
+    // Its checkpoint is not in the store of the log, so archiving does not wait for it.
+    happens(&db, "alice", deposited(2)).await;
+    let alice = db.aggregate::<Account>("alice");
+    let summary = |_: &Account| Ok::<_, String>(noted("archived"));
+    alice.archive(summary).await.unwrap();
+    let done = happens(&db, "bob", deposited(3)).await;
+
+    let db = start().await;
+    let view = db.view::<Balance>();
+    let error = view.wait_for(&done, PATIENCE).await.unwrap_err();
+    assert!(matches!(error, ViewError::Stopped { .. }), "{error}");
+    says(&error, &["position 2", "`Options::leave_out_archived`"]);
+    assert_eq!(view.get("alice").await.unwrap(), balance(1, 1));
+    db.stop().await;
+
+    let rest = Balance::projection().options(options().leave_out_archived());
+    let db = Annals::on(store.handle()).with(rest);
+    let db = db.views_in(Arc::clone(&views) as _).start().await.unwrap();
+    let view = db.view::<Balance>();
+    view.wait_for(&done, PATIENCE).await.unwrap();
+    assert_eq!(view.get("bob").await.unwrap(), balance(3, 1));
+    db.stop().await;
+}
