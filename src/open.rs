@@ -75,8 +75,13 @@ fn is_off(url: &str, feature: &str) -> StoreError {
 /// A URL without user and password, for messages.
 fn shown(url: &str) -> String {
     let Some((before, place)) = url.rsplit_once('@') else {
-        return url.to_owned();
+        // What is asked for behind a `?` may be a password, too.
+        return match url.split_once('?') {
+            Some((place, _)) => format!("{place}?…"),
+            None => url.to_owned(),
+        };
     };
+    let place = place.split('?').next().unwrap_or_default();
     match (before.split_once("://"), before.split_once(':')) {
         (Some((scheme, _)), _) => format!("{scheme}://…@{place}"),
         (None, Some((scheme, _))) => format!("{scheme}:…@{place}"),
@@ -129,6 +134,13 @@ mod tests {
         let error = Annals::open("oracle:me/secret@db.example").await;
         let error = error.unwrap_err().to_string();
         assert!(error.starts_with("`oracle:…@db.example` names"), "{error}");
+        for url in [
+            "mysql://h/db?password=secret",
+            "mysql://u@h/db?password=secret",
+        ] {
+            let error = Annals::open(url).await.unwrap_err().to_string();
+            assert!(!error.contains("secret"), "{error}");
+        }
     }
 
     #[cfg(not(feature = "postgres"))]

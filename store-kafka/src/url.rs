@@ -56,6 +56,13 @@ impl Url {
         };
         let (user, hosts) = match rest.rsplit_once('@') {
             Some((user, hosts)) => (Some(user), hosts),
+            // What stands before it is no host, but a part of a user and a password.
+            None if name.is_some_and(|name| name.contains('@')) || query_has_user(query) => {
+                return Err(invalid(
+                    "a Kafka URL has an `@` after its hosts; write `/` and `?` in a user or a \
+                     password percent-encoded",
+                ));
+            }
             None => (None, rest),
         };
         let user = user
@@ -100,11 +107,12 @@ impl Url {
                     parsed.store.push((key.to_owned(), value));
                 }
                 _ => {
+                    // Not the value: it may be a secret.
                     return Err(invalid(format!(
-                        "`{key}={value}` is no setting of a Kafka URL; there are tls=true, \
-                         sasl=plain|scram-sha-256|scram-sha-512, ca=FILE and client_id=NAME, with \
-                         the name of a store those of a store, and `Kafka::connect_with` takes \
-                         every setting of librdkafka"
+                        "`{key}` is no setting of a Kafka URL, or has another value than it may; \
+                         there are tls=true, sasl=plain|scram-sha-256|scram-sha-512, ca=FILE and \
+                         client_id=NAME, with the name of a store those of a store, and \
+                         `Kafka::connect_with` takes every setting of librdkafka"
                     )));
                 }
             }
@@ -168,6 +176,12 @@ impl Url {
             None => format!("kafka://{}", self.bootstrap),
         }
     }
+}
+
+/// Whether the name of a setting has an `@`: it is the rest of a password that has a `?`.
+fn query_has_user(query: &str) -> bool {
+    let mut keys = query.split('&').map(|pair| pair.split('=').next());
+    keys.any(|key| key.is_some_and(|key| key.contains('@')))
 }
 
 /// `%41` is `A`.
@@ -242,7 +256,7 @@ mod tests {
         for (url, said) in [
             ("http://a", "begins with"),
             ("kafka://", "at least one broker"),
-            ("kafka://a?tsl=true", "`tsl=true` is no setting"),
+            ("kafka://a?tsl=true", "`tsl` is no setting"),
             ("kafka://u:%4@a", "two hex digits"),
         ] {
             let error = Url::parse(url).unwrap_err().to_string();
@@ -254,5 +268,24 @@ mod tests {
     fn a_password_is_never_shown() {
         let url = Url::parse("kafka://me:secret@a:1").unwrap();
         assert!(!format!("{url:?}").contains("secret"));
+        for url in [
+            "kafka://a?sasl.password=secret",
+            "kafka://a?password=secret",
+            "kafka://a?tls=secret",
+            "kafka://me:secret/word@a:1/bank",
+            "kafka://me:secret?word@a:1/bank",
+            "kafka://me:secret?word=secret@a",
+            "kafka://me:secret%4@a",
+            "kafka:me:secret@a",
+        ] {
+            if let Ok(url) = Url::parse(url) {
+                panic!("{url:?} is taken for a URL");
+            }
+            let error = Url::parse(url).unwrap_err().to_string();
+            assert!(
+                !error.contains("secret") && !error.contains("word@"),
+                "{error}"
+            );
+        }
     }
 }

@@ -28,8 +28,12 @@ const BEFORE: [&str; 5] = ["; ", ". ", ": ", ", ", ", or "];
 /// A part of a text, and the test that takes its way. The file of the test has the same part.
 const WALKED: &[(&str, &str)] = &[
     (
-        "drop what nothing follows any more",
-        "a_forgotten_person_is_nowhere_in_the_store",
+        "drop what nothing follows any more with `drop_follower`",
+        "what_no_program_follows_is_dropped_before_archiving",
+    ),
+    (
+        "stop that program first",
+        "what_no_program_follows_is_dropped_before_archiving",
     ),
     (
         "name the partition with `skip_event_in`",

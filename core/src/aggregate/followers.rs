@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use super::commit::CommandError;
 use super::{Aggregate, AggregateRef};
-use crate::error::StoreError;
+use crate::annals::Annals;
+use crate::error::{Invalid, StoreError};
+use crate::generation::GenerationSpec;
 use crate::position::Position;
 use crate::read::ReadStream;
 use crate::store::Store;
 use crate::stream::{StreamId, Version};
 use crate::typed::Event;
+use crate::view_commit::CommitError;
 
 /// How long archiving waits for what follows the log.
 const WAIT: Duration = Duration::from_secs(5);
@@ -44,6 +47,53 @@ impl fmt::Display for FollowerAt {
             position,
         } = self;
         write!(f, "`{name}` (version {version}) at position {position}")
+    }
+}
+
+/// What a dropped follower handles: nothing.
+const NOTHING: &str = "$nothing";
+
+impl Annals {
+    /// Drops what the store keeps of a view, of tables, a reactor or a process that no program has
+    /// any more, by its stored name ([`FollowerAt::name`]): rows and history, checkpoints and dead
+    /// letters, in all generations. Archiving does not wait for it from then on. Tables of one's own
+    /// stay. A program that has it again builds it from the log; a reactor begins where a new one
+    /// does.
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError::Invalid`] when nothing has this name, or a program works at it.
+    ///
+    /// ```
+    /// # async fn example(db: annals_core::Annals) -> Result<(), annals_core::CommitError> {
+    /// db.drop_follower("balances").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn drop_follower(&self, name: &str) -> Result<(), CommitError> {
+        let store = &**self.store();
+        let named = name.escape_debug();
+        let unknown = || Invalid::new(format!("nothing called `{named}` follows this log"));
+        let views = store.views().ok_or_else(unknown)?;
+        let states = views.states(&[name.to_owned()]).await?;
+        let leases = states.iter().flat_map(|state| &state.leases);
+        if let Some(held) = leases.into_iter().find(|of| !of.expired) {
+            let owner = &held.lease.owner;
+            let what = format!("`{named}` is followed by `{owner}`; stop that program first");
+            return Err(Invalid::new(what).into());
+        }
+        let generations = views.generations(name).await?;
+        let newest = generations.last().ok_or_else(unknown)?;
+        // A view is never without a live generation: an empty one stays, which waits for nothing.
+        let mut spec = GenerationSpec::new(name, newest.spec.version, store.id());
+        spec.handles = vec![NOTHING.to_owned()];
+        spec.partitions = store.partitions();
+        let empty = views.begin_generation(spec).await?;
+        views.switch_to(empty.id).await?;
+        for generation in generations {
+            views.drop_generation(generation.id).await?;
+        }
+        Ok(())
     }
 }
 

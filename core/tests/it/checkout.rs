@@ -278,10 +278,14 @@ async fn a_key_over_other_parts_is_another_request() {
     let [db] = processes();
     let arrived = StockEvent::Arrived { pieces: 1 };
     let one = (Stock::at_each(["cup"]), Stock::at("plate"));
-    let decided = db.decide(one, |_| Ok::<_, String>((vec![("cup", arrived.clone())], ())));
+    let decided = db.decide(one, |_| {
+        Ok::<_, String>((vec![("cup", arrived.clone())], ()))
+    });
     assert!(!decided.idempotency_key("k").await.unwrap().was_repeated());
     let other = (Stock::at_each(["cup", "plate"]),);
-    let decided = db.decide(other, |_| Ok::<_, String>((vec![("plate", arrived.clone())],)));
+    let decided = db.decide(other, |_| {
+        Ok::<_, String>((vec![("plate", arrived.clone())],))
+    });
     assert!(!decided.idempotency_key("k").await.unwrap().was_repeated());
     for sku in ["cup", "plate"] {
         let stock = db.aggregate::<Stock>(sku).load().await.unwrap();

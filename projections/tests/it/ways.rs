@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use annals_core::{Annals, Append, NewEvent, Partition, Position, Recorded, StreamId, Token};
+use annals_core::{
+    Annals, Append, CommandError, NewEvent, Partition, Position, Recorded, StreamId, Token,
+};
 use annals_macros::View;
 use annals_projections::{
     Poison, Project, ReactError, ReadModels, Row, StartError, View, ViewError, ViewSetup, With,
@@ -228,6 +230,61 @@ async fn a_dead_letter_of_an_archived_event_is_skipped() {
     view.skip("alice", position, "archived").await.unwrap();
     assert_eq!(view.dead_letter_keys(None, 9).await.unwrap(), []);
     assert_eq!(view.get("alice").await.unwrap(), balance(0, 1));
+    db.stop().await;
+}
+
+#[tokio::test]
+async fn what_no_program_follows_is_dropped_before_archiving() {
+    let store = store().await;
+    let gateway = Gateway::default();
+    let db = program(&store).await;
+    let done = happens(&db, "alice", deposited(1)).await;
+    db.view::<Balance>()
+        .wait_for(&done, PATIENCE)
+        .await
+        .unwrap();
+    let error = db.drop_follower("balances").await.unwrap_err();
+    says(
+        &error,
+        &["`balances` is followed by `", "`; stop that program first"],
+    );
+    db.stop().await;
+    reacting(&store, texts(&gateway)).await.stop().await;
+
+    let db = Annals::on(store.handle());
+    happens(&db, "alice", deposited(2)).await;
+    let alice = db.aggregate::<Account>("alice");
+    let summary = |_: &Account| Ok::<_, String>(noted("archived"));
+    let error = alice.archive(summary).await.unwrap_err();
+    says(
+        &error,
+        &["drop what nothing follows any more with `drop_follower`"],
+    );
+    let CommandError::NotReadByAll { followers, .. } = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(followers.len(), 2, "{followers:?}");
+    for follower in followers {
+        db.drop_follower(&follower.name).await.unwrap();
+    }
+    alice.archive(summary).await.unwrap();
+    let unknown = db.drop_follower("nothing").await.unwrap_err();
+    says(&unknown, &["nothing called `nothing` follows this log"]);
+
+    // Who has them again begins anew: the view with what is left, the reactor with what comes.
+    let view = Balance::projection().options(options().leave_out_archived());
+    let db = db.with(view).with(texts(&gateway)).start().await.unwrap();
+    let done = happens(&db, "bob", deposited(3)).await;
+    let row = db
+        .view::<Balance>()
+        .get("bob")
+        .at_least(&done)
+        .await
+        .unwrap();
+    assert_eq!(row, balance(3, 1));
+    settled(&db, &done).await;
+    assert_eq!(gateway.sent_to("bob"), [3]);
+    assert_eq!(gateway.sent_to("alice"), [0; 0]);
     db.stop().await;
 }
 
