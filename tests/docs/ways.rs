@@ -32,6 +32,10 @@ const WALKED: &[(&str, &str)] = &[
         "what_no_program_follows_is_dropped_before_archiving",
     ),
     (
+        "give it another name",
+        "a_view_under_the_name_of_a_reactor_is_refused",
+    ),
+    (
         "stop that program first",
         "what_no_program_follows_is_dropped_before_archiving",
     ),

@@ -490,7 +490,7 @@ async fn rows_from_all_over_the_view_are_compared() {
     assert!(error.to_string().contains(says), "{error}");
     let db = Annals::on(store.handle()).with(ViewSetup::<PureInside>::new());
     let db = db.start().await.unwrap();
-    let row = db.view::<PureInside>().get(20).await.unwrap();
+    let row = db.view::<PureInside>().get(20_u64).await.unwrap();
     assert_eq!(row, Some(PureInside { count: 1 }));
     db.stop().await;
 }

@@ -8,7 +8,8 @@ use annals_core::{
 };
 use annals_macros::View;
 use annals_projections::{
-    Poison, Project, ReactError, ReadModels, Row, StartError, View, ViewError, ViewSetup, With,
+    Handlers, Poison, Project, ReactError, ReadModels, Row, StartError, View, ViewError, ViewSetup,
+    With,
 };
 use serde::{Deserialize, Serialize};
 
@@ -374,6 +375,43 @@ async fn a_view_without_events_is_refused_by_name() {
         &error,
         &["name them with `events(…)`, or register the pipeline that writes it"],
     );
+}
+
+/// The derive refuses the name; who writes the trait by hand is refused at the start.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Disguised;
+
+impl View for Disguised {
+    const NAME: &'static str = "$reactor/texts";
+    type Key = String;
+
+    fn handlers() -> Handlers<Self> {
+        Handlers::new().on::<AccountEvent>()
+    }
+}
+
+impl Project<AccountEvent> for Disguised {
+    fn on(_: &mut Row<'_, Self>, _: &Recorded<AccountEvent>) -> Result<(), Poison> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_view_under_the_name_of_a_reactor_is_refused() {
+    let store = store().await;
+    let gateway = Gateway::default();
+    let db = Annals::on(store.handle()).with(ViewSetup::<Disguised>::new());
+    let error = db.with(texts(&gateway)).start().await.unwrap_err();
+    assert!(matches!(error, StartError::Reserved(_)), "{error:?}");
+    says(
+        &error,
+        &[
+            "view `$reactor/texts` begins with `$`",
+            "give it another name",
+        ],
+    );
+    let db = Annals::on(store.handle()).with(Present::projection());
+    db.with(texts(&gateway)).start().await.unwrap().stop().await;
 }
 
 #[tokio::test]

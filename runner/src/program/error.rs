@@ -15,6 +15,12 @@ pub enum StartError {
     /// Two reactors or processes of one name.
     #[error("two reactors are called `{0}`")]
     TwiceReactor(&'static str),
+    /// A view is named as the framework names what it keeps of others.
+    #[error(
+        "view `{0}` begins with `$`, as what is kept of reactors and processes does; give it \
+         another name"
+    )]
+    Reserved(&'static str),
     /// It was built from another log.
     #[error(
         "`{name}` was built from another log than this; open the log it belongs to, or give it \

@@ -179,6 +179,9 @@ impl Setup {
         for follower in &self.followers {
             let (name, version) = follower.name();
             let kind = follower.kind();
+            if kind == Kind::View && name.starts_with('$') {
+                return Err(StartError::Reserved(name));
+            }
             // A sender has the name of its pipeline.
             if kind != Kind::Sender && !named.insert((kind == Kind::View, name, version)) {
                 return Err(match kind {
