@@ -21,9 +21,7 @@ use crate::fold::{RowVersionBefore, decoded, folded, versions};
 use crate::key::ViewKey;
 use crate::view::View;
 use crate::view::step::{Handlers, Step};
-use annals_runner::Skips;
-use annals_runner::WorkError;
-use annals_runner::{GenerationWorkers, ViewLocation};
+use annals_runner::{GenerationWorkers, Skips, ViewLocation, WorkError, contained_async};
 
 /// Events that a row may lag and still be written with an append: more are left to the worker.
 const LAG_EVENTS_MAX: usize = 256;
@@ -283,14 +281,15 @@ impl MadeUp {
 #[async_trait]
 impl<V: View> InlineProjector for InlineFold<V> {
     async fn prepare(&self, append: &Append) -> Vec<InlineRow> {
-        self.rows(append).await.unwrap_or_else(|error| {
-            tracing::debug!(
-                view = V::NAME,
-                error = annals_runner::chain(&error),
-                "rows are left to the worker"
-            );
+        let left = |why: String| {
+            tracing::debug!(view = V::NAME, why, "rows are left to the worker");
             Vec::new()
-        })
+        };
+        // A panic of the view's code is no fault of the command.
+        match contained_async(self.rows(append)).await {
+            Ok(rows) => rows.unwrap_or_else(|error| left(annals_runner::chain(&error))),
+            Err(panic) => left(panic),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 
 use annals_core::Invalid;
 use annals_core::chrono::{DateTime, Datelike, NaiveDate, Utc};
+use annals_runner::contained;
 use uuid::Uuid;
 
 /// What a view's rows are known by.
@@ -57,7 +58,7 @@ pub(crate) const KEY_BYTES_MAX: usize = 255;
 
 /// The text of a key, if it may be one.
 pub(crate) fn checked(key: &impl ViewKey) -> Result<String, Invalid> {
-    let text = key.to_key();
+    let text = contained(|| key.to_key()).map_err(Invalid::new)?;
     match too_long(&text) {
         None => Ok(text),
         Some(refused) => Err(Invalid::new(refused.reason)),

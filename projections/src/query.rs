@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_core::{Generation, Invalid, RowsBy, Token};
-use annals_runner::{CatchUp, GenerationWorkers, Subject, ViewError};
+use annals_runner::{CatchUp, GenerationWorkers, Subject, ViewError, contained};
 
 pub use get::Get;
 pub use history::{Changed, ChangedBetween, HistoryOf, RowDiff, RowHistory, VersionOf};
@@ -231,9 +231,12 @@ impl<V: View> ViewHandle<V> {
     fn typed_key(&self, stored: &str) -> Result<V::Key, ViewError> {
         let prefix = self.output.as_ref().map_or("", |output| &output.prefix);
         let text = stored.strip_prefix(prefix).unwrap_or(stored);
-        V::Key::from_key(text).ok_or_else(|| {
-            ViewError::Unreadable(format!("`{text}` is no key of view `{}`", V::NAME))
-        })
+        let unreadable = |why: &str| {
+            ViewError::Unreadable(format!("`{text}` is no key of view `{}`{why}", V::NAME))
+        };
+        let key = contained(|| V::Key::from_key(text));
+        key.map_err(|panic| unreadable(&format!(": {panic}")))?
+            .ok_or_else(|| unreadable(""))
     }
 }
 

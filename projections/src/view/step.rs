@@ -131,11 +131,15 @@ impl<V: View> Handlers<V> {
 
     /// The key of the row that is folded from a stream and from no other.
     pub(crate) fn own_key(&self, stream: &StreamId) -> Option<String> {
-        let key = V::Key::from_stream_id(stream.id())
-            .filter(|_| self.category() == Some(stream.category()))?;
-        checked(&key)
-            .ok()
-            .filter(|_| key.to_stream_id().as_deref() == Some(stream.id()))
+        if self.category() != Some(stream.category()) {
+            return None;
+        }
+        let own = annals_runner::contained(|| {
+            let key = V::Key::from_stream_id(stream.id())?;
+            let is_back = key.to_stream_id().as_deref() == Some(stream.id());
+            checked(&key).ok().filter(|_| is_back)
+        });
+        own.ok().flatten()
     }
 
     /// Refuses an event that changes another row than that of its stream.

@@ -232,6 +232,30 @@ async fn an_index_that_panics_is_a_dead_letter() {
     only_alice_is_dead::<Indexed>(&store().await, "an index that panics").await;
 }
 
+#[tokio::test]
+async fn an_inline_index_that_panics_refuses_no_command() {
+    let store = store().await;
+    let setup = ViewSetup::<Indexed>::new().options(options()).inline();
+    let db = Annals::on(store.handle())
+        .with(setup)
+        .start()
+        .await
+        .unwrap();
+    happens(&db, "alice", noted("bad")).await;
+    happens(&db, "alice", deposited(1)).await;
+    let done = happens(&db, "bob", deposited(1)).await;
+    let view = db.view::<Indexed>();
+    view.wait_for(&done, Duration::from_secs(30)).await.unwrap();
+    assert_eq!(
+        view.get("bob").await.unwrap().map(|row| row.events),
+        Some(1)
+    );
+    let keys = view.dead_letter_keys(None, 10).await.unwrap();
+    assert_eq!((keys.len(), &*keys[0].key), (1, "alice"));
+    assert!(keys[0].cause.contains("an index that panics"), "{keys:?}");
+    db.stop().await;
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 struct Panicky {
     bad: bool,
