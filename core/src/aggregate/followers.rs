@@ -83,9 +83,12 @@ impl Annals {
             return Err(Invalid::new(what).into());
         }
         let generations = views.generations(name).await?;
-        let newest = generations.last().ok_or_else(unknown)?;
-        // A view is never without a live generation: an empty one stays, which waits for nothing.
-        let mut spec = GenerationSpec::new(name, newest.spec.version, store.id());
+        if generations.is_empty() {
+            return Err(unknown().into());
+        }
+        // A view is never without a live generation: an empty one stays, of a version that no
+        // program takes for its own, and handles nothing.
+        let mut spec = GenerationSpec::new(name, u32::MAX, store.id());
         spec.handles = vec![NOTHING.to_owned()];
         spec.partitions = store.partitions();
         let empty = views.begin_generation(spec).await?;
