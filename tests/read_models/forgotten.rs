@@ -180,7 +180,7 @@ pub(crate) async fn a_forgotten_person_is_nowhere_in_the_store(fixture: &dyn Fix
     let done = registered(&db, 2).await;
     seen(&db, &done).await;
     let before = found(fixture).await;
-    for table in ["event", "tag", "snapshot", "view", "dead_letter"] {
+    for table in ["event", "snapshot", "view", "dead_letter"] {
         assert!(
             before
                 .iter()
