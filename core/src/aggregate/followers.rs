@@ -76,8 +76,8 @@ impl Annals {
         let unknown = || Invalid::new(format!("nothing called `{named}` follows this log"));
         let views = store.views().ok_or_else(unknown)?;
         let states = views.states(&[name.to_owned()]).await?;
-        let leases = states.iter().flat_map(|state| &state.leases);
-        if let Some(held) = leases.into_iter().find(|of| !of.expired) {
+        let mut leases = states.iter().flat_map(|state| &state.leases);
+        if let Some(held) = leases.find(|of| !of.expired) {
             let owner = &held.lease.owner;
             let what = format!("`{named}` is followed by `{owner}`; stop that program first");
             return Err(Invalid::new(what).into());

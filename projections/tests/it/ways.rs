@@ -176,7 +176,7 @@ async fn a_declared_history_answers_what_was_refused() {
     let db = db.with(Dated::projection()).start().await.unwrap();
     happens(&db, "alice", deposited(1)).await;
     let done = happens(&db, "alice", deposited(2)).await;
-    let [first, now] = [1, 2].map(|events| Some(events));
+    let [first, now] = [1, 2].map(Some);
     let soon = "2100-01-01T00:00:00Z";
 
     let view = db.view::<Present>();
