@@ -124,6 +124,32 @@ impl GenerationSpec {
         !self.is_by_partition() || partition.0 == u32::from(slot)
     }
 
+    /// What stays in the place of a follower that was dropped: of a version that no program takes
+    /// for its own, and handling nothing.
+    pub(crate) fn of_nothing(
+        view: impl Into<String>,
+        log: LogId,
+        partitions: u32,
+    ) -> GenerationSpec {
+        GenerationSpec {
+            handles: vec!["$nothing".to_owned()],
+            partitions,
+            ..GenerationSpec::new(view, u32::MAX, log)
+        }
+    }
+
+    /// Whether it only stands in the place of a follower that was
+    /// [dropped](crate::Annals::drop_follower).
+    ///
+    /// ```
+    /// use annals_core::{GenerationSpec, LogId};
+    ///
+    /// assert!(!GenerationSpec::new("balances", 1, LogId::random()).is_of_nothing());
+    /// ```
+    pub fn is_of_nothing(&self) -> bool {
+        self.version == u32::MAX
+    }
+
     /// Refuses what no store may begin.
     ///
     /// # Errors

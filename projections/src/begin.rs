@@ -31,7 +31,8 @@ async fn begin_alone(
     from_the_beginning: bool,
 ) -> Result<Generation, StartError> {
     let found = context.views.generations(&spec.view).await?;
-    let mut generation = match found.into_iter().next() {
+    let mut found = found.into_iter().filter(|of| !of.spec.is_of_nothing());
+    let mut generation = match found.next() {
         Some(found) if found.spec.log != spec.log => return Err(StartError::OtherLog { name }),
         Some(found) if found.phase == Phase::Live => return Ok(found),
         Some(begun) => begun,

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use annals_core::{EventId, Partition, Position, RecordedEvent, SkipDecision};
+use annals_core::{DeadLetter, EventId, Partition, Position, RecordedEvent, SkipDecision};
 
 /// The skip decisions about one view, reactor or process.
 #[derive(Clone, Debug, Default)]
@@ -66,6 +66,13 @@ impl Skips {
         self.find(record)
             .map(|skipped| &skipped.keys)
             .filter(|keys| !keys.is_empty())
+    }
+
+    /// Whether the event of a dead letter is skipped for its key, also when it is in the log no
+    /// more.
+    pub fn for_dead_letter(&self, letter: &DeadLetter) -> bool {
+        self.find_at((letter.partition, letter.position), letter.event)
+            .is_some_and(|skipped| skipped.for_all_keys || skipped.keys.contains(&letter.key))
     }
 
     /// Whether an event is skipped for a key.

@@ -50,9 +50,6 @@ impl fmt::Display for FollowerAt {
     }
 }
 
-/// What a dropped follower handles: nothing.
-const NOTHING: &str = "$nothing";
-
 impl Annals {
     /// Drops what the store keeps of a view, of tables, a reactor or a process that no program has
     /// any more, by its stored name ([`FollowerAt::name`]): rows and history, checkpoints and dead
@@ -88,9 +85,7 @@ impl Annals {
         }
         // A view is never without a live generation: an empty one stays, of a version that no
         // program takes for its own, and handles nothing.
-        let mut spec = GenerationSpec::new(name, u32::MAX, store.id());
-        spec.handles = vec![NOTHING.to_owned()];
-        spec.partitions = store.partitions();
+        let spec = GenerationSpec::of_nothing(name, store.id(), store.partitions());
         let empty = views.begin_generation(spec).await?;
         views.switch_to(empty.id).await?;
         for generation in generations {

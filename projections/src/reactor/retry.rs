@@ -46,6 +46,7 @@ impl ReactorSession<'_> {
                 .limit(1);
             let page = work.context.log().read(read).await?;
             let prepared = match page.events.into_iter().next() {
+                None if self.skips.for_dead_letter(&letter) => Ok(Vec::new()),
                 None => {
                     let removed = "the event was archived; discard it, or skip it".to_owned();
                     return self.retried(letter, 1, Err(removed)).await;

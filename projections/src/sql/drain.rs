@@ -116,6 +116,7 @@ impl<P: SqlProjection> FillTables<P> {
         for dead_letters in queue {
             let record = records.next_if(|record| record.position == dead_letters.position);
             let part = match record {
+                None if skips.for_dead_letter(&dead_letters) => Ok(None),
                 None => Err("the event is not in the log any more; skip it".into()),
                 Some(record) if skips.for_key(&record, key) => Ok(None),
                 Some(record) => Part::of(record).map(Some).map_err(|error| chain(&error)),

@@ -186,6 +186,7 @@ impl<V: View> FoldView<V> {
             .peekable();
         for dead_letters in queue {
             let steps = match records.next_if(|record| record.position == dead_letters.position) {
+                None if skips.for_dead_letter(&dead_letters) => Ok(Vec::new()),
                 None => Err(Poison::new(
                     "the event is not in the log any more; skip it, or rebuild the view",
                 )),

@@ -173,14 +173,16 @@ async fn a_skip_of_one_partition_names_it() {
     let store = Arc::new(MemoryStore::with_partitions(3));
     let stream = StreamId::new("account-alice").unwrap();
     let unreadable = NewEvent::json("account.deposited", r#"{"cents":"many"}"#);
-    let append = Append::new(stream, [unreadable]);
+    let append = Append::new(stream.clone(), [unreadable]);
     let bad = store.append(append).await.unwrap();
     let (partition, position) = (bad.last().partition, bad.last().position);
     let db = Annals::on(Arc::clone(&store) as _).with(Touches::projection());
     let db = db.start_in_background().await.unwrap();
-    let done = happens(&db, "alice", deposited(1)).await;
+    let event = NewEvent::of(&deposited(1)).unwrap();
+    let last = store.append(Append::new(stream, [event])).await.unwrap();
+    let done = Token::new(store.id()).with(partition, last.last().position);
     let view = db.view::<Touches>();
-    view.wait_for(&done, PATIENCE).await.unwrap_err();
+    view.wait_for(done.clone(), PATIENCE).await.unwrap_err();
     let letters = db.dead_letters("touches").unwrap();
     let error = letters.skip_event(position, "a test").await.unwrap_err();
     let says = "name the partition with `skip_event_in`";
@@ -189,7 +191,7 @@ async fn a_skip_of_one_partition_names_it() {
         .skip_event_in(partition, position, "a test")
         .await
         .unwrap();
-    view.wait_for(&done, PATIENCE).await.unwrap();
+    view.wait_for(done, PATIENCE).await.unwrap();
     assert_eq!(
         view.get("alice").await.unwrap(),
         Some(Touches { events: 1 })

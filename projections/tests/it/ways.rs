@@ -77,7 +77,7 @@ async fn what_stops_a_reactor_is_skipped() {
     let gateway = Gateway::default();
     let db = reacting(&store, texts(&gateway)).await;
     let bad = unreadable(&store).await;
-    let done = happens(&db, "alice", deposited(1)).await;
+    let done = happens(&db, "bob", deposited(1)).await;
     let reactor = db.reactor::<Texts>();
     let error = reactor.wait_for(&done, PATIENCE).await.unwrap_err();
     let way = format!("skip the event at {bad} with `skip_event`");
@@ -87,7 +87,7 @@ async fn what_stops_a_reactor_is_skipped() {
         .await
         .unwrap();
     settled(&db, &done).await;
-    assert_eq!(gateway.sent_to("alice"), [1]);
+    assert_eq!(gateway.sent_to("bob"), [1]);
     db.stop().await;
 }
 
