@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use annals_core::{
-    Checkpoint, CommitError, Generation, GenerationSpec, History, Moment, Partition, Phase, Position,
+    Checkpoint, CommitError, Generation, GenerationSpec, History, Moment, Partition, Phase,
+    Position,
 };
 use annals_runner::{Coordination, GenerationWorkers, Subject, WorkerContext, is_ours, serving};
 
@@ -301,7 +302,8 @@ impl<V> Rebuild<V> {
                 continue;
             }
             let reached = |slot| state.checkpoint(slot, partition).map(|of| of.position);
-            let reached = (0..spec.slots).map(|slot| reached(slot).unwrap_or_default());
+            let slots = (0..spec.slots).filter(|slot| spec.reads(*slot, partition));
+            let reached = slots.map(|slot| reached(slot).unwrap_or_default());
             let since = match spec.inline {
                 true => head,
                 false => reached.min().unwrap_or_default(),

@@ -148,7 +148,8 @@ async fn late_followers<E: Event>(
     let mut late = Vec::new();
     for state in views.states(&names).await? {
         let spec = &state.generation.spec;
-        let handles = spec.handles.is_empty()
+        let mut named = spec.handles.iter();
+        let handles = named.all(|name| name == GenerationSpec::BY_PARTITION)
             || E::shapes()
                 .iter()
                 .any(|shape| spec.handles.iter().any(|name| *name == shape.event_type));
@@ -156,7 +157,8 @@ async fn late_followers<E: Event>(
             continue;
         }
         let reached = |slot| state.checkpoint(slot, partition).map(|of| of.position);
-        let reached = (0..spec.slots).map(|slot| reached(slot).unwrap_or_default());
+        let slots = (0..spec.slots).filter(|slot| spec.reads(*slot, partition));
+        let reached = slots.map(|slot| reached(slot).unwrap_or_default());
         let position = reached.min().unwrap_or_default();
         if position < last {
             late.push(FollowerAt {
