@@ -130,7 +130,8 @@ fn calls(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Names of PostgreSQL that texts are about.
-const OF_SERVERS: [&str; 3] = [
+const OF_SERVERS: [&str; 4] = [
+    "__transaction_state",
     "default_transaction_read_only",
     "max_slot_wal_keep_size",
     "pg_logical_emit_message",
