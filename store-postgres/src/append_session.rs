@@ -11,6 +11,7 @@ use annals_core::{
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Connection, Error, Row, query, query_scalar, query_scalar_with, query_with};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::batch::{Admission, Batch, Written};
 use crate::database::Database;
@@ -28,6 +29,10 @@ use crate::views::inline::ensure_stream_versions;
 
 /// After so many batches without others in between, the log is taken to be this process's alone.
 const DISTURBED_FOR: u32 = 16;
+
+/// So far a batch may reach beyond what is known before the log is looked at again: what lies
+/// between is read inside the append section.
+const UNKNOWN_MAX: u64 = 256;
 
 /// How often a server that does not answer is asked again.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -60,7 +65,10 @@ pub(crate) struct AppendSession {
     retries_for: Duration,
     pub(crate) cache: StreamCache,
     recent: Recent,
+    /// What is known without a gap: everything cached is right up to its head.
     pub(crate) log: KnownLog,
+    /// The last event appended here after others whose events are not known.
+    reached: Option<(u64, Uuid)>,
     /// The incarnation that everything here was learnt in.
     pub(crate) incarnation: u64,
     /// Whether `log` is known.
@@ -87,6 +95,7 @@ impl AppendSession {
             cache: StreamCache::new(),
             recent: Recent::default(),
             log: KnownLog::default(),
+            reached: None,
             incarnation: 0,
             is_informed: false,
             disturbed_for: 0,
@@ -95,7 +104,7 @@ impl AppendSession {
 
     /// How far the log goes, as far as is known.
     pub(crate) fn head(&self) -> u64 {
-        self.log.head
+        self.reached.map_or(self.log.head, |(position, _)| position)
     }
 
     pub(crate) async fn close(&mut self) {
@@ -107,6 +116,11 @@ impl AppendSession {
 
     /// Learns what a batch of these appends needs to know. Nothing is written by it but names.
     pub(crate) async fn prepare(&mut self, jobs: &[AppendJob]) -> Result<(), StoreFault> {
+        let is_one = matches!(jobs, [job] if job.request.events.len() == 1);
+        let is_alone = self.disturbed_for == 0 && self.reached.is_some();
+        if is_alone || (!is_one && self.head() - self.log.head > UNKNOWN_MAX) {
+            self.is_informed = false;
+        }
         let deadline = Instant::now() + self.retries_for;
         loop {
             match self.learn(jobs).await {
@@ -162,6 +176,17 @@ impl AppendSession {
         // of another. Rows of inline views have no position that readers would wait for.
         let flushes_later =
             self.disturbed_for > 0 && !self.database.is_relaxed && !batch.carries_rows();
+        if flushes_later {
+            match self.call_one_then_flush(&batch).await {
+                Ok(Some((first, version))) => return self.settle_one(batch, first, version),
+                Ok(None) if self.head() - self.log.head > UNKNOWN_MAX => {
+                    self.is_informed = false;
+                    return Ended::Again;
+                }
+                Ok(None) => {}
+                Err(error) => return self.ended_flushing(&error, &batch).await,
+            }
+        }
         let called = match flushes_later {
             true => self.call_then_flush(&batch).await,
             false => self.call(&batch).await,
@@ -192,12 +217,38 @@ impl AppendSession {
         if events > 0 {
             self.log.head = written.first - 1 + events as u64;
             self.log.head_event = last;
+            self.reached = None;
             self.database.incarnation.saw(self.log.head, last);
             self.database.durable.raise(self.incarnation, self.log.head);
         } else if written.first != self.log.head + 1 {
             self.is_informed = false;
         }
         Ended::Written(settled)
+    }
+
+    /// As [`AppendSession::settle`], of one event that others may have appended before.
+    fn settle_one(&mut self, batch: Batch, first: u64, version: u64) -> Ended {
+        self.disturbed_for = match first == self.head() + 1 {
+            true => self.disturbed_for.saturating_sub(1),
+            false => DISTURBED_FOR,
+        };
+        let written = Written {
+            first,
+            moved: batch.one_before(version),
+            ..Written::default()
+        };
+        if first == self.log.head + 1 {
+            return self.settle(batch, &written);
+        }
+        self.reached = batch
+            .last_written(&written.skips)
+            .map(|event| (first, event));
+        self.database
+            .incarnation
+            .saw(first, self.reached.map(|(_, event)| event));
+        self.database.durable.raise(self.incarnation, first);
+        // It is not kept among the newest events, because what is before it is not known.
+        Ended::Written(batch.settle(&written, &mut self.cache, &mut Recent::default()))
     }
 
     /// The position of the batch's only event; nothing, and nothing is written, when it is not such
@@ -215,6 +266,24 @@ impl AppendSession {
             self.disturbed_for = DISTURBED_FOR;
         }
         Ok(position.map(i64::cast_unsigned))
+    }
+
+    /// The position and version of the batch's only event, appended beside others; nothing, and
+    /// nothing is written, when it is not such a batch, or its stream is not as known.
+    async fn call_one_then_flush(&mut self, batch: &Batch) -> Result<Option<(u64, u64)>, Error> {
+        let Some(arguments) = batch.arguments_of_one_beside(&self.log, self.reached)? else {
+            return Ok(None);
+        };
+        let database = Arc::clone(&self.database);
+        let text = database.text(sql::APPEND_ONE_THEN_FLUSH);
+        let row = query_with(text, arguments)
+            .fetch_one(self.connected().await?)
+            .await?;
+        let given: (Option<i64>, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
+        let (Some(position), Some(version)) = given else {
+            return Ok(None);
+        };
+        Ok(Some((position.cast_unsigned(), version.cast_unsigned())))
     }
 
     async fn call(&mut self, batch: &Batch) -> Result<PgRow, Error> {
@@ -350,6 +419,7 @@ impl AppendSession {
                 self.cache = StreamCache::new();
             }
             self.log = log;
+            self.reached = None;
             self.cache.forget_all();
             self.recent.begin_at(self.log.head);
             self.is_informed = true;

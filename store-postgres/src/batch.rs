@@ -7,7 +7,10 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use annals_core::{EventId, InlineRow, Placed, Position, Status, StoreError, Version, time_of};
+use annals_core::{
+    EventId, InlineRow, NewEvent, Placed, Position, Status, StoreError, Version, time_of,
+};
+use sqlx::error::BoxDynError;
 use sqlx::postgres::PgArguments;
 use sqlx::{Arguments, Error};
 use uuid::Uuid;
@@ -15,7 +18,7 @@ use uuid::Uuid;
 use crate::known::PARTITION;
 use crate::known_log::KnownLog;
 use crate::recent::{self, Recent};
-use crate::request::Request;
+use crate::request::{Encoded, Request};
 use crate::stream_cache::{StreamCache, StreamEntry, Versions};
 use crate::views::inline::Carried;
 use crate::views::stored;
@@ -72,6 +75,28 @@ struct Columns {
     relying_appends: Vec<i32>,
     relying_streams: Vec<i64>,
     relying_versions: Vec<i64>,
+}
+
+/// The only event of a batch.
+struct One<'a> {
+    event: &'a NewEvent,
+    encoded: &'a Encoded,
+}
+
+impl One<'_> {
+    /// The last parameters of the functions that append one event.
+    fn give(&self, batch: &Batch, arguments: &mut PgArguments) -> Result<(), BoxDynError> {
+        let One { event, encoded } = self;
+        arguments.add(batch.columns.kinds[0])?;
+        arguments.add(encoded.occurred_at)?;
+        arguments.add(batch.recorded)?;
+        arguments.add(event.id.as_uuid())?;
+        arguments.add(encoded.digest)?;
+        arguments.add(encoded.tags.as_deref())?;
+        arguments.add(encoded.metadata.as_deref())?;
+        arguments.add(&*event.payload)?;
+        arguments.add(&encoded.hashes)
+    }
 }
 
 /// What the server says of a batch that it wrote.
@@ -277,7 +302,7 @@ impl Batch {
             .least_checked
             .map(|_| format!("[{}]", self.conditions.join(",")));
         let mut arguments = PgArguments::default();
-        let give = || -> Result<(), sqlx::error::BoxDynError> {
+        let give = || -> Result<(), BoxDynError> {
             known.give(&mut arguments)?;
             arguments.add(&columns.appends)?;
             arguments.add(&columns.streams)?;
@@ -308,36 +333,76 @@ impl Batch {
     /// The parameters of `sql/append_one.sql`; none when it is more than one event, or has
     /// something to be checked against what is newer than `head`.
     pub(crate) fn arguments_of_one(&self, known: &KnownLog) -> Result<Option<PgArguments>, Error> {
-        let columns = &self.columns;
-        let [request] = &self.taken[..] else {
-            return Ok(None);
-        };
-        let ([(_, event)], [encoded]) = (&request.append.events[..], &request.events[..]) else {
-            return Ok(None);
-        };
         let is_checked = self
             .least_checked
             .is_none_or(|checked| checked >= known.head.cast_signed());
-        if !is_checked || !columns.revived.is_empty() || !request.rows.is_empty() {
+        let Some(one) = self.one().filter(|_| is_checked) else {
             return Ok(None);
-        }
+        };
         let mut arguments = PgArguments::default();
-        let mut give = || -> Result<(), sqlx::error::BoxDynError> {
+        let mut give = || -> Result<(), BoxDynError> {
             known.give(&mut arguments)?;
-            arguments.add(columns.streams[0])?;
-            arguments.add(columns.versions[0])?;
-            arguments.add(columns.kinds[0])?;
-            arguments.add(encoded.occurred_at)?;
-            arguments.add(self.recorded)?;
-            arguments.add(event.id.as_uuid())?;
-            arguments.add(encoded.digest)?;
-            arguments.add(encoded.tags.as_deref())?;
-            arguments.add(encoded.metadata.as_deref())?;
-            arguments.add(&*event.payload)?;
-            arguments.add(&encoded.hashes)
+            arguments.add(self.columns.streams[0])?;
+            arguments.add(self.columns.versions[0])?;
+            one.give(self, &mut arguments)
         };
         give().map_err(Error::Encode)?;
         Ok(Some(arguments))
+    }
+
+    /// The parameters of `sql/append_one_then_flush.sql`; none when it is more than one event, or
+    /// depends on more than its stream. `reached` is the last event that is known to be in the log.
+    pub(crate) fn arguments_of_one_beside(
+        &self,
+        known: &KnownLog,
+        reached: Option<(u64, Uuid)>,
+    ) -> Result<Option<PgArguments>, Error> {
+        let columns = &self.columns;
+        let Some(one) = self.one().filter(|_| self.least_checked.is_none()) else {
+            return Ok(None);
+        };
+        let stream = columns.streams[0];
+        if columns
+            .relying_streams
+            .iter()
+            .any(|relying| *relying != stream)
+        {
+            return Ok(None);
+        }
+        let mut arguments = PgArguments::default();
+        let mut give = || -> Result<(), BoxDynError> {
+            match reached {
+                Some((position, event)) => known.give_at(position, Some(event), &mut arguments)?,
+                None => known.give(&mut arguments)?,
+            }
+            arguments.add(stream)?;
+            arguments.add(columns.versions[0])?;
+            arguments.add(!columns.relying_streams.is_empty())?;
+            one.give(self, &mut arguments)
+        };
+        give().map_err(Error::Encode)?;
+        Ok(Some(arguments))
+    }
+
+    /// Its only event, when it is one event that changes nothing else.
+    fn one(&self) -> Option<One<'_>> {
+        let [request] = &self.taken[..] else {
+            return None;
+        };
+        let ([(_, event)], [encoded]) = (&request.append.events[..], &request.events[..]) else {
+            return None;
+        };
+        let changes_more = !self.columns.revived.is_empty() || !request.rows.is_empty();
+        (!changes_more).then_some(One { event, encoded })
+    }
+
+    /// The version of the stream before the only event, which was given this one.
+    pub(crate) fn one_before(&self, version: u64) -> Versions {
+        let stream = self.columns.streams.first();
+        stream
+            .map(|stream| (*stream, version - 1))
+            .into_iter()
+            .collect()
     }
 
     /// Whether it has rows of inline views.
@@ -388,7 +453,7 @@ impl Batch {
                     .map(move |was| (place, before + 1 + was.event as i32, was.value.as_deref()))
             })
         };
-        let mut give = || -> Result<(), sqlx::error::BoxDynError> {
+        let mut give = || -> Result<(), BoxDynError> {
             arguments.add(rows.iter().map(|(append, ..)| *append).collect::<Vec<_>>())?;
             arguments.add(
                 rows.iter()

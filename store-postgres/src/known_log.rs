@@ -33,9 +33,19 @@ impl KnownLog {
 
     /// The first parameters of the functions that append.
     pub(crate) fn give(&self, arguments: &mut PgArguments) -> Result<(), BoxDynError> {
+        self.give_at(self.head, self.head_event, arguments)
+    }
+
+    /// As [`KnownLog::give`], with another event of this incarnation in the place of the head.
+    pub(crate) fn give_at(
+        &self,
+        position: u64,
+        event: Option<Uuid>,
+        arguments: &mut PgArguments,
+    ) -> Result<(), BoxDynError> {
         arguments.add(self.incarnation)?;
-        arguments.add(self.head.cast_signed())?;
-        arguments.add(self.head_event)?;
+        arguments.add(position.cast_signed())?;
+        arguments.add(event)?;
         arguments.add(self.changes)
     }
 }

@@ -10,6 +10,7 @@ macro_rules! statements {
 statements! {
     APPEND = "append";
     APPEND_ONE = "append_one";
+    APPEND_ONE_THEN_FLUSH = "append_one_then_flush";
     APPEND_THEN_FLUSH = "append_then_flush";
     APPEND_WITH_ROWS = "append_with_rows";
     ARCHIVED_TAGS = "archived_tags";
@@ -111,6 +112,8 @@ pub(crate) const FUNCTIONS: &[(&str, &str)] = functions! {
     "acquire_lease"
     "append"
     "append_one"
+    "append_one_beside"
+    "append_one_then_flush"
     "append_then_flush"
     "append_with_rows"
     "as_text"

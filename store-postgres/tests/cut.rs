@@ -63,7 +63,13 @@ async fn appends(store: PostgresStore, task: u64, count: u64) -> Tried {
 async fn cut(stores: u64, tasks: u64, count: u64) -> Arc<Cuts> {
     let schema = Schema::new();
     let direct = schema.store().await;
-    let relay = Relay::around(&["append", "append_one", "append_then_flush"]).await;
+    let relay = Relay::around(&[
+        "append",
+        "append_one",
+        "append_one_then_flush",
+        "append_then_flush",
+    ])
+    .await;
     let began = Instant::now();
 
     let mut running = tokio::task::JoinSet::new();
@@ -95,7 +101,7 @@ async fn cut(stores: u64, tasks: u64, count: u64) -> Arc<Cuts> {
     // One alone flushes in the section, and of several each soon notices the others.
     relay.assert_called(match stores {
         1 => &["append"],
-        _ => &["append_then_flush"],
+        _ => &["append_one_then_flush", "append_then_flush"],
     });
     let found = check(&whole_log(&direct).await, &all.acknowledged);
     assert_eq!(

@@ -8,8 +8,8 @@ mod server;
 use std::time::Duration;
 
 use annals_core::{
-    Append, AppendError, EventId, EventStore, Failure, Log, NewEvent, Partition, Position, ReadLog,
-    RecordedEvent, StreamId,
+    Append, AppendError, Condition, EventId, EventStore, Expected, Failure, Log, NewEvent,
+    Partition, Position, Query, ReadLog, RecordedEvent, StreamId, Version,
 };
 use annals_postgres::{PostgresStore, sqlx};
 use server::{Schema, connection};
@@ -256,6 +256,78 @@ async fn concurrent_processes_share_one_dense_order() {
     ids.sort();
     ids.dedup();
     assert_eq!(ids.len(), 600);
+}
+
+/// Appends one event, expecting what is said of the stream.
+async fn expecting(
+    store: &PostgresStore,
+    stream: &str,
+    expected: Expected,
+) -> Result<(u64, u64), AppendError> {
+    let append = Append::new(StreamId::new(stream).unwrap(), [event(0)]).expecting(expected);
+    let appended = store.append(append).await?;
+    let last = appended.last();
+    Ok((last.position.get(), last.version.get()))
+}
+
+/// Single events, each after one of another process that is not looked at, then what needs to know
+/// all that happened between them.
+#[tokio::test]
+async fn what_others_appended_between_is_seen_by_what_needs_it() {
+    let schema = Schema::new();
+    let (a, b) = (schema.store().await, schema.store().await);
+    let mut head = 0;
+    for n in 0..300 {
+        let known = match n {
+            0 => Expected::NoStream,
+            n => Expected::ActiveAt(Version::new(n)),
+        };
+        for (store, stream, expected) in [
+            (&a, "a-1", known),
+            (&b, "b-1", known),
+            (&a, "both-1", Expected::Any),
+            (&b, "both-1", Expected::Any),
+        ] {
+            let (position, version) = expecting(store, stream, expected).await.unwrap();
+            assert_eq!(position, head + 1);
+            head = position;
+            // The fourth of each round is the second to the stream of both.
+            let both = 2 * n + 1 + u64::from(head % 4 == 0);
+            assert_eq!(version, if stream == "both-1" { both } else { n + 1 });
+        }
+    }
+    // What was true before those in between is a conflict with any of them.
+    for (store, stream) in [(&a, "b-1"), (&b, "a-1")] {
+        let stale = expecting(store, stream, Expected::NoStream).await;
+        assert!(matches!(stale, Err(AppendError::Conflict(_))), "{stale:?}");
+    }
+    let read_at = Position::new(head - 4);
+    let of_b = Query::stream(StreamId::new("b-1").unwrap());
+    let append = Append::new(StreamId::new("a-1").unwrap(), [event(0)])
+        .under(Condition::none_matches(of_b).after(read_at));
+    let stale = a.append(append).await;
+    assert!(matches!(stale, Err(AppendError::Conflict(_))), "{stale:?}");
+    // Several events at once come after all of it.
+    let streams = ["both-1", "b-1", "a-1"].map(|stream| StreamId::new(stream).unwrap());
+    let [both, other, own] = streams;
+    let append = Append::default()
+        .event(both, event(1))
+        .event(other, event(2))
+        .event(own, event(3));
+    let appended = a.append(append).await.unwrap();
+    let versions: Vec<u64> = appended
+        .events()
+        .iter()
+        .map(|placed| placed.version.get())
+        .collect();
+    assert_eq!(versions, [601, 301, 301]);
+    assert_eq!(appended.last().position.get(), head + 3);
+    // And alone again, the writer is where it should be.
+    for n in 0..40 {
+        let alone = expecting(&a, "a-1", Expected::ActiveAt(Version::new(301 + n))).await;
+        assert_eq!(alone.unwrap(), (head + 4 + n, 302 + n));
+    }
+    assert_eq!(positions(&b).await, (1..=head + 43).collect::<Vec<_>>());
 }
 
 /// Appends until it is acknowledged, asking again with the same id when it must.

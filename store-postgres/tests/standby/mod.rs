@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use annals_core::{
-    AppendError, EventStore, Expected, Log as _, Position, ReadLog, StreamId, Version,
+    AppendError, EventStore, Expected, Log as _, Partition, Position, ReadLog, StreamId, Version,
 };
 use annals_postgres::sqlx::postgres::PgConnectOptions;
 use annals_postgres::{Options, PostgresStore, sqlx};
@@ -70,10 +70,36 @@ impl Standby {
 
     /// Starts it as a standby that gets nothing more.
     fn start(&self) {
-        let port = format!(
-            "-p {} -c unix_socket_directories='' -c primary_conninfo=''",
-            self.port
-        );
+        self.start_with("-c primary_conninfo=''");
+    }
+
+    /// Starts it as a standby that gets what is committed; `of` is its name there.
+    fn follow(&self, of: &str) {
+        // The last setting of a name counts.
+        let primary = format!("{} application_name={of}", self.primary());
+        self.start_with(&format!("-c primary_conninfo='{primary}'"));
+    }
+
+    /// Where it finds the server that it is a copy of, in words without quotes.
+    fn primary(&self) -> String {
+        let server: PgConnectOptions = server::url().parse().unwrap();
+        let password = std::fs::read_to_string(self.directory.join("postgresql.auto.conf"))
+            .unwrap()
+            .split_once("password=")
+            .map(|(_, rest)| {
+                rest.split([' ', '\''])
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned()
+            });
+        let password = password.map_or(String::new(), |word| format!(" password={word}"));
+        let (host, port) = (server.get_host(), server.get_port());
+        let user = server.get_username();
+        format!("host={host} port={port} user={user}{password}")
+    }
+
+    fn start_with(&self, options: &str) {
+        let port = format!("-p {} -c unix_socket_directories='' {options}", self.port);
         let log = self.directory.join("log-of-standby").display().to_string();
         self.control(&["-o", &port, "-l", &log, "start"]);
     }
@@ -170,8 +196,131 @@ impl Drop for Address {
     }
 }
 
+/// The server's commits wait for the standby of a name until this is dropped.
+struct Synchronous;
+
+impl Synchronous {
+    async fn with(name: &'static str) -> Synchronous {
+        let synchronous = Synchronous;
+        set("alter system set synchronous_standby_names = ''").await;
+        let statement = format!("alter system set synchronous_standby_names = '{name}'");
+        set(&statement).await;
+        synchronous
+    }
+}
+
+impl Drop for Synchronous {
+    fn drop(&mut self) {
+        let reset = || async { set("alter system reset synchronous_standby_names").await };
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(reset()));
+    }
+}
+
+/// Changes a setting of the server; one that waits for no standby itself.
+async fn set(statement: &str) {
+    let mut connection = server::connection().await;
+    for statement in [
+        "set synchronous_commit = local",
+        statement,
+        "select pg_reload_conf()",
+    ] {
+        let statement = sqlx::AssertSqlSafe(statement.to_owned());
+        sqlx::query(statement)
+            .execute(&mut connection)
+            .await
+            .unwrap();
+    }
+}
+
+/// Waits until the server says yes.
+async fn until(question: &'static str) {
+    let mut connection = server::connection().await;
+    let mut poll = tokio::time::interval(Duration::from_millis(20));
+    let asked = async {
+        loop {
+            let is_so: bool = sqlx::query_scalar(question)
+                .fetch_one(&mut connection)
+                .await
+                .unwrap();
+            if is_so {
+                return;
+            }
+            poll.tick().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), asked)
+        .await
+        .expect(question);
+}
+
 mod server_restarts {
     use super::*;
+
+    const STANDBY: &str = "annals_test_standby";
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn nothing_is_given_before_the_synchronous_standby_has_it() {
+        let _alone = crate::outage::SERVER.lock().await;
+        let schema = Schema::new();
+        let stores = [schema.store().await, schema.store().await];
+        let reader = schema.store().await;
+        let standby = tokio::task::spawn_blocking(|| {
+            let standby = Standby::copy();
+            standby.follow(STANDBY);
+            standby
+        });
+        let standby = standby.await.unwrap();
+        let synchronous = Synchronous::with(STANDBY).await;
+        until("select exists (select from pg_stat_replication where sync_state = 'sync')").await;
+        // Each has appended beside the other, so both let go of the log before they flush.
+        for _ in 0..3 {
+            for (store, stream) in stores.iter().zip(["account-1", "account-2"]) {
+                append(store, stream, "account.credited").await;
+            }
+        }
+        assert_eq!(reader.head(Partition(0)).await.unwrap().durable.get(), 6);
+        standby.control(&["-m", "fast", "stop"]);
+
+        let [one, two] = stores;
+        let appended =
+            tokio::spawn(async move { append(&one, "account-1", "account.closed").await });
+        let mut observer = server::connection().await;
+        let count = || schema.sql("select count(*) from annals.event");
+        let mut poll = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            let visible: i64 = sqlx::query_scalar(count())
+                .fetch_one(&mut observer)
+                .await
+                .unwrap();
+            if visible == 7 {
+                break;
+            }
+            poll.tick().await;
+        }
+        // The event is visible; whoever reads it, and a refusal that rests on it, waits.
+        let read = tokio::spawn(async move {
+            let page = reader.read(ReadLog::after(Position::new(6))).await;
+            page.unwrap().events.len()
+        });
+        let stale = named("account-1", "account.debited".into())
+            .expecting(Expected::ActiveAt(Version::new(3)));
+        let refused = tokio::spawn(async move { two.append(stale).await });
+        until("select count(*) >= 3 from pg_stat_activity where wait_event = 'SyncRep'").await;
+        assert!(!appended.is_finished() && !read.is_finished() && !refused.is_finished());
+        let standby = tokio::task::spawn_blocking(move || {
+            standby.follow(STANDBY);
+            standby
+        });
+        let _standby = standby.await.unwrap();
+        assert_eq!(appended.await.unwrap(), Position::new(7));
+        assert_eq!(read.await.unwrap(), 1);
+        let refused = refused.await.unwrap();
+        assert!(
+            matches!(refused, Err(AppendError::Conflict(_))),
+            "{refused:?}"
+        );
+        drop(synchronous);
+    }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_fail_over_to_a_lagging_standby_is_noticed() {
