@@ -272,7 +272,7 @@ mod server_restarts {
         let standby = standby.await.unwrap();
         let synchronous = Synchronous::with(STANDBY).await;
         until("select exists (select from pg_stat_replication where sync_state = 'sync')").await;
-        // Each has appended beside the other, so both let go of the log before they flush.
+        // All names are known; each has appended beside the other, so both let go of the log before they flush.
         for _ in 0..3 {
             for (store, stream) in stores.iter().zip(["account-1", "account-2"]) {
                 append(store, stream, "account.credited").await;
@@ -283,7 +283,7 @@ mod server_restarts {
 
         let [one, two] = stores;
         let appended =
-            tokio::spawn(async move { append(&one, "account-1", "account.closed").await });
+            tokio::spawn(async move { append(&one, "account-1", "account.credited").await });
         let mut observer = server::connection().await;
         let count = || schema.sql("select count(*) from annals.event");
         let mut poll = tokio::time::interval(Duration::from_millis(20));
@@ -302,7 +302,7 @@ mod server_restarts {
             let page = reader.read(ReadLog::after(Position::new(6))).await;
             page.unwrap().events.len()
         });
-        let stale = named("account-1", "account.debited".into())
+        let stale = named("account-1", "account.credited".into())
             .expecting(Expected::ActiveAt(Version::new(3)));
         let refused = tokio::spawn(async move { two.append(stale).await });
         until("select count(*) >= 3 from pg_stat_activity where wait_event = 'SyncRep'").await;
