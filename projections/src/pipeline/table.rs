@@ -25,9 +25,9 @@ pub struct Table<K, V> {
     rows: Rows<K, V>,
 }
 
-/// The rows of two tables, as a join of them takes them.
 /// A key and the row that it has now, if it has one.
 type Current<K, V> = (K, Option<V>);
+/// The rows of two tables, as a join of them takes them.
 type JoinedSides<K, V, J, W> = Side<Current<K, V>, Current<J, W>>;
 
 type Shared<K, V> = Arc<OnceLock<(At, Node<Change<K, V>>)>>;
