@@ -10,7 +10,9 @@ pub(crate) mod step;
 mod thread;
 pub(crate) mod transaction;
 
-pub(crate) use config::{Config, STORE_RECORD_BYTES_MAX, TRANSACTION_TIMEOUT_MS};
+#[cfg(feature = "store")]
+pub(crate) use config::STORE_RECORD_BYTES_MAX;
+pub(crate) use config::{Config, TRANSACTION_TIMEOUT_MS};
 pub(crate) use context::Context;
 pub(crate) use headers::headers;
 pub(crate) use retry::{PROPAGATION, Retry};

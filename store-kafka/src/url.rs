@@ -135,6 +135,7 @@ impl Url {
     }
 
     /// Where the local copy of a store is.
+    #[cfg(feature = "store")]
     pub(crate) fn local(&self) -> Option<&str> {
         self.of_store()
             .find(|(key, _)| *key == "local")

@@ -24,6 +24,7 @@ const FIXED: [&str; 8] = [
 pub(crate) const TRANSACTION_TIMEOUT_MS: u64 = 10_000;
 
 /// Bytes of one record of a store, with its headers.
+#[cfg(feature = "store")]
 pub(crate) const STORE_RECORD_BYTES_MAX: u64 = 4 << 20;
 
 /// What all clients of a connection share.
@@ -135,6 +136,7 @@ impl Config {
     }
 
     /// For the partitions of a store.
+    #[cfg(feature = "store")]
     pub(crate) fn store_writer(&self, id: &str) -> ClientConfig {
         let mut config = self.transactional(id);
         config.set("message.max.bytes", STORE_RECORD_BYTES_MAX.to_string());

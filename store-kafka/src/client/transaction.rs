@@ -39,6 +39,7 @@ pub(crate) struct Deliveries {
     last_offset: AtomicI64,
 }
 
+#[cfg(feature = "store")]
 impl Deliveries {
     /// The highest offset that a record was delivered at.
     pub(crate) fn last_offset(&self) -> i64 {

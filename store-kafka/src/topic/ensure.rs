@@ -187,6 +187,7 @@ pub(crate) async fn settings(
 }
 
 /// A setting of each broker, with the broker's number; nothing of those that do not know it.
+#[cfg(feature = "store")]
 pub(crate) async fn of_brokers(
     kafka: &Kafka,
     setting: &'static str,
@@ -207,6 +208,7 @@ pub(crate) async fn of_brokers(
 }
 
 /// What the brokers said, or why they were not asked.
+#[cfg(feature = "store")]
 type KafkaAnswer<T> = Result<KafkaResult<T>, StoreError>;
 
 fn described(
