@@ -11,15 +11,24 @@ use async_trait::async_trait;
 
 use crate::shop::{Location, Picture, caught_up, options, order, rebuild, sales};
 
-/// Of three commits one fails, and one is made without an answer.
+/// Of three commits about one fails, and one is made without an answer: in no order that workers
+/// which take turns could keep in step with.
 #[derive(Debug, Default)]
 pub(crate) struct TwoOfThree(AtomicU64);
+
+impl TwoOfThree {
+    /// The next number of a sequence without order (the golden ratio's multiples).
+    fn draw(&self) -> u64 {
+        let count = self.0.fetch_add(1, Ordering::Relaxed);
+        count.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40
+    }
+}
 
 #[async_trait]
 impl StoreFault for TwoOfThree {
     async fn before(&self, call: Call) -> Result<(), StoreError> {
         let broken = StoreError::new(Failure::Unavailable, "the connection was lost");
-        if call == Call::CommitView && self.0.fetch_add(1, Ordering::Relaxed).is_multiple_of(3) {
+        if call == Call::CommitView && self.draw().is_multiple_of(3) {
             return Err(broken);
         }
         Ok(())
@@ -27,7 +36,7 @@ impl StoreFault for TwoOfThree {
 
     async fn after(&self, call: Call) -> Result<(), StoreError> {
         let broken = StoreError::new(Failure::Unavailable, "the answer was lost");
-        if call == Call::CommitView && self.0.load(Ordering::Relaxed) % 3 == 2 {
+        if call == Call::CommitView && self.draw().is_multiple_of(2) {
             return Err(broken);
         }
         Ok(())

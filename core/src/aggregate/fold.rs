@@ -166,9 +166,9 @@ impl<A: Aggregate> CachedState<A> {
                 let decoded = decode::<A::Event>(Stored::from(record))
                     .map_err(|source| Undecodable::new(record, source))?;
                 let apply = || {
-                    decoded
-                        .into_iter()
-                        .for_each(|event| self.state.apply(&event))
+                    for event in decoded {
+                        self.state.apply(&event);
+                    }
                 };
                 net(|| applying::<A>(record), apply)?;
             }

@@ -1,9 +1,7 @@
 //! The dead letters of a reactor: read, marked to be tried again, removed when they are skipped.
 
 use annals_core::{CommitError, DeadLetter, PAGE_EVENTS, Partition, ViewCommit};
-use annals_runner::{
-    DeadLetterPages, DrainResult, HeldLease, Skips, Slot, WorkError, queue, records_at,
-};
+use annals_runner::{DeadLetterPages, DrainResult, HeldLease, Skips, Slot, WorkError, queue};
 
 /// A commit that leaves the checkpoint of a partition where it is.
 pub(super) async fn unmoved(
@@ -71,16 +69,9 @@ async fn remove_skipped(
     for partition in (0..log.partitions()).map(Partition) {
         loop {
             let letters = queue(views, slot.generation.id, key, partition, PAGE_EVENTS).await?;
-            let positions: Vec<_> = letters.iter().map(|of| of.position).collect();
-            let records = records_at(&**log, partition, &positions).await?;
-            let is_skipped = |letter: &&DeadLetter| {
-                records
-                    .binary_search_by_key(&letter.position, |record| record.position)
-                    .is_ok_and(|at| skips.for_key(&records[at], key))
-            };
             let skipped: Vec<_> = letters
                 .iter()
-                .take_while(is_skipped)
+                .take_while(|letter| skips.for_dead_letter(letter))
                 .map(|of| (of.key.clone(), of.position))
                 .collect();
             let count = skipped.len();

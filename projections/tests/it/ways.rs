@@ -302,8 +302,9 @@ async fn a_reactors_archived_dead_letter_is_discarded() {
     let reactor = db.reactor::<Texts>();
     reactor.retry("alice").await.unwrap();
     reactor.discard("alice", "archived").await.unwrap();
-    let done = happens(&db, "alice", deposited(2)).await;
-    settled(&db, &done).await;
+    happens(&db, "alice", deposited(2)).await;
+    // A key that was discarded goes on once what is kept of it is gone.
+    gateway.sends(1).await;
     assert_eq!(gateway.sent_to("alice"), [2]);
     db.stop().await;
 }
