@@ -498,10 +498,13 @@ fn rows_of<K: PipelineKey, V: Flows>(
     node
 }
 
+/// Where the rows of a table come from.
+type RowsFrom<K, V> = Node<Current<K, V>>;
+
 /// What an operator makes of the rows of two tables, as rows that are made of it.
 fn joined_by<K, V, J, W, O, Op>(
     at: At,
-    (left, right): (&Node<Current<K, V>>, &Node<Current<J, W>>),
+    (left, right): (&RowsFrom<K, V>, &RowsFrom<J, W>),
     row: impl Fn(Option<&V>, Option<&W>) -> Option<O> + Send + Sync + 'static,
     join: impl Fn() -> Op + Send + Sync + 'static,
 ) -> Table<K, O>
