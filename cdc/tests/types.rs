@@ -646,9 +646,21 @@ mod on_postgres {
             assert_eq!(back, *sample);
             let again = back.to_columns();
             for (n, value) in values.iter().enumerate() {
-                assert_eq!(again[n].as_deref(), *value, "{}", COLUMNS[n]);
+                let again = again[n].as_deref();
+                assert!(
+                    again == *value || is_same_number(COLUMNS[n], again, *value),
+                    "{}: {again:?}, the server wrote {value:?}",
+                    COLUMNS[n]
+                );
             }
         }
+    }
+
+    /// Where two shortest texts of a number are possible, the server keeps away from the bounds of
+    /// its interval (its Ryu does not accept them), and writes a digit more than Rust does.
+    fn is_same_number(column: &str, left: Option<&str>, right: Option<&str>) -> bool {
+        let number = |text: Option<&str>| text?.parse::<f64>().ok().map(f64::to_bits);
+        column == "double precision" && left.is_some() && number(left) == number(right)
     }
 
     #[track_caller]

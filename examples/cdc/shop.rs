@@ -57,8 +57,9 @@ impl Shop {
 
 /// Runs a script; whoever brought a private server says where its programs are.
 fn psql(url: &str, script: &str) -> Result<(), Box<dyn Error>> {
-    let beside = std::env::var("ANNALS_TEST_POSTGRES_BINARIES");
-    let program = beside.map_or("psql".into(), |folder| Path::new(&folder).join("psql"));
+    let beside = std::env::var("ANNALS_TEST_POSTGRES_BINARIES").ok();
+    let beside = beside.map(|folder| Path::new(&folder).join("psql"));
+    let program = beside.filter(|it| it.is_file()).unwrap_or("psql".into());
     let mut psql = Command::new(&program)
         .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", url])
         .stdin(Stdio::piped())

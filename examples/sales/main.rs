@@ -137,7 +137,7 @@ fn order(number: usize) -> OrderEvent {
 async fn append_orders(store: &dyn Store, orders: usize) -> Result<(), Box<dyn Error>> {
     let mut number = 0;
     while number < orders {
-        let stream = StreamId::of("orders", &EventId::random().to_string())?;
+        let stream = StreamId::of("orders", EventId::random().to_string())?;
         let upto = orders.min(number + 500);
         let events = (number..upto).map(|number| NewEvent::of(&order(number)));
         let events = events.collect::<Result<Vec<_>, _>>()?;

@@ -4,7 +4,7 @@
 //! The tests start themselves as the processes that are killed; `ANNALS_TEST_LONG=1` kills 50.
 
 // What must not fail is unwrapped, and stores are shared by handles.
-#![allow(clippy::unwrap_used, clippy::clone_on_ref_ptr)]
+#![allow(clippy::unwrap_used, clippy::clone_on_ref_ptr, clippy::print_stdout)]
 
 #[allow(dead_code, reason = "each example is more than a test uses of it")]
 #[allow(

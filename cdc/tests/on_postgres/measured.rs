@@ -138,7 +138,10 @@ async fn measured(kept: &Kept) {
     until("a warning", || async {
         server.psql(
             "shop",
-            "insert into busy select repeat('x', 1000) from generate_series(1, 2000)",
+            // Not so much that the slot is lost before the ingest looks at it.
+            "insert into busy select repeat('x', 1000) from generate_series(1, 2000) \
+             where (select safe_wal_size > 10000000 from pg_replication_slots \
+             where slot_name = 'annals_shop')",
         );
         let warnings = shop.status().source.warnings;
         warnings
