@@ -30,11 +30,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals::ManualClock;
 use annals::pipeline::Time;
 use annals::prelude::*;
 use annals::sqlite::{Options, SqliteStore};
-use chrono::{TimeDelta, Utc};
+use annals::{Clock, ManualClock, SystemClock};
+use chrono::TimeDelta;
 
 use board::{Board, hour, leaderboard};
 use game::{Game, begin, play};
@@ -67,7 +67,7 @@ async fn run(url: Option<&str>) -> Result<(), Box<dyn Error>> {
     play(&**store, &clock, Game::new(7), || ()).await?;
     // The last hour closes when the log says that time has gone on.
     let after = begin() + TimeDelta::hours(4);
-    clock.set(after.max(Utc::now()));
+    clock.set(after.max(SystemClock.now()));
     let done = db.advance_clock(Time::from_micros(after.timestamp_micros()));
     let done = done.await?;
     let boards = db.view::<Board>();
