@@ -77,8 +77,8 @@ struct Shared {
 }
 
 impl IntakeSetup {
-    /// So many events wait at most (at least 1), and never more than 64 MiB, beside those that are being
-    /// appended at the moment: at most as many again. Default: 10,000.
+    /// So many events wait at most (at least 1), and never more than 64 MiB, beside those that are
+    /// being appended at the moment: at most as many again. Default: 10,000.
     ///
     /// ```
     /// # use annals_core::Annals;
