@@ -9,7 +9,7 @@ use annals::store::{Append, ChangeStream, EventStore, NewEvent, StreamChange};
 use annals::{MemoryStore, Partition, Store};
 use chrono::TimeDelta;
 
-use crate::shop::{Sales, append, at, caught_up, noon, options, ordered, rebuild, sales};
+use crate::shop::{Sales, append, at, caught_up, noon, options, ordered, rebuild, sales, sold};
 
 const WAIT: Duration = Duration::from_secs(30);
 
@@ -36,6 +36,71 @@ async fn reason(store: &MemoryStore, pipeline: Pipeline) -> String {
     let waited = db.pipeline(name).unwrap().wait_for(token, WAIT).await;
     db.stop().await;
     waited.unwrap_err().to_string()
+}
+
+#[tokio::test]
+async fn one_view_is_written_by_one_pipeline() {
+    let again = Pipeline::new("sales-again", 1, |log| {
+        let windows = sold(log)
+            .key_by(|sale| sale.product.clone())
+            .tumbling(Duration::from_mins(5));
+        windows.folded::<Sales>().into_view();
+    });
+    let db = Annals::on(Arc::new(MemoryStore::new()));
+    let refused = db.with(sales()).with(again).start().await.unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "pipeline `sales-again` cannot run: pipeline `sales` writes view `sales` too; merge the \
+         streams in one pipeline, or write two views"
+    );
+}
+
+/// The share of a sale in nothing, which is no number.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
+#[view(name = "shares", key = String)]
+struct Share {
+    of_all: f64,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_is_no_number_is_a_dead_record() {
+    let store = MemoryStore::new();
+    let shares = Pipeline::new("shares", 1, |log| {
+        sold(log)
+            .key_by(|sale| sale.product.clone())
+            .into_view_with::<Share>(|key, sale| {
+                let all = if key == "tea" { 0.0 } else { 2.0 };
+                let of_all = (sale.cents - 1) as f64 / all;
+                (key.clone(), Share { of_all })
+            });
+    });
+    let db = Annals::on(Arc::new(store.clone())).with(shares);
+    let db = db.start().await.unwrap();
+    let stream = StreamId::new("order-1").unwrap();
+    let events = ["tea", "rum"].map(|product| NewEvent::of(&ordered(product, 1)).unwrap());
+    store.append(Append::new(stream, events)).await.unwrap();
+    caught_up(&db, "shares").await;
+    let rows = db.view::<Share>().rows().await.unwrap().rows;
+    let rows: Vec<_> = rows
+        .into_iter()
+        .map(|row| (row.key, row.value.of_all))
+        .collect();
+    assert_eq!(rows, [("rum".to_owned(), 0.0)]);
+    let dead = db
+        .pipeline("shares")
+        .unwrap()
+        .dead_records(9)
+        .await
+        .unwrap();
+    let [dead] = &dead[..] else {
+        panic!("{dead:?}")
+    };
+    let cause = dead.cause.to_string();
+    assert!(
+        cause.contains("is not read back as it was written"),
+        "{cause}"
+    );
+    db.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

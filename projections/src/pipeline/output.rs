@@ -180,7 +180,21 @@ fn written<V: View>(
         .map(serde_json::to_vec)
         .transpose()
         .map_err(|error| format!("cannot be written: {error}"))?;
+    if let Some(value) = &value {
+        read_back::<V>(value)?;
+    }
     Ok((format!("{prefix}{text}"), value.map(Bytes::from), indexed))
+}
+
+/// Whether a row can be read again. NaN and infinities are no numbers of JSON: they are written as
+/// `null`, and a row without one is not looked at.
+fn read_back<V: View>(written: &[u8]) -> Result<(), String> {
+    if !written.windows(4).any(|part| part == b"null") {
+        return Ok(());
+    }
+    let read: Result<V, _> = serde_json::from_slice(written);
+    let unlike = |error| format!("is not read back as it was written: {error}");
+    read.map(drop).map_err(unlike)
 }
 
 /// The rows and events of a page, taken out.

@@ -60,6 +60,11 @@ impl Follower for RunningPipeline {
         (self.blueprint.name, self.blueprint.version)
     }
 
+    fn writes(&self) -> Vec<&'static str> {
+        let graph = self.blueprint.graph().lock();
+        graph.outputs.iter().map(|output| output.name).collect()
+    }
+
     fn start(
         self: Box<Self>,
         context: WorkerContext,

@@ -319,7 +319,8 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
     }
 
     /// Of each window the keys with the highest scores, highest first; of equal ones the lower key.
-    /// Needs all keys in one slot.
+    /// Needs all keys in one slot. A window is known by its start, so this is for windows that keys
+    /// have in common, not for sessions: those that begin at one moment would share a row.
     ///
     /// ```
     /// # use annals_projections::pipeline::Results;

@@ -47,6 +47,11 @@ pub trait Follower: Send + Sync + 'static {
     /// The name that users gave, and the version; no two parts of a kind share both.
     fn name(&self) -> (&'static str, u32);
 
+    /// The views that it writes beside what it is called: no other part writes one of them.
+    fn writes(&self) -> Vec<&'static str> {
+        Vec::new()
+    }
+
     /// Whether it keeps nothing in a view store.
     fn keeps_nothing(&self) -> bool {
         false

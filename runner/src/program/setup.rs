@@ -1,6 +1,6 @@
 //! A program that is being put together, and its start.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -176,8 +176,19 @@ impl Setup {
 
     fn check_names(&self) -> Result<(), StartError> {
         let mut named = HashSet::new();
+        let mut writers: HashMap<&str, &'static str> = HashMap::new();
         for follower in &self.followers {
             let (name, version) = follower.name();
+            for view in follower.writes() {
+                let other = *writers.entry(view).or_insert(name);
+                if other != name {
+                    let reason = format!(
+                        "pipeline `{other}` writes view `{view}` too; merge the streams in one \
+                         pipeline, or write two views"
+                    );
+                    return Err(StartError::Pipeline { name, reason });
+                }
+            }
             let kind = follower.kind();
             if kind == Kind::View && name.starts_with('$') {
                 return Err(StartError::Reserved(name));
