@@ -8,8 +8,7 @@ use annals_core::{
 };
 use annals_macros::View;
 use annals_projections::{
-    Handlers, Poison, Project, ReactError, ReadModels, Row, StartError, View, ViewError, ViewSetup,
-    With,
+    Handlers, Poison, Project, ReadModels, Row, StartError, View, ViewError, ViewSetup, With,
 };
 use serde::{Deserialize, Serialize};
 
@@ -286,26 +285,6 @@ async fn what_no_program_follows_is_dropped_before_archiving() {
     settled(&db, &done).await;
     assert_eq!(gateway.sent_to("bob"), [3]);
     assert_eq!(gateway.sent_to("alice"), [0; 0]);
-    db.stop().await;
-}
-
-#[tokio::test]
-async fn a_reactors_archived_dead_letter_is_discarded() {
-    let store = store().await;
-    let gateway = Gateway::default();
-    gateway.refuse("alice", ReactError::permanent("an unknown number"));
-    let db = reacting(&store, texts(&gateway)).await;
-    let done = happens(&db, "alice", deposited(1)).await;
-    settled(&db, &done).await;
-    archive(&db).await;
-    gateway.accept("alice");
-    let reactor = db.reactor::<Texts>();
-    reactor.retry("alice").await.unwrap();
-    reactor.discard("alice", "archived").await.unwrap();
-    happens(&db, "alice", deposited(2)).await;
-    // A key that was discarded goes on once what is kept of it is gone.
-    gateway.sends(1).await;
-    assert_eq!(gateway.sent_to("alice"), [2]);
     db.stop().await;
 }
 
