@@ -30,6 +30,10 @@ const BEFORE: [&str; 5] = ["; ", ". ", ": ", ", ", ", or "];
 /// A part of a text, and the test that takes its way. The file of the test has the same part.
 const WALKED: &[(&str, &str)] = &[
     (
+        "merge the streams in one pipeline",
+        "one_view_is_written_by_one_pipeline",
+    ),
+    (
         "drop what nothing follows any more with `drop_follower`",
         "what_no_program_follows_is_dropped_before_archiving",
     ),
