@@ -11,10 +11,10 @@ pub trait Open: Sized {
     ///
     /// | URL | store | feature |
     /// |---|---|---|
-    /// | `sqlite:bank.db`, `sqlite:/var/lib/bank.db` | a SQLite file, here or at that path | `sqlite` |
+    /// | `sqlite:bank.db`, `sqlite:/var/lib/bank.db` | a SQLite file, here or there | `sqlite` |
     /// | `sqlite::memory:` | SQLite without a file | `sqlite` |
     /// | `postgres://app@localhost/bank` | a schema of a PostgreSQL database | `postgres` |
-    /// | `kafka://localhost/bank?local=./bank` | a topic of Kafka, with a local copy | `kafka-store` |
+    /// | `kafka://localhost/bank?local=./bank` | a topic, with a local copy | `kafka-store` |
     /// | `memory:` | plain memory | |
     ///
     /// # Errors

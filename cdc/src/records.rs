@@ -12,7 +12,7 @@ use crate::record::{At, Body, Record};
 /// The records of any log, such as a topic of Kafka that `annals::kafka` reads, as a source of an
 /// ingest: they are taken into one's own log as they are, exactly once. Ids, streams, types, times
 /// and metadata stay what they were, so a log that was published to a topic as CloudEvents is had
-/// back from it. Streams that a log keeps for itself (`$…`) are left out.
+/// back from it. Internal streams (`$…`) are left out.
 ///
 /// ```
 /// use annals_cdc::{Ingest, Records};
@@ -95,15 +95,8 @@ impl Source for Records {
                 }
             }
         }
-        Ok(Chunk {
-            source: self.name().into(),
-            transactions: records.len() as u64,
-            records,
-            resume: Some(Resume::Positions(self.taken.clone())),
-            // Who published it may have done so twice.
-            may_repeat: true,
-            ..Chunk::default()
-        })
+        // Who published it may have done so twice.
+        Ok(Chunk::repeatable(self.name(), records, self.taken.clone()))
     }
 
     fn skip_messages(&mut self, messages: &[(u32, u64)]) {

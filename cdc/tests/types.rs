@@ -659,8 +659,13 @@ mod on_postgres {
     /// Where two shortest texts of a number are possible, the server keeps away from the bounds of
     /// its interval (its Ryu does not accept them), and writes a digit more than Rust does.
     fn is_same_number(column: &str, left: Option<&str>, right: Option<&str>) -> bool {
-        let number = |text: Option<&str>| text?.parse::<f64>().ok().map(f64::to_bits);
-        column == "double precision" && left.is_some() && number(left) == number(right)
+        let double = |text: Option<&str>| text?.parse::<f64>().ok().map(f64::to_bits);
+        let real = |text: Option<&str>| text?.parse::<f32>().ok().map(f32::to_bits);
+        match column {
+            "double precision" => left.is_some() && double(left) == double(right),
+            "real" => left.is_some() && real(left) == real(right),
+            _ => false,
+        }
     }
 
     #[track_caller]

@@ -1,6 +1,6 @@
-//! The program of the example `fraud`, killed with `SIGKILL` at every kind of step: around what slots,
-//! sender, view, reactor and process commit, and around what they append. What came of it is that of
-//! one run that nobody disturbed, each alert once.
+//! The program of the example `fraud`, killed with `SIGKILL` at every kind of step: around what
+//! slots, sender, view, reactor and process commit, and around what they append. What came of it is
+//! that of one undisturbed run, each alert once.
 
 use std::collections::HashMap;
 use std::fmt;

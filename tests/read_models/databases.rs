@@ -89,7 +89,8 @@ impl Fixture for Databases {
         for table in tables {
             // Bytes that are a text are shown as one, so that it can be searched for.
             let rows = format!(
-                "set bytea_output = escape; select '{table}: ' || row::text from annals.{table} as row"
+                "set bytea_output = escape; \
+                 select '{table}: ' || row::text from annals.{table} as row"
             );
             let rows = raw_sql(AssertSqlSafe(rows))
                 .fetch_all(&mut connection)

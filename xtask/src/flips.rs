@@ -1,5 +1,5 @@
-//! The teeth of the tests of `streams/`: each comparison of its operators is flipped, one at a time,
-//! and some test has to fail. It works on a copy; your tree is left alone.
+//! The teeth of the tests of `streams/`: each comparison of its operators is flipped, one at a
+//! time, and some test has to fail. It works on a copy; your tree is left alone.
 
 use std::fs;
 use std::path::{Path, PathBuf};

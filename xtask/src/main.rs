@@ -53,7 +53,7 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
         arguments: Vec<String>,
     },
-    /// Flips each comparison of the operators of streams/ in a copy, and says which no test notices.
+    /// Flips each comparison of streams/ in a copy, and says which flip no test notices.
     Flips {
         /// Only those of these files, or of a line: `due.rs` or `due.rs:33`.
         only: Vec<String>,

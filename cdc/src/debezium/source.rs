@@ -239,14 +239,7 @@ impl Source for Debezium {
         }
         // A half of a changed key does not wait for the other one beyond what is appended at once.
         records.extend(self.adapter.flush());
-        Ok(Chunk {
-            source: self.name().into(),
-            transactions: records.len() as u64,
-            records,
-            resume: Some(Resume::Positions(self.taken.clone())),
-            may_repeat: true,
-            ..Chunk::default()
-        })
+        Ok(Chunk::repeatable(self.name(), records, self.taken.clone()))
     }
 
     fn skip_messages(&mut self, messages: &[(u32, u64)]) {

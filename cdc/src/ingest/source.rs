@@ -1,5 +1,7 @@
 //! What an ingest asks of a source.
 
+use std::collections::BTreeMap;
+
 use annals_core::{Failure, StoreError};
 use annals_runner::WorkError;
 use async_trait::async_trait;
@@ -83,6 +85,23 @@ pub struct Chunk {
 }
 
 impl Chunk {
+    /// Records that the source may have given before, each a transaction of its own, and up to
+    /// where it has taken each partition.
+    pub(crate) fn repeatable(
+        source: String,
+        records: Vec<Record>,
+        taken: BTreeMap<u32, u64>,
+    ) -> Chunk {
+        Chunk {
+            source: source.into(),
+            transactions: records.len() as u64,
+            records,
+            resume: Some(Resume::Positions(taken)),
+            may_repeat: true,
+            ..Chunk::default()
+        }
+    }
+
     /// Whether there is nothing to take in: the source has something to say of
     /// [itself](Source::status).
     ///

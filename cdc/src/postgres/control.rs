@@ -102,7 +102,8 @@ impl Control {
     pub(super) async fn slot_size(&mut self, name: &str) -> Result<Option<SlotSize>, SourceError> {
         type Found = (i64, Option<String>, Option<i64>, i64);
         let found: Result<Option<Found>, _> = query_as(
-            "select coalesce(pg_wal_lsn_diff(w.lsn, s.restart_lsn), 0)::bigint, w.lsn::text, s.safe_wal_size, coalesce(t.spill_bytes, 0)::bigint \
+            "select coalesce(pg_wal_lsn_diff(w.lsn, s.restart_lsn), 0)::bigint, w.lsn::text, \
+             s.safe_wal_size, coalesce(t.spill_bytes, 0)::bigint \
              from pg_catalog.pg_replication_slots s \
              cross join (select case when pg_is_in_recovery() then pg_last_wal_receive_lsn() \
              else pg_current_wal_lsn() end as lsn) w \
@@ -154,7 +155,8 @@ impl Control {
         let doing = "cannot read the tables of the publication";
         let found: Result<Vec<Found>, _> = query_as(
             "select p.schemaname::text, p.tablename::text, p.rowfilter, c.relreplident::text, \
-             pg_relation_size(c.oid), greatest(c.reltuples, 0)::bigint, exists (select from pg_catalog.pg_index i \
+             pg_relation_size(c.oid), greatest(c.reltuples, 0)::bigint, \
+             exists (select from pg_catalog.pg_index i \
              where i.indrelid = c.oid and i.indisprimary) \
              from pg_catalog.pg_publication_tables p \
              join pg_catalog.pg_namespace n on n.nspname = p.schemaname \

@@ -43,7 +43,7 @@ impl Heartbeat {
     }
 
     /// How long the server may take to answer.
-    pub(super) fn patience(&self) -> Duration {
+    pub(super) fn timeout(&self) -> Duration {
         self.every * MISSED_MAX
     }
 
@@ -81,7 +81,7 @@ impl Heartbeat {
         if self.missing >= MISSED_MAX {
             return Err(retry(format!(
                 "{MISSED_MAX} heartbeats did not come back in {:?}: the link is dead",
-                self.patience()
+                self.timeout()
             )));
         }
         let began = SystemClock.now();
@@ -91,7 +91,7 @@ impl Heartbeat {
             .bind(&content)
             .execute(&mut control.connection);
         // The control connection may be as dead as the other one.
-        match tokio::time::timeout(self.patience(), emit).await {
+        match tokio::time::timeout(self.timeout(), emit).await {
             Err(_) => Err(retry(
                 "the server does not answer a heartbeat: the link is dead",
             )),

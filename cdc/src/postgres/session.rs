@@ -249,7 +249,7 @@ impl Session {
     async fn measure(&mut self) -> Result<(), SourceError> {
         let asked = self.control.slot_size(&self.slot);
         // The connection for SQL may be as dead as the other one.
-        let asked = tokio::time::timeout(self.heartbeat.patience(), asked).await;
+        let asked = tokio::time::timeout(self.heartbeat.timeout(), asked).await;
         let size = asked.map_err(|_| retry("the server does not answer: the link is dead"))?;
         if let Some(size) = size? {
             let bytes = |bytes: i64| u64::try_from(bytes).unwrap_or_default();
