@@ -1,6 +1,7 @@
 //! Taking in what a source says: each append holds whole transactions of the source and one mark,
 //! which is progress and fence in one.
 
+mod again;
 mod append;
 mod carry;
 mod events;
@@ -11,6 +12,7 @@ mod mark;
 mod metrics;
 mod operator;
 mod part;
+mod read_again;
 mod schemas;
 mod source;
 mod status;
@@ -23,7 +25,7 @@ use std::sync::Arc;
 pub use events::EventMaker;
 pub use handle::{IngestHandle, Ingests};
 pub use mark::{Mark, Partial, Resume, SnapshotMark, last_mark, mark_stream};
-pub use source::{Chunk, Snapshotting, Source, SourceError, SourceFailure};
+pub use source::{Chunk, ReadAgain, Snapshotting, Source, SourceError, SourceFailure};
 pub use status::{IngestState, IngestStatus, SourceStatus};
 
 use crate::change::Change;

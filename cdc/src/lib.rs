@@ -31,8 +31,8 @@ pub use column::{Array, FromColumn, Interval, Json, Moment, Multirange, Numeric,
 pub use columns::Columns;
 pub use ingest::{
     Chunk, EventMaker, Ingest, IngestHandle, IngestState, IngestStatus, Ingests, Mark, Partial,
-    Resume, SnapshotMark, Snapshotting, Source, SourceError, SourceFailure, SourceStatus,
-    last_mark, mark_stream,
+    ReadAgain, Resume, SnapshotMark, Snapshotting, Source, SourceError, SourceFailure,
+    SourceStatus, last_mark, mark_stream,
 };
 pub use key::{escaped, row_stream, table_stream};
 pub use lsn::{Lsn, MalformedLsn};

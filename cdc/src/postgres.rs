@@ -38,6 +38,7 @@ pub struct Postgres {
     session: Option<Session>,
     status: SourceStatus,
     wants_snapshot: bool,
+    read_again: Vec<TableName>,
 }
 
 /// What was said of the source.
@@ -84,6 +85,7 @@ impl Postgres {
             session: None,
             status: SourceStatus::default(),
             wants_snapshot: false,
+            read_again: Vec::new(),
         }
     }
 
@@ -182,7 +184,7 @@ impl Source for Postgres {
         self.session = None;
         let wants_snapshot = std::mem::take(&mut self.wants_snapshot);
         let session = Session::begin(&self.settings, ingest, last, wants_snapshot).await?;
-        self.session = Some(session);
+        self.session = Some(session.reading_again(&self.read_again));
         Ok(())
     }
 
@@ -210,6 +212,14 @@ impl Source for Postgres {
 
     fn resync(&mut self) {
         self.wants_snapshot = true;
+    }
+
+    fn can_resync(&self) -> bool {
+        true
+    }
+
+    fn read_again(&mut self, tables: &[TableName]) {
+        self.read_again = tables.to_vec();
     }
 
     fn status(&self) -> SourceStatus {

@@ -11,17 +11,34 @@ mod server;
 mod slot;
 mod world;
 
-use annals_cdc::debezium::{Adapter, Semantic};
+use annals_cdc::TableName;
+use annals_cdc::debezium::{Adapter, DebeziumMessage, Semantic};
 use serde_json::Value;
+use std::collections::BTreeSet;
+
+#[test]
+fn every_case_is_of_a_kind_that_is_run() {
+    let kinds = ["sql", "debezium-json", "procedure"];
+    let of_kinds = kinds.map(|kind| cases::of_kind(kind).len());
+    assert_eq!(of_kinds.iter().sum::<usize>(), cases::all().len());
+}
 
 #[test]
 fn every_case_of_debezium_gives_the_expected_records() {
     let all = cases::of_kind("debezium-json");
-    for case in &all {
+    check_debezium(&all, cases::messages);
+    cases::ran("debezium-json", all.len());
+    let own = cases::own_of_kind("debezium-json");
+    check_debezium(&own, cases::own_messages);
+    cases::ran("own debezium-json", own.len());
+}
+
+fn check_debezium(all: &[Value], messages: fn(&str) -> Vec<DebeziumMessage>) {
+    for case in all {
         let id = case["id"].as_str().unwrap();
         let mut adapter = adapter(case);
         let mut records = Vec::new();
-        for message in cases::messages(id) {
+        for message in messages(id) {
             records.extend(adapter.take(&message).unwrap());
         }
         records.extend(adapter.flush());
@@ -31,26 +48,60 @@ fn every_case_of_debezium_gives_the_expected_records() {
             cases::check(id, at, &cases::shown(record), expected);
         }
     }
-    cases::ran("debezium-json", all.len());
 }
 
 /// An adapter that knows what the case says of its tables.
 fn adapter(case: &Value) -> Adapter {
     let mut adapter = Adapter::default();
-    if case["adapter"]["replica_identity"] == "full" {
-        adapter = adapter.identity_full("public.t");
+    let settings = case["adapter"].as_object().into_iter().flatten();
+    for (name, value) in settings {
+        let value = value.as_str().unwrap();
+        adapter = match (&**name, value) {
+            ("replica_identity", "full") => adapter.identity_full_everywhere(),
+            ("replica_identity", "default" | "index" | "nothing") => adapter,
+            ("unavailable" | "unavailable_value_placeholder", text) => adapter.unavailable(text),
+            _ => panic!("case {}: no adapter has `{name}` of `{value}`", case["id"]),
+        };
     }
+    let mut columns = Vec::new();
     for (name, kind) in case["column_types"].as_object().into_iter().flatten() {
-        let semantic = Semantic::of_type(kind.as_str().unwrap());
-        adapter = adapter.columns("public.t", [(name.as_str().into(), semantic)]);
+        columns.push((
+            name.as_str().into(),
+            Semantic::of_type(kind.as_str().unwrap()),
+        ));
     }
     for (name, schema) in case["column_schemas"].as_object().into_iter().flatten() {
         let of = schema.get("name").or_else(|| schema.get("type")).unwrap();
-        let scale = schema["scale"].as_u64().map(|scale| scale as u32);
-        let semantic = Semantic::of_schema(of.as_str().unwrap(), scale);
-        adapter = adapter.columns("public.t", [(name.as_str().into(), semantic)]);
+        let scale = schema
+            .get("scale")
+            .or_else(|| schema["parameters"].get("scale"));
+        let scale = scale.and_then(|scale| match scale {
+            Value::String(digits) => digits.parse().ok(),
+            scale => scale.as_u64().map(|scale| scale as u32),
+        });
+        columns.push((
+            name.as_str().into(),
+            Semantic::of_schema(of.as_str().unwrap(), scale),
+        ));
+    }
+    for table in tables(case) {
+        adapter = adapter.columns(&table, columns.clone());
     }
     adapter
+}
+
+/// The tables that the messages of a case are of, as SQL names them.
+fn tables(case: &Value) -> BTreeSet<String> {
+    let messages = case["messages"].as_array().into_iter().flatten();
+    let tables = messages.filter_map(|message| {
+        let value = &message["value"];
+        let source = [&value["source"], &value["payload"]["source"]];
+        let source = source.into_iter().find(|source| source.is_object())?;
+        let of = |names: [&str; 2]| names.iter().find_map(|name| source[name].as_str());
+        let table = TableName::new(of(["schema", "db"])?, of(["table", "collection"])?);
+        Some(table.quoted())
+    });
+    tables.collect()
 }
 
 #[test]
@@ -69,11 +120,15 @@ fn every_procedure_has_a_test_of_its_name() {
 mod on_postgres {
     mod measured;
     pub(crate) mod procedures;
+    mod resync;
     mod servers;
     mod steps;
     mod teeth;
 
     use std::collections::BTreeMap;
+    use std::sync::mpsc;
+    use std::thread::JoinHandle;
+    use std::time::Duration;
 
     use annals::Annals;
     use annals::store::{Append, ReadStream};
@@ -204,12 +259,59 @@ mod on_postgres {
         let mut sessions = BTreeMap::new();
         for step in case["steps"].as_array().unwrap() {
             let session = step["session"].as_str().unwrap();
-            let psql = sessions.entry(session).or_insert_with(|| Psql::open(url));
-            psql.run(step["sql"].as_str().unwrap());
+            let session = sessions
+                .entry(session)
+                .or_insert_with(|| Session::open(url));
+            session.run(step["sql"].as_str().unwrap());
         }
-        sessions.into_values().for_each(|psql| {
-            psql.end();
-        });
+        sessions.into_values().for_each(Session::end);
+    }
+
+    /// How long the next step of another session waits for one: it may wait for a lock that the
+    /// other one has.
+    const STEP: Duration = Duration::from_secs(2);
+
+    /// A session whose steps may wait for other sessions.
+    struct Session {
+        scripts: mpsc::Sender<String>,
+        done: mpsc::Receiver<()>,
+        /// Scripts that were given and have not said that they are done.
+        open: usize,
+        runs: JoinHandle<()>,
+    }
+
+    impl Session {
+        fn open(url: &str) -> Session {
+            let mut psql = Psql::open(url);
+            let (scripts, given) = mpsc::channel::<String>();
+            let (says, done) = mpsc::channel();
+            let runs = std::thread::spawn(move || {
+                for script in given {
+                    psql.run(&script);
+                    let _ = says.send(());
+                }
+                psql.end();
+            });
+            Session {
+                scripts,
+                done,
+                open: 0,
+                runs,
+            }
+        }
+
+        fn run(&mut self, script: &str) {
+            self.scripts.send(script.to_owned()).unwrap();
+            self.open += 1;
+            while self.open > 0 && self.done.recv_timeout(STEP).is_ok() {
+                self.open -= 1;
+            }
+        }
+
+        fn end(self) {
+            drop(self.scripts);
+            self.runs.join().unwrap();
+        }
     }
 
     /// Commits go up, and so do the ordinals within each.

@@ -169,6 +169,8 @@ pub(super) struct Schema {
     name: Option<String>,
     #[serde(default)]
     parameters: Option<Parameters>,
+    #[serde(default)]
+    items: Option<Box<Schema>>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -184,6 +186,10 @@ impl Schema {
     }
 
     pub(super) fn semantic(&self) -> Semantic {
+        // Of an array, what its elements are.
+        if let (None, Some(items)) = (&self.name, &self.items) {
+            return items.semantic();
+        }
         let scale = self.parameters.as_ref().and_then(|of| of.scale.as_ref());
         let scale = scale.and_then(|scale| match scale {
             serde_json::Value::String(text) => text.parse().ok(),

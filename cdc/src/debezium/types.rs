@@ -25,6 +25,10 @@ pub enum Semantic {
     },
     /// A scale, and base64 of an unscaled number.
     VariableScaleDecimal,
+    /// A floating-point number of 4 bytes.
+    Float4,
+    /// A floating-point number of 8 bytes.
+    Float8,
     /// Base64 of bytes.
     Bytes,
     /// Days since 1970.
@@ -37,6 +41,10 @@ pub enum Semantic {
     ZonedTimestamp,
     /// A time of day with its zone.
     ZonedTime,
+    /// A date or a time of day as a text that ends in `Z`.
+    Iso,
+    /// A time as in RFC 3339, of a column without a zone.
+    IsoTimestamp,
 }
 
 /// The name and the meaning of a column.
@@ -75,6 +83,10 @@ impl Semantic {
             "io.debezium.time.NanoTimestamp" => Semantic::Timestamp(1),
             "io.debezium.time.ZonedTimestamp" => Semantic::ZonedTimestamp,
             "io.debezium.time.ZonedTime" => Semantic::ZonedTime,
+            "io.debezium.time.IsoDate" | "io.debezium.time.IsoTime" => Semantic::Iso,
+            "io.debezium.time.IsoTimestamp" => Semantic::IsoTimestamp,
+            "float" | "float32" => Semantic::Float4,
+            "double" | "float64" => Semantic::Float8,
             "bytes" => Semantic::Bytes,
             "string" => Semantic::Text,
             _ => Semantic::Plain,
@@ -90,10 +102,17 @@ impl Semantic {
     /// assert_eq!(Semantic::of_type("numeric"), Semantic::Numeric);
     /// ```
     pub fn of_type(name: &str) -> Semantic {
-        match name {
+        let name = name.to_ascii_lowercase();
+        // Neither a length nor that there are many of them changes what one is.
+        let end = name.find(['(', '[']).unwrap_or(name.len());
+        match name.get(..end).unwrap_or_default().trim() {
             "bytea" => Semantic::Bytes,
             "numeric" | "decimal" => Semantic::Numeric,
-            "text" | "varchar" | "character varying" => Semantic::Text,
+            "real" | "float4" => Semantic::Float4,
+            "double precision" | "float8" => Semantic::Float8,
+            "text" | "varchar" | "character varying" | "char" | "character" | "bpchar" => {
+                Semantic::Text
+            }
             _ => Semantic::Plain,
         }
     }
@@ -105,7 +124,14 @@ pub(super) fn text(value: &RawValue, semantic: Semantic) -> Result<Option<String
     if json == "null" {
         return Ok(None);
     }
+    if json.starts_with('[') {
+        return list(json, semantic).map(Some);
+    }
     let text = match semantic {
+        Semantic::Float4 => float(json, Float::Four)?,
+        Semantic::Float8 => float(json, Float::Eight)?,
+        Semantic::Iso => string(json)?.trim_end_matches('Z').to_owned(),
+        Semantic::IsoTimestamp => iso_timestamp(&string(json)?)?,
         Semantic::Plain | Semantic::Text => plain(json)?,
         Semantic::Numeric => numeric(json)?,
         Semantic::Decimal { scale } => decimal(&string(json)?, scale)?,
@@ -138,23 +164,66 @@ fn plain(json: &str) -> Result<String, String> {
         Some(b'"') => string(json)?,
         Some(b't') => "t".to_owned(),
         Some(b'f') => "f".to_owned(),
-        Some(b'[') => {
-            let items: Vec<&RawValue> =
-                serde_json::from_str(json).map_err(|error| error.to_string())?;
-            let items = items.into_iter().map(element);
-            format!("{{{}}}", items.collect::<Result<Vec<_>, _>>()?.join(","))
-        }
+        Some(b'[') => list(json, Semantic::Plain)?,
         _ => json.to_owned(),
     })
 }
 
-/// An element of an array, quoted where PostgreSQL quotes it.
-fn element(item: &RawValue) -> Result<String, String> {
-    let json = item.get();
-    if json == "null" {
-        return Ok("NULL".to_owned());
+/// A list as an array of PostgreSQL, of elements that mean this.
+fn list(json: &str, semantic: Semantic) -> Result<String, String> {
+    let items: Vec<&RawValue> = serde_json::from_str(json).map_err(|error| error.to_string())?;
+    let items = items.into_iter().map(|item| element(item, semantic));
+    Ok(format!(
+        "{{{}}}",
+        items.collect::<Result<Vec<_>, _>>()?.join(",")
+    ))
+}
+
+/// A number as PostgreSQL writes it: the shortest digits that are read as the same.
+fn float(json: &str, size: Float) -> Result<String, String> {
+    if json.starts_with('"') {
+        return string(json);
     }
-    let text = plain(json)?;
+    let no_number = || format!("`{json}` is no number");
+    let shortest = match size {
+        Float::Four => format!("{:e}", json.parse::<f32>().map_err(|_| no_number())?),
+        Float::Eight => format!("{:e}", json.parse::<f64>().map_err(|_| no_number())?),
+    };
+    let (digits, exponent) = shortest.split_once('e').ok_or_else(no_number)?;
+    let exponent: i32 = exponent.parse().map_err(|_| no_number())?;
+    if exponent < -4 || exponent >= size.digits() {
+        let sign = if exponent < 0 { '-' } else { '+' };
+        return Ok(format!("{digits}e{sign}{:02}", exponent.abs()));
+    }
+    Ok(match size {
+        Float::Four => json.parse::<f32>().map_err(|_| no_number())?.to_string(),
+        Float::Eight => json.parse::<f64>().map_err(|_| no_number())?.to_string(),
+    })
+}
+
+/// The floating-point types.
+#[derive(Clone, Copy)]
+enum Float {
+    Four,
+    Eight,
+}
+
+impl Float {
+    /// Numbers with more digits before the point are written with an exponent.
+    const fn digits(self) -> i32 {
+        match self {
+            Float::Four => 6,
+            Float::Eight => 15,
+        }
+    }
+}
+
+/// An element of an array, quoted where PostgreSQL quotes it.
+fn element(item: &RawValue, semantic: Semantic) -> Result<String, String> {
+    let json = item.get();
+    let Some(text) = text(item, semantic)? else {
+        return Ok("NULL".to_owned());
+    };
     let is_list = json.starts_with('[');
     let needs_quotes = text.is_empty()
         || text.eq_ignore_ascii_case("null")
@@ -329,6 +398,15 @@ fn zoned_timestamp(text: &str) -> Result<String, String> {
     Ok(stamped(moment.with_timezone(&Utc), "+00"))
 }
 
+fn iso_timestamp(text: &str) -> Result<String, String> {
+    if matches!(text, "infinity" | "-infinity") {
+        return Ok(text.to_owned());
+    }
+    let moment = DateTime::parse_from_rfc3339(text)
+        .map_err(|error| format!("`{text}` is no time: {error}"))?;
+    Ok(stamped(moment.with_timezone(&Utc), ""))
+}
+
 fn zoned_time(text: &str) -> String {
     match text.strip_suffix('Z') {
         Some(time) => format!("{time}+00"),
@@ -380,6 +458,60 @@ mod tests {
         check("86400000000", Semantic::Time(MICROS), "24:00:00");
         check(r#""11:51:30.5Z""#, Semantic::ZonedTime, "11:51:30.5+00");
         check(r#""NaN""#, Semantic::Numeric, "NaN");
+        check(r#"["AQ==",null]"#, Semantic::Bytes, r#"{"\\x01",NULL}"#);
+        check(
+            r#"[["AQ=="],["Ag=="]]"#,
+            Semantic::Decimal { scale: 1 },
+            "{{0.1},{0.2}}",
+        );
+        check(
+            "[0]",
+            Semantic::Timestamp(MICROS),
+            r#"{"1970-01-01 00:00:00"}"#,
+        );
+    }
+
+    #[test]
+    fn floats_become_the_texts_of_postgresql() {
+        let rows = [
+            ("1.0", "1", "1"),
+            ("-0.0", "-0", "-0"),
+            ("0.1", "0.1", "0.1"),
+            ("1.0E-4", "0.0001", "0.0001"),
+            ("1.5E-5", "1.5e-05", "1.5e-05"),
+            ("123456", "123456", "123456"),
+            ("1000000.0", "1e+06", "1000000"),
+            ("1.234567E8", "1.234567e+08", "123456700"),
+            ("123456789012345", "1.2345679e+14", "123456789012345"),
+            ("1.0E15", "1e+15", "1e+15"),
+            (r#""-Infinity""#, "-Infinity", "-Infinity"),
+        ];
+        for (json, four, eight) in rows {
+            check(json, Semantic::Float4, four);
+            check(json, Semantic::Float8, eight);
+        }
+        check("[1.0,1.5]", Semantic::Float8, "{1,1.5}");
+    }
+
+    #[test]
+    fn times_in_iso_form_become_the_texts_of_postgresql() {
+        check(r#""2016-11-04Z""#, Semantic::Iso, "2016-11-04");
+        check(r#""13:51:30.5Z""#, Semantic::Iso, "13:51:30.5");
+        let text = r#""2016-11-04T13:51:30.123456Z""#;
+        check(text, Semantic::IsoTimestamp, "2016-11-04 13:51:30.123456");
+    }
+
+    #[test]
+    fn names_of_types_say_what_one_value_is() {
+        for (name, semantic) in [
+            ("numeric(10,2)", Semantic::Numeric),
+            ("bytea[]", Semantic::Bytes),
+            ("character varying(20)", Semantic::Text),
+            ("DOUBLE PRECISION", Semantic::Float8),
+            ("timestamp(3) without time zone", Semantic::Plain),
+        ] {
+            assert_eq!(Semantic::of_type(name), semantic, "{name}");
+        }
     }
 
     #[test]

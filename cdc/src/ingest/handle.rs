@@ -2,13 +2,14 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use annals_core::{Annals, Clock, StoreError};
+use annals_core::{Annals, Clock, Failure, StoreError};
 use annals_runner::{GenerationWorkers, Program};
 
 use super::Ingest;
-use super::operator::{self, MessageSkip, Skip};
+use super::operator::{self, MessageSkip, Skip, TableResync};
 use super::status::IngestStatus;
 use crate::lsn::Lsn;
+use crate::schema::TableName;
 
 /// A running ingest: how it is, and what operators decide about it. Cheap to clone.
 ///
@@ -25,6 +26,7 @@ pub struct IngestHandle {
     pub(super) name: &'static str,
     pub(super) shared: Arc<Shared>,
     pub(super) workers: GenerationWorkers,
+    pub(super) can_resync: bool,
 }
 
 /// What the work and its handle share.
@@ -127,11 +129,57 @@ impl IngestHandle {
     ///
     /// # Errors
     ///
-    /// When the log cannot take it.
+    /// When the log cannot take it, and for a source that has no tables to read.
     pub async fn resync_all(&self, reason: &str) -> Result<(), StoreError> {
+        self.is_able_to_resync()?;
         operator::resync(self.db.store().as_ref(), self.name, reason).await?;
         self.workers.decided();
         Ok(())
+    }
+
+    /// One table is read again and compared with the log, while the stream goes on: rows that differ
+    /// or lack are `read`, rows that are gone are `deleted`. A process that ends in the middle of it
+    /// begins it again. A table is named as in [`Postgres::tables`](crate::Postgres::tables).
+    ///
+    /// # Errors
+    ///
+    /// When the log cannot take it, for a table that is not taken in, and for a source that has no
+    /// tables to read.
+    pub async fn resync(&self, table: &str, reason: &str) -> Result<(), StoreError> {
+        self.is_able_to_resync()?;
+        let table = TableName::parse(table);
+        let known = self.status().source.tables;
+        if !known.is_empty() && !known.contains(&table) {
+            let known: Vec<_> = known.iter().map(ToString::to_string).collect();
+            return Err(StoreError::new(
+                Failure::Invalid,
+                format!(
+                    "ingest `{}` does not take in table `{table}`: it has {}",
+                    self.name,
+                    known.join(", ")
+                ),
+            ));
+        }
+        let order = TableResync {
+            table,
+            reason: reason.to_owned(),
+        };
+        operator::resync_table(self.db.store().as_ref(), self.name, &order).await?;
+        self.workers.decided();
+        Ok(())
+    }
+
+    fn is_able_to_resync(&self) -> Result<(), StoreError> {
+        if self.can_resync {
+            return Ok(());
+        }
+        Err(StoreError::new(
+            Failure::Invalid,
+            format!(
+                "the source of ingest `{}` has no tables to read: it only says what changes",
+                self.name
+            ),
+        ))
     }
 }
 

@@ -13,9 +13,9 @@ use crate::columns::Columns;
 use crate::schema::TableName;
 
 /// A stream, in 16 bytes.
-type Short = [u8; 16];
+pub(super) type Short = [u8; 16];
 
-fn short(stream: &str) -> Short {
+pub(super) fn short(stream: &str) -> Short {
     let mut short = [0; 16];
     short.copy_from_slice(&Sha256::digest(stream.as_bytes())[..16]);
     short
@@ -85,7 +85,12 @@ impl LiveRows {
 
     /// A row was seen: it is not missing.
     pub(super) fn seen(&mut self, stream: &StreamId) {
-        self.rows.remove(&short(stream.as_str()));
+        self.seen_short(&short(stream.as_str()));
+    }
+
+    /// As `seen`.
+    pub(super) fn seen_short(&mut self, stream: &Short) {
+        self.rows.remove(stream);
     }
 
     pub(super) fn len(&self) -> usize {

@@ -41,6 +41,9 @@ pub struct Mark {
     /// The version of the decisions of operators that were followed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decided: Option<Version>,
+    /// The version of the last order to read tables again that was followed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_again: Option<Version>,
     /// The transactions that end in its append.
     #[serde(default)]
     pub transactions: u64,
@@ -131,6 +134,7 @@ impl Mark {
             partial: None,
             snapshot: None,
             decided: None,
+            read_again: None,
             transactions: 0,
             events: 0,
         }

@@ -9,10 +9,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::lsn::Lsn;
+use crate::schema::TableName;
 
 const SKIPPED: &str = "cdc.skipped";
 const MESSAGE_SKIPPED: &str = "cdc.message_skipped";
 const RESYNC: &str = "cdc.resync";
+const TABLE_RESYNC: &str = "cdc.table_resync";
 
 /// A change that is not taken in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +32,13 @@ pub(super) struct MessageSkip {
     pub(super) reason: String,
 }
 
+/// A table that is to be read again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct TableResync {
+    pub(super) table: TableName,
+    pub(super) reason: String,
+}
+
 /// What operators decided so far.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Decisions {
@@ -38,12 +47,26 @@ pub(super) struct Decisions {
     pub(super) messages: Vec<MessageSkip>,
     /// The version of the last order to compare all tables.
     pub(super) resync: Option<Version>,
+    /// The tables that are to be read again, with the versions of the orders.
+    pub(super) tables: Vec<(Version, TableName)>,
 }
 
 impl Decisions {
     pub(super) fn skips(&self, commit: Lsn, ordinal: u64) -> bool {
         let same = |skip: &Skip| skip.commit == commit && skip.ordinal == ordinal;
         self.skips.iter().any(same)
+    }
+
+    /// The tables that were ordered to be read again since the orders up to `followed`.
+    pub(super) fn tables_after(&self, followed: Option<Version>) -> Vec<TableName> {
+        let orders = self.tables.iter();
+        let mut tables: Vec<_> = orders
+            .filter(|(version, _)| Some(*version) > followed)
+            .map(|(_, table)| table.clone())
+            .collect();
+        tables.sort();
+        tables.dedup();
+        tables
     }
 }
 
@@ -61,6 +84,10 @@ pub(super) async fn decisions(store: &dyn Store, name: &str) -> Result<Decisions
             match &*event.event_type {
                 RESYNC => decisions.resync = Some(event.version),
                 SKIPPED => decisions.skips.push(decision(&event)?),
+                TABLE_RESYNC => {
+                    let order: TableResync = decision(&event)?;
+                    decisions.tables.push((event.version, order.table));
+                }
                 MESSAGE_SKIPPED => decisions.messages.push(decision(&event)?),
                 _ => return Err(unreadable(&event)),
             }
@@ -105,6 +132,21 @@ pub(super) async fn skip(store: &dyn Store, name: &str, skip: &Skip) -> Result<(
 pub(super) async fn resync(store: &dyn Store, name: &str, reason: &str) -> Result<(), StoreError> {
     let payload = serde_json::json!({ "reason": reason }).to_string();
     append(store, name, NewEvent::json(RESYNC, payload)).await
+}
+
+pub(super) async fn resync_table(
+    store: &dyn Store,
+    name: &str,
+    order: &TableResync,
+) -> Result<(), StoreError> {
+    let payload = serde_json::to_vec(order).map_err(|error| Invalid::new(error.to_string()))?;
+    append(store, name, NewEvent::json(TABLE_RESYNC, payload)).await
+}
+
+/// The version of the newest decision.
+pub(super) async fn newest(store: &dyn Store, name: &str) -> Result<Version, StoreError> {
+    let read = ReadStream::of(stream(name)?).backward().limit(1);
+    Ok(store.read_stream(read).await?.state.version)
 }
 
 async fn append(store: &dyn Store, name: &str, event: NewEvent) -> Result<(), StoreError> {

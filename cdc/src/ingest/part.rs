@@ -73,6 +73,7 @@ impl Follower for Ingest {
                     reason: format!("ingest `{name}` has no source: say `from`"),
                 });
             };
+            let can_resync = source.can_resync();
             let mut spec =
                 GenerationSpec::new(Kind::Ingest.stored_name(name), 1, context.log().id());
             // It reads nothing of the log but its marks: archiving does not wait for it.
@@ -85,6 +86,7 @@ impl Follower for Ingest {
                 name,
                 shared: Arc::clone(&shared),
                 workers: workers.clone(),
+                can_resync,
             };
             let subject = Arc::new(IngestSubject {
                 context: context.clone(),

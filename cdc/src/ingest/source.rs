@@ -49,6 +49,16 @@ pub trait Source: Send + Sync {
     /// A snapshot of everything comes next, whatever the last mark says: an operator asked for it.
     fn resync(&mut self) {}
 
+    /// Whether it can [read everything again](Source::resync), and
+    /// [some tables](Source::read_again).
+    fn can_resync(&self) -> bool {
+        false
+    }
+
+    /// These tables are read again while the stream goes on, as [`ReadAgain`] says: operators asked
+    /// for it. It is said before each [`begin`](Source::begin), until it was done.
+    fn read_again(&mut self, _tables: &[TableName]) {}
+
     /// Messages that are not taken in, as (partition, position): operators decided so. It is said
     /// before each [`begin`](Source::begin).
     fn skip_messages(&mut self, _messages: &[(u32, u64)]) {}
@@ -82,6 +92,8 @@ pub struct Chunk {
     pub may_repeat: bool,
     /// Of a snapshot: where it is.
     pub snapshot: Option<Snapshotting>,
+    /// Of tables that are read again beside the stream.
+    pub again: Option<ReadAgain>,
 }
 
 impl Chunk {
@@ -109,7 +121,10 @@ impl Chunk {
     /// assert!(annals_cdc::Chunk::default().is_empty());
     /// ```
     pub fn is_empty(&self) -> bool {
-        let is_news = self.resume.is_some() || self.partial.is_some() || self.snapshot.is_some();
+        let is_news = self.resume.is_some()
+            || self.partial.is_some()
+            || self.snapshot.is_some()
+            || self.again.is_some();
         self.records.is_empty() && !is_news
     }
 }
@@ -122,6 +137,18 @@ pub enum Snapshotting {
     Begins(Vec<TableName>),
     /// It has come so far.
     Rows(SnapshotMark),
+    /// All rows were given.
+    Complete,
+}
+
+/// A part of a copy of some tables that is taken beside the stream.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum ReadAgain {
+    /// It shows these tables at this place of the log.
+    Begins(crate::lsn::Lsn, Vec<TableName>),
+    /// Some rows. Everything that was committed before its place was given.
+    Rows,
     /// All rows were given.
     Complete,
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 
 use crate::lsn::Lsn;
+use crate::schema::TableName;
 
 /// What an ingest does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,6 +49,8 @@ pub struct SourceStatus {
     pub snapshot_rows: Option<u64>,
     /// How many there are, as far as the server has counted them.
     pub snapshot_rows_about: Option<u64>,
+    /// The tables that it takes in, where it knows them.
+    pub tables: Vec<TableName>,
     /// When the oldest heartbeat was sent that has not come back.
     pub waits_since: Option<DateTime<Utc>>,
     /// When a heartbeat came back last.

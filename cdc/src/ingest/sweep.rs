@@ -75,7 +75,7 @@ impl Taking<'_> {
         let max = self.settings.sweep_rows_max;
         for table in tables {
             let live = LiveRows::of(self.db, &run.maker, table, &[], max).await?;
-            let live = live.map_err(|TooMany| too_many(table, max, "sweep_rows_max"))?;
+            let live = live.map_err(|TooMany| too_many_rows(table, max))?;
             if !live.is_empty() {
                 run.missing.insert(table.clone(), live);
             }
@@ -102,23 +102,39 @@ impl Taking<'_> {
             ..At::default()
         };
         for (table, live) in missing {
-            if live.is_empty() {
-                continue;
-            }
-            for key in live.keys(self.db, &run.maker, &table, &[]).await? {
-                let row = deleted(&table, key, Because::Sweep);
-                let record = Record {
-                    body: Body::Row(row.clone()),
-                    at,
-                    origin: None,
-                    repeat_key: None,
-                };
-                events.extend(run.maker.row(&record, &row, 0, None)?);
-                if events.len() > APPEND_EVENTS_MAX {
-                    let mut part = mark.clone();
-                    part.snapshot = run.mark.as_ref().and_then(|mark| mark.snapshot);
-                    self.part(run, events, &part, at).await?;
-                }
+            self.delete(run, &table, &live, at, events, mark).await?;
+        }
+        Ok(())
+    }
+
+    /// Rows of a table that are gone.
+    pub(super) async fn delete(
+        &mut self,
+        run: &mut Run,
+        table: &TableName,
+        live: &LiveRows,
+        at: At,
+        events: &mut Vec<Placed>,
+        mark: &Mark,
+    ) -> Result<(), WorkError> {
+        if live.is_empty() {
+            return Ok(());
+        }
+        for key in live.keys(self.db, &run.maker, table, &[]).await? {
+            let row = deleted(table, key, Because::Sweep);
+            // No row of a transaction that was committed there is the same.
+            let repeat_key = format!("sweep {} {table} {:?}", at.lsn, row.key);
+            let record = Record {
+                body: Body::Row(row.clone()),
+                at,
+                origin: None,
+                repeat_key: Some(repeat_key.into()),
+            };
+            events.extend(run.maker.row(&record, &row, 0, None)?);
+            if events.len() > APPEND_EVENTS_MAX {
+                let mut part = mark.clone();
+                part.snapshot = run.mark.as_ref().and_then(|mark| mark.snapshot);
+                self.part(run, events, &part, at).await?;
             }
         }
         Ok(())
@@ -137,6 +153,11 @@ fn deleted(table: &TableName, key: Columns, because: Because) -> RowRecord {
         because,
         snapshot: None,
     }
+}
+
+/// The rows of a table that is compared are too many.
+pub(super) fn too_many_rows(table: &TableName, max: usize) -> WorkError {
+    too_many(table, max, "sweep_rows_max")
 }
 
 fn too_many(table: &TableName, max: usize, setting: &str) -> WorkError {

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use annals_core::{Annals, Partition, Position, Version};
 use annals_runner::{CommittedStep, Slot, WorkError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::again::TablesAgain;
 use super::append::{append, archive_marks};
 use super::carry::{carried, known_row};
 use super::events::EventMaker;
@@ -15,9 +17,9 @@ use super::handle::Shared;
 use super::large::too_long;
 use super::live::LiveRows;
 use super::mark::{Mark, Resume, SnapshotMark, gap, last_mark, mark_stream};
-use super::operator::{Decisions, decisions};
+use super::operator::{Decisions, decisions, newest};
 use super::schemas::Schemas;
-use super::source::{Chunk, Snapshotting, Source};
+use super::source::{Chunk, ReadAgain, Snapshotting, Source};
 use super::status::IngestState;
 use super::{Placed, Settings};
 use crate::lsn::Lsn;
@@ -27,6 +29,9 @@ use crate::schema::TableName;
 
 /// Events of one append, with room for what one record brings along.
 pub(super) const APPEND_EVENTS_MAX: usize = 8_000;
+
+/// How often one looks for decisions that were made in other processes.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 pub(super) struct Taking<'a> {
     pub(super) slot: &'a Slot,
@@ -46,6 +51,10 @@ pub(super) struct Run {
     pub(super) maker: EventMaker,
     /// Of each table in a snapshot that is not the first: rows that were not read yet.
     pub(super) missing: BTreeMap<TableName, LiveRows>,
+    /// Tables that are read again beside the stream.
+    pub(super) again: Option<TablesAgain>,
+    /// Whether what is appended now is of them.
+    pub(super) is_again: bool,
 }
 
 impl Run {
@@ -67,7 +76,15 @@ impl Taking<'_> {
             () = stopped(&mut stop) => return Ok(()),
             begun = self.begin() => begun?,
         };
+        let mut looked = Instant::now();
         loop {
+            if looked.elapsed() >= LOOK_EVERY {
+                let found = newest(self.db.store().as_ref(), self.name).await?;
+                if found != run.decisions.version {
+                    return Err(WorkError::Restart);
+                }
+                looked = Instant::now();
+            }
             let chunk = tokio::select! {
                 biased;
                 () = stopped(&mut stop) => return self.last(&mut run).await,
@@ -89,6 +106,8 @@ impl Taking<'_> {
             .map(|skip| (skip.partition, skip.position))
             .collect();
         self.source.skip_messages(&skipped);
+        let tables = decisions.tables_after(mark.as_ref().and_then(|mark| mark.read_again));
+        self.source.read_again(&tables);
         self.source.begin(self.name, mark.as_ref()).await?;
         let source = mark
             .as_ref()
@@ -97,13 +116,23 @@ impl Taking<'_> {
             status.state = IngestState::Following;
             status.at = mark.as_ref().and_then(|mark| mark.resume.as_ref()?.lsn());
         });
+        let maker = EventMaker::new(source, &self.settings.prefix);
+        let again = if tables.is_empty() {
+            None
+        } else {
+            let rows_max = self.settings.sweep_rows_max;
+            let version = decisions.version;
+            Some(TablesAgain::of(self.db, &maker, &tables, version, rows_max).await?)
+        };
         Ok(Run {
             version,
             schemas: Schemas::default(),
             decisions,
-            maker: EventMaker::new(source, &self.settings.prefix),
+            maker,
             mark,
             missing: BTreeMap::new(),
+            again,
+            is_again: false,
         })
     }
 
@@ -134,9 +163,18 @@ impl Taking<'_> {
             self.measured();
             return Ok(());
         }
+        if let Some(ReadAgain::Begins(point, tables)) = &chunk.again {
+            if let Some(again) = &mut run.again {
+                again.begins(*point, tables);
+            }
+            self.measured();
+            return Ok(());
+        }
+        run.is_again = chunk.again.is_some();
         run.maker = EventMaker::new(Arc::clone(&chunk.source), &self.settings.prefix);
         let mut mark = Mark::begun(Arc::clone(&chunk.source));
         mark.decided = run.mark.as_ref().and_then(|mark| mark.decided);
+        mark.read_again = run.mark.as_ref().and_then(|mark| mark.read_again);
         mark.resume = chunk.resume.clone();
         mark.transactions = chunk.transactions;
         match &chunk.snapshot {
@@ -148,6 +186,8 @@ impl Taking<'_> {
                     ..SnapshotMark::default()
                 });
                 mark.decided = Some(run.decisions.version);
+                mark.read_again = mark.decided;
+                run.again = None;
                 self.look_for_missing(run, tables).await?;
             }
             Some(Snapshotting::Rows(so_far)) => {
@@ -165,8 +205,15 @@ impl Taking<'_> {
         for (index, record) in chunk.records.iter().enumerate() {
             if run.decisions.skips(record.at.lsn, record.at.ordinal) {
                 self.shared.change(|status| status.skipped += 1);
+            } else if run.is_again {
+                if let Some(record) = self.read_again(run, record, &events).await? {
+                    self.record(run, &record, &mut events, &mark).await?;
+                }
             } else {
                 self.record(run, record, &mut events, &mark).await?;
+                if let Some(again) = &mut run.again {
+                    again.note(&run.maker, record, self.settings.expand_truncates)?;
+                }
             }
             let is_last = chunk.partial.is_none()
                 && chunk
@@ -188,10 +235,19 @@ impl Taking<'_> {
             let to = chunk.resume.as_ref().and_then(Resume::lsn);
             events.extend(gap(self.name, run.known_up_to(), to)?);
         }
+        if matches!(chunk.again, Some(ReadAgain::Complete)) {
+            self.sweep_again(run, &mut events, &mark).await?;
+            mark.read_again = run.again.take().map(|again| again.version);
+        }
         if chunk.may_repeat {
             self.skip_known(&mut events).await?;
         }
         mark.partial = chunk.partial;
+        if run.is_again {
+            // It is beside the stream, which stays where it is.
+            mark.partial = run.mark.as_ref().and_then(|mark| mark.partial);
+            mark.resume = run.mark.as_ref().and_then(|mark| mark.resume.clone());
+        }
         if mark.partial.is_some() && mark.resume.is_none() {
             mark.resume = run.mark.as_ref().and_then(|mark| mark.resume.clone());
         }
@@ -255,7 +311,9 @@ impl Taking<'_> {
         let mut mark = of.clone();
         mark.transactions = 0;
         mark.resume = run.mark.as_ref().and_then(|mark| mark.resume.clone());
-        if mark.snapshot.is_none() {
+        if run.is_again {
+            mark.partial = run.mark.as_ref().and_then(|mark| mark.partial);
+        } else if mark.snapshot.is_none() {
             mark.partial = Some(super::mark::Partial {
                 commit: at.lsn,
                 through: at.ordinal.wrapping_add(1),

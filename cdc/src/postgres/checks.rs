@@ -125,7 +125,7 @@ pub(super) async fn publication(
         if !published.iter().any(|of| of.schema.table == *table) {
             return Err(stop(format!(
                 "publication `{name}` lacks table `{table}`: `alter publication \"{name}\" add \
-                 table {}`, then `resync_all`, because it is sent from its next changes on",
+                 table {}`, then `resync` of the table, because it is sent from its next changes on",
                 table.quoted()
             )));
         }

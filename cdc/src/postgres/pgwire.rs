@@ -7,7 +7,7 @@ use futures_util::FutureExt as _;
 use pgwire_replication::{PgWireError, ReplicationClient, ReplicationConfig, ReplicationEvent};
 
 use super::errors::{of_replication, retry};
-use super::transport::{Frame, ServerIdentity, Transport};
+use super::transport::{Frame, Lives, ServerIdentity, Transport};
 use crate::ingest::SourceError;
 use crate::lsn::Lsn;
 use crate::pgoutput::time;
@@ -117,9 +117,19 @@ impl Transport for Pgwire {
         Ok(text(value.flatten()))
     }
 
-    async fn create_slot(&mut self, slot: &str) -> Result<(Lsn, String), SourceError> {
+    async fn create_slot(
+        &mut self,
+        slot: &str,
+        lives: Lives,
+    ) -> Result<(Lsn, String), SourceError> {
         let doing = format!("cannot make the slot `{slot}`");
-        let create = format!("CREATE_REPLICATION_SLOT \"{slot}\" LOGICAL pgoutput EXPORT_SNAPSHOT");
+        let temporary = match lives {
+            Lives::ForEver => "",
+            Lives::WithSession => " TEMPORARY",
+        };
+        let create = format!(
+            "CREATE_REPLICATION_SLOT \"{slot}\"{temporary} LOGICAL pgoutput EXPORT_SNAPSHOT"
+        );
         let rows = self.client.simple_query(&create).await;
         let rows = rows.map_err(|error| of_replication(&doing, error))?;
         let mut row = rows

@@ -1,7 +1,9 @@
 //! One session with the server: checked, then a snapshot when there is none yet, then the stream.
 
+mod again;
 mod copying;
 mod parts;
+mod warnings;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,15 +20,17 @@ use super::errors::{retry, stop};
 use super::heartbeat::{self, Heartbeat};
 use super::pgwire::Pgwire;
 use super::snapshot::Snapshot;
-use super::transaction::Arriving;
+use super::transaction::{Arriving, logical_message};
 use super::transport::{Frame, Transport};
 use crate::ingest::{Chunk, Mark, Partial, Resume, Snapshotting, SourceError, SourceStatus};
 use crate::lsn::Lsn;
 use crate::pgoutput::{Decoder, Message};
 use crate::record::Record;
 use crate::schema::TableName;
+use again::CopyAgain;
 use copying::make_publication;
 use parts::Large;
+use warnings::slot_warning;
 
 /// Records, and bytes of them, that go into one chunk.
 const CHUNK_RECORDS: usize = 4_500;
@@ -43,6 +47,7 @@ pub(super) struct Session {
     settings: Settings,
     ingest: String,
     slot: String,
+    publication: String,
     source: Arc<str>,
     address: Address,
     control: Control,
@@ -69,6 +74,7 @@ pub(super) struct Session {
     /// Whether the status is another than the one that was given.
     has_news: bool,
     warnings: Vec<String>,
+    again: CopyAgain,
 }
 
 #[derive(Debug)]
@@ -125,6 +131,11 @@ impl Session {
         let (published, warnings) =
             checks::publication(&mut control, &publication, &settings.tables).await?;
         let keys = primary_keys(&published);
+        let tables = published.iter().map(|of| of.schema.table.clone());
+        let status = SourceStatus {
+            tables: tables.collect(),
+            ..SourceStatus::default()
+        };
         if is_fresh {
             let found = control.slot(&slot).await?;
             if found.is_some() && last.is_none() {
@@ -151,6 +162,7 @@ impl Session {
             settings: settings.clone(),
             ingest: ingest.to_owned(),
             slot,
+            publication,
             address,
             control,
             transport,
@@ -163,9 +175,10 @@ impl Session {
             asked: false,
             confirmed: None,
             written: server.written,
-            status: SourceStatus::default(),
+            status,
             has_news: false,
             warnings,
+            again: CopyAgain::default(),
         })
     }
 
@@ -205,6 +218,9 @@ impl Session {
                 self.beat().await?;
             }
         }
+        if let Some(news) = self.news_of_copy().await? {
+            return Ok(news);
+        }
         loop {
             if self.ready.is_full() || !self.ready.records.is_empty() && self.large.is_some() {
                 return Ok(self.give());
@@ -225,12 +241,16 @@ impl Session {
                     if std::mem::take(&mut self.has_news) {
                         return Ok(Chunk::default());
                     }
+                    let may_read = self.may_read_again();
                     tokio::select! {
                         biased;
                         frame = self.transport.next() => frame?,
                         () = self.heartbeat.due() => {
                             self.beat().await?;
                             continue;
+                        }
+                        news = self.again.next(), if may_read => {
+                            return self.read_again(news).await;
                         }
                     }
                 }
@@ -458,26 +478,10 @@ impl Session {
         status.waits_since = self.heartbeat.waits_since();
         status.warnings = self.warnings.clone();
         status.warnings.extend(self.heartbeat.warning());
+        status.warnings.extend(self.again.warning());
         status.warnings.extend(slot_warning(&self.phase, &status));
         status
     }
-}
-
-/// A slot that is about to be lost, or a copy that makes it keep much.
-fn slot_warning(phase: &Phase, status: &SourceStatus) -> Option<String> {
-    let safe = u64::try_from(status.safe_wal_bytes?).unwrap_or_default();
-    let (slot, keeps) = status.slot.as_ref()?;
-    let limit = keeps + safe;
-    if safe < limit / 5 {
-        return Some(format!(
-            "the server gives slot `{slot}` up after {safe} bytes more: raise \
-             `max_slot_wal_keep_size`"
-        ));
-    }
-    let copies = matches!(phase, Phase::Reads { .. });
-    (copies && *keeps > limit / 10).then(|| {
-        format!("while the tables are copied, slot `{slot}` keeps {keeps} of at most {limit} bytes")
-    })
 }
 
 impl Ready {
@@ -488,16 +492,4 @@ impl Ready {
 
 fn now() -> DateTime<Utc> {
     annals_core::Clock::now(&annals_core::SystemClock)
-}
-
-/// The bytes of a logical message: the client has read them already, and all messages are kept in
-/// one form.
-fn logical_message(transactional: bool, lsn: Lsn, prefix: &str, content: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![b'M', u8::from(transactional)];
-    bytes.extend(lsn.get().to_be_bytes());
-    bytes.extend(prefix.as_bytes());
-    bytes.push(0);
-    bytes.extend((content.len() as u32).to_be_bytes());
-    bytes.extend(content);
-    bytes
 }

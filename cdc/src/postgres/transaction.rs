@@ -80,3 +80,20 @@ impl Messages {
         }
     }
 }
+
+/// The bytes of a logical message: the client has read them already, and all messages are kept in
+/// one form.
+pub(super) fn logical_message(
+    transactional: bool,
+    lsn: Lsn,
+    prefix: &str,
+    content: &[u8],
+) -> Vec<u8> {
+    let mut bytes = vec![b'M', u8::from(transactional)];
+    bytes.extend(lsn.get().to_be_bytes());
+    bytes.extend(prefix.as_bytes());
+    bytes.push(0);
+    bytes.extend((content.len() as u32).to_be_bytes());
+    bytes.extend(content);
+    bytes
+}

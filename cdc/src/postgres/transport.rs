@@ -31,6 +31,15 @@ pub(super) enum Frame {
     KeepAlive { at: Lsn, asks: bool },
 }
 
+/// How long a slot is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lives {
+    /// Until it is dropped.
+    ForEver,
+    /// As long as its session.
+    WithSession,
+}
+
 /// Which server it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ServerIdentity {
@@ -49,7 +58,8 @@ pub(super) trait Transport: Send + Sync + std::fmt::Debug {
 
     /// Makes the slot, and says from where it gives everything and under which name its snapshot
     /// is exported, until the next call.
-    async fn create_slot(&mut self, slot: &str) -> Result<(Lsn, String), SourceError>;
+    async fn create_slot(&mut self, slot: &str, lives: Lives)
+    -> Result<(Lsn, String), SourceError>;
 
     /// Begins to stream.
     async fn start(&mut self) -> Result<(), SourceError>;

@@ -25,6 +25,15 @@ fn text() -> String {
 
 /// The messages of a case, their members in the order of the file.
 pub(crate) fn messages(id: &str) -> Vec<DebeziumMessage> {
+    messages_in(&text(), id)
+}
+
+/// As `messages`, of an own case.
+pub(crate) fn own_messages(id: &str) -> Vec<DebeziumMessage> {
+    messages_in(OWN, id)
+}
+
+fn messages_in(text: &str, id: &str) -> Vec<DebeziumMessage> {
     #[derive(Deserialize)]
     struct File {
         cases: Vec<Case>,
@@ -35,7 +44,7 @@ pub(crate) fn messages(id: &str) -> Vec<DebeziumMessage> {
         #[serde(default)]
         messages: Vec<DebeziumMessage>,
     }
-    let all: File = serde_json::from_str(&text()).unwrap();
+    let all: File = serde_json::from_str(text).unwrap();
     let mut cases = all.cases.into_iter();
     cases.find(|case| case.id == id).unwrap().messages
 }
@@ -46,19 +55,70 @@ pub(crate) fn of_kind(kind: &str) -> Vec<Value> {
     of_kind_in(kind, &text(), &file.display().to_string())
 }
 
-/// Variations of the cases that are in no file of others.
-pub(crate) fn own() -> Vec<Value> {
-    of_kind_in("sql", include_str!("../data/own-cases.json"), "own cases")
+/// What a case of each kind may say. What nobody looks at could say anything.
+const MEMBERS: [(&str, &[&str]); 3] = [
+    ("sql", &["setup", "sql", "steps", "expected", "requires"]),
+    (
+        "debezium-json",
+        &[
+            "messages",
+            "expected",
+            "adapter",
+            "column_types",
+            "column_schemas",
+        ],
+    ),
+    (
+        "procedure",
+        &["procedure", "expected_outcome", "observed", "requires"],
+    ),
+];
+
+/// All cases, each of a kind that is run, with nothing that is not looked at.
+pub(crate) fn all() -> Vec<Value> {
+    checked(&text(), &file().display().to_string())
 }
 
-fn of_kind_in(kind: &str, text: &str, file: &str) -> Vec<Value> {
+fn checked(text: &str, file: &str) -> Vec<Value> {
+    const OF_ALL: [&str; 5] = ["id", "kind", "source", "note", "verified"];
     let all: Value = serde_json::from_str(text).unwrap();
+    assert_eq!(all["format"], "annals-cdc-cases/1", "{file}");
     let cases = all["cases"].as_array().unwrap();
-    let cases: Vec<Value> = cases
-        .iter()
-        .filter(|case| case["kind"] == kind)
-        .cloned()
-        .collect();
+    let mut ids = std::collections::BTreeSet::new();
+    for case in cases {
+        let id = case["id"].as_str().unwrap();
+        assert!(ids.insert(id), "{file}: two cases `{id}`");
+        let kind = case["kind"].as_str().unwrap();
+        let members = MEMBERS.iter().find(|(of, _)| *of == kind);
+        let Some((_, members)) = members else {
+            panic!("{file}: case `{id}` is of kind `{kind}`, which nothing runs");
+        };
+        for member in case.as_object().unwrap().keys() {
+            let is_known = OF_ALL.contains(&&**member) || members.contains(&&**member);
+            assert!(
+                is_known,
+                "{file}: nothing looks at `{member}` of case `{id}`"
+            );
+        }
+    }
+    cases.clone()
+}
+
+/// Variations of the cases that are in no file of others.
+pub(crate) fn own() -> Vec<Value> {
+    own_of_kind("sql")
+}
+
+/// The own cases of a kind.
+pub(crate) fn own_of_kind(kind: &str) -> Vec<Value> {
+    of_kind_in(kind, OWN, "own cases")
+}
+
+const OWN: &str = include_str!("../data/own-cases.json");
+
+fn of_kind_in(kind: &str, text: &str, file: &str) -> Vec<Value> {
+    let mut cases = checked(text, file);
+    cases.retain(|case| case["kind"] == kind);
     assert!(!cases.is_empty(), "{file} has no case of kind `{kind}`");
     cases
 }
@@ -173,6 +233,7 @@ pub(crate) fn shown(record: &Record) -> Map<String, Value> {
             "op": "m",
             "prefix": message.prefix,
             "content": String::from_utf8_lossy(&message.content),
+            "content_base64": base64(&message.content),
             "transactional": message.transactional,
         }),
         other => json!({ "op": format!("{other:?}") }),
@@ -186,6 +247,11 @@ pub(crate) fn shown(record: &Record) -> Map<String, Value> {
     said
 }
 
+fn base64(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
 fn columns(columns: &Columns) -> Value {
     let columns = columns.iter();
     let members = columns.map(|(name, value)| (name.to_string(), Value::from(value)));
@@ -197,16 +263,8 @@ fn columns(columns: &Columns) -> Value {
 pub(crate) fn check(id: &str, at: usize, record: &Map<String, Value>, expected: &Value) {
     for (name, value) in expected.as_object().unwrap() {
         let mut value = value.clone();
-        let mut found = record.get(name).cloned();
+        let found = record.get(name).cloned();
         match &**name {
-            "content_base64" => {
-                use base64::Engine as _;
-                let content = base64::engine::general_purpose::STANDARD
-                    .decode(value.as_str().unwrap())
-                    .unwrap();
-                value = String::from_utf8(content).unwrap().into();
-                found = record.get("content").cloned();
-            }
             "tables" => {
                 let mut names = value.as_array().unwrap().clone();
                 names.sort_by_key(|name| name.as_str().unwrap().to_owned());

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use annals::Store;
 use annals::cdc::{
-    Body, Chunk, Ingest, Mark, Postgres, Resume, RowOp, Snapshotting, Source, SourceError, TableOf,
+    Body, Chunk, Ingest, Mark, Postgres, ReadAgain, Resume, RowOp, Snapshotting, Source,
+    SourceError, TableName, TableOf,
 };
 use annals::prelude::*;
 use annals::store::{Append, AppendError, Appended};
@@ -29,9 +30,11 @@ const STEP: &str = "ANNALS_CDC_STEP";
 
 /// Where a process is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+pub(super) enum Step {
     /// Some rows of a snapshot are in.
     Copying,
+    /// Some rows of a table that is read again are in.
+    ReadingAgain,
     /// Records are there, and nothing was done with them.
     Decoded,
     /// They are about to be appended.
@@ -71,6 +74,9 @@ impl Source for Deadly {
         let chunk = self.0.next().await?;
         let is_deadly = match (self.1, &chunk.snapshot) {
             (Step::Copying, Some(Snapshotting::Rows(so_far))) => so_far.rows > 4_000,
+            (Step::ReadingAgain, None) if matches!(chunk.again, Some(ReadAgain::Rows)) => {
+                chunk.records.iter().any(|row| row.at.ordinal > 4_000)
+            }
             (Step::Decoded, None) => !chunk.records.is_empty(),
             _ => false,
         };
@@ -86,6 +92,14 @@ impl Source for Deadly {
             Step::BetweenParts if up_to.partial.is_some() => die(),
             _ => self.0.confirm(up_to).await,
         }
+    }
+
+    fn can_resync(&self) -> bool {
+        self.0.can_resync()
+    }
+
+    fn read_again(&mut self, tables: &[TableName]) {
+        self.0.read_again(tables);
     }
 }
 
@@ -118,7 +132,7 @@ async fn takes_in_until_a_step() {
     };
     let step = STREAMING
         .into_iter()
-        .chain([Step::Copying])
+        .chain([Step::Copying, Step::ReadingAgain])
         .find(|of| format!("{of:?}") == step)
         .unwrap();
     let db = world::open(folder.as_ref()).await;
@@ -140,7 +154,7 @@ fn careful(url: &str) -> Postgres {
 }
 
 /// Runs a process until it has died at the step.
-async fn dies_at(step: Step, url: &str, folder: &std::path::Path) {
+pub(super) async fn dies_at(step: Step, url: &str, folder: &std::path::Path) {
     let name = "on_postgres::steps::takes_in_until_a_step";
     let child = Command::new(std::env::current_exe().unwrap())
         .args([name, "--exact", "--ignored"])

@@ -1,13 +1,16 @@
 //! The beginning of a session without a mark: a publication, a slot, and the rows of its snapshot.
 
+use chrono::{DateTime, Utc};
 use futures_util::FutureExt as _;
 
 use super::super::control::{Control, Published};
 use super::super::errors::{retry, stop};
 use super::super::snapshot::Snapshot;
+use super::super::transport::Lives;
 use super::{Heartbeat, Phase, Session, now};
 use crate::ingest::{Chunk, Resume, SnapshotMark, Snapshotting, SourceError};
-use crate::record::{At, Body, Record};
+use crate::lsn::Lsn;
+use crate::record::{At, Body, Record, RowRecord};
 use crate::schema::{TableName, quoted};
 
 impl Session {
@@ -25,7 +28,7 @@ impl Session {
             let doing = format!("cannot drop the slot `{slot}`");
             self.control.run(&doing, drop).await?;
         }
-        let made = self.transport.create_slot(&slot);
+        let made = self.transport.create_slot(&slot, Lives::ForEver);
         let Ok(made) = tokio::time::timeout(self.settings.slot_timeout, made).await else {
             return Err(retry(format!(
                 "slot `{slot}` was not made within {:?}: it waits for every transaction that was \
@@ -82,22 +85,8 @@ impl Session {
                 ..SnapshotMark::default()
             };
             self.status.snapshot_rows = Some(*rows);
-            let records = read.into_iter().zip(first..).map(|(row, ordinal)| Record {
-                // The same row of the same snapshot is the same event, in whatever order it comes.
-                repeat_key: (!row.key.is_empty())
-                    .then(|| format!("snapshot {point} {} {:?}", row.table, row.key).into()),
-                body: Body::Row(row),
-                at: At {
-                    lsn: point,
-                    ordinal,
-                    xid: None,
-                    time: Some(time),
-                },
-                origin: None,
-            });
-            let records = records.collect();
             let mut chunk = self.chunk(Snapshotting::Rows(so_far));
-            chunk.records = records;
+            chunk.records = records_of(read, "snapshot", point, first, time);
             return Ok(chunk);
         }
         self.transport.start().await?;
@@ -111,6 +100,31 @@ impl Session {
         chunk.resume = Some(Resume::Lsn(point));
         Ok(chunk)
     }
+}
+
+/// Rows that were read under a snapshot, as records.
+pub(super) fn records_of(
+    rows: Vec<RowRecord>,
+    what: &str,
+    point: Lsn,
+    first: u64,
+    time: DateTime<Utc>,
+) -> Vec<Record> {
+    let numbered = rows.into_iter().zip(first..);
+    let records = numbered.map(|(row, ordinal)| Record {
+        // The same row of the same snapshot is the same event, in whatever order it comes.
+        repeat_key: (!row.key.is_empty())
+            .then(|| format!("{what} {point} {} {:?}", row.table, row.key).into()),
+        body: Body::Row(row),
+        at: At {
+            lsn: point,
+            ordinal,
+            xid: None,
+            time: Some(time),
+        },
+        origin: None,
+    });
+    records.collect()
 }
 
 pub(super) async fn make_publication(

@@ -1,0 +1,68 @@
+//! Rows of tables that are read again: what the log has already is left out, and rows that it alone
+//! has are gone.
+
+use annals_runner::WorkError;
+
+use super::Placed;
+use super::again::Found;
+use super::carry::known_row;
+use super::mark::Mark;
+use super::work::{Run, Taking};
+use crate::record::{At, Body, Record};
+
+impl Taking<'_> {
+    /// A row of a table that is read again, as it is now; nothing when the log has it.
+    pub(super) async fn read_again(
+        &self,
+        run: &mut Run,
+        record: &Record,
+        events: &[Placed],
+    ) -> Result<Option<Record>, WorkError> {
+        let (Body::Row(row), Some(again)) = (&record.body, &mut run.again) else {
+            return Ok(None);
+        };
+        let stream = run.maker.row_stream(&row.table, &row.key)?;
+        let waiting = match again.read(&row.table, &stream) {
+            Found::Untouched => return Ok(Some(record.clone())),
+            Found::Known => return Ok(None),
+            Found::Waiting(waiting) => waiting,
+        };
+        let store = self.db.store().as_ref();
+        let Some(mut now) = known_row(store, events, &waiting.stream).await? else {
+            return Ok(None);
+        };
+        for name in &waiting.columns {
+            if let Some(value) = row.after.as_ref().and_then(|after| after.get(name)) {
+                now.set(name, value.map(str::to_owned));
+            }
+        }
+        let mut row = row.clone();
+        row.key = waiting.key;
+        row.after = Some(now);
+        Ok(Some(Record {
+            body: Body::Row(row),
+            ..record.clone()
+        }))
+    }
+
+    /// As `sweep`, of the tables that were read again beside the stream.
+    pub(super) async fn sweep_again(
+        &mut self,
+        run: &mut Run,
+        events: &mut Vec<Placed>,
+        mark: &Mark,
+    ) -> Result<(), WorkError> {
+        let Some(again) = &mut run.again else {
+            return Ok(());
+        };
+        let at = At {
+            lsn: again.point().unwrap_or_default(),
+            time: Some(self.db.clock().now()),
+            ..At::default()
+        };
+        for (table, live) in again.missing() {
+            self.delete(run, &table, &live, at, events, mark).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,279 @@
+//! A table that is read again while the stream goes on.
+
+#![allow(clippy::unwrap_used)] // What must not fail is unwrapped.
+
+use std::sync::Arc;
+
+use annals::cdc::{Ingest, Ingests as _, Postgres, TableOf, TableRow};
+use annals::prelude::*;
+use annals_core::conformance::rounds;
+use tokio::sync::Notify;
+
+use super::procedures::{EX, INSERTED, shop};
+use super::servers;
+use super::steps::{Step, dies_at};
+use crate::server::{Psql, Server};
+use crate::world::{self, following, ids, ids_of, mark, source, start, status, until};
+
+/// A table with values that an update does not send again.
+const DOCS: &str = "create table doc(id int primary key, v text, big text); \
+    alter table doc alter big set storage external; \
+    create table other(id bigserial primary key); \
+    insert into doc select g, 'v', repeat(md5(g::text), 100) from generate_series(1, 4000) g; \
+    create publication cdc_pub for table doc, other";
+
+#[derive(TableRow, Clone, Debug, PartialEq)]
+#[table("public.doc")]
+struct Doc {
+    #[key]
+    id: i32,
+    v: Option<String>,
+    big: Option<String>,
+}
+
+fn docs(url: &str) -> Postgres {
+    source(url, &["doc", "other"])
+        .publication("cdc_pub")
+        .spool_bytes(200_000)
+        .part_records(300)
+}
+
+async fn with_copy(folder: &std::path::Path, source: Postgres) -> Program {
+    world::open(folder)
+        .await
+        .with(Ingest::named("shop").from(source))
+        .with(TableOf::<Doc>::projection())
+        .start()
+        .await
+        .unwrap()
+}
+
+/// Changes the table while nobody is told.
+fn changed_in_secret(server: &Server) {
+    server.psql(
+        "shop",
+        "alter publication cdc_pub drop table doc; \
+         update doc set big = repeat(md5(v || id), 100) where id % 2 = 0; \
+         update doc set v = 'secret' where id % 3 = 0; \
+         delete from doc where id % 5 = 0; \
+         update doc set id = id + 10000 where id % 7 = 0; \
+         insert into doc select g, 'new', repeat('n', 3000) from generate_series(20001, 20100) g; \
+         alter publication cdc_pub add table doc",
+    );
+}
+
+/// Changes of all kinds, of rows that the log has and of rows that it does not.
+fn writers(url: &str) -> Vec<Psql> {
+    let writers = (0..3).map(|writer| {
+        let mut session = Psql::open(url);
+        session.send(&format!(
+            "do $$ declare i int; begin for i in 1..60 loop begin \
+             update doc set v = 'w{writer}' where id % 3 = {writer} and id % 61 = i; \
+             update doc set id = id + 100000 * (1 + {writer}) where id = {writer} + 1 + 9 * i; \
+             update doc set id = {writer} + 1 + 9 * i, v = 'back' \
+                 where id = 100000 * (1 + {writer}) + {writer} + 1 + 9 * i and i % 2 = 0; \
+             delete from doc where id = 2000 + {writer} + 11 * i; \
+             insert into doc values (30000 + 1000 * {writer} + i, 'i', repeat('i', 3000)), \
+                 (2000 + {writer} + 11 * i, 'same', 'key') on conflict do nothing; \
+             exception when unique_violation or deadlock_detected then null; end; \
+             commit; perform pg_sleep(0.005); end loop; end $$"
+        ));
+        session
+    });
+    writers.collect()
+}
+
+fn shown(row: &Doc) -> String {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    format!("{}|{}|{}", row.id, text(&row.v), text(&row.big))
+}
+
+async fn is_equal(server: &Server, program: &Program) {
+    let table = "select id || '|' || coalesce(v, '') || '|' || coalesce(big, '') from doc \
+        order by id";
+    until("the copy is equal", || async {
+        let mut found = Vec::new();
+        let mut next = None;
+        loop {
+            let view = program.view::<TableOf<Doc>>();
+            let page = view.rows().limit(1_000).after(next).await.unwrap();
+            let rows = page.rows.into_iter().map(|row| row.value.row());
+            // A row of which a value is not known yet is not equal.
+            found.extend(rows.collect::<Result<Vec<_>, _>>().ok()?);
+            next = page.next;
+            if next.is_none() {
+                break;
+            }
+        }
+        found.sort_by_key(|row: &Doc| row.id);
+        let found: Vec<_> = found.iter().map(shown).collect();
+        (found.join("\n") == server.psql("shop", table)).then_some(())
+    })
+    .await;
+}
+
+/// Waits until the orders so far were followed.
+async fn read_again(db: &Annals, orders: u64) {
+    until("it is read again", || async {
+        let followed = mark(db).await?.read_again?;
+        (followed.get() >= orders).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_is_read_again_under_writers_and_is_equal() {
+    for round in 0..rounds(1, 10) {
+        let (server, url, folder) = shop(&[], DOCS);
+        let held = Arc::new(Notify::new());
+        held.notify_one();
+        let program = with_copy(folder.path(), docs(&url).hold_snapshot(Arc::clone(&held))).await;
+        following(&program).await;
+        changed_in_secret(&server);
+        let shop = program.ingest("shop").unwrap();
+        let before = writers(&url);
+        shop.resync("doc", "it was not published for a while")
+            .await
+            .unwrap();
+        until("its slot is there", || async {
+            let ask = "select count(*) from pg_replication_slots \
+                where temporary and confirmed_flush_lsn is not null";
+            (server.psql("shop", ask) == "1").then_some(())
+        })
+        .await;
+        let after = (round % 2 == 0).then(|| writers(&url));
+        // The stream goes on meanwhile.
+        let inserted = "public.other.inserted";
+        server.psql("shop", "insert into other default values");
+        ids_of(&program, inserted, 1).await;
+        let large = "insert into other select from generate_series(1, 2000)";
+        server.psql("shop", large);
+        held.notify_one();
+        for session in before.into_iter().chain(after.into_iter().flatten()) {
+            session.end();
+        }
+        read_again(&program, 1).await;
+        is_equal(&server, &program).await;
+        ids_of(&program, inserted, 2001).await;
+        assert_eq!(
+            ids(&program, inserted).await,
+            (1..=2001).collect::<Vec<_>>()
+        );
+        // Its slot is gone, and the other one goes on.
+        until("its slot is gone", || async {
+            let ask = "select string_agg(slot_name, ' ') from pg_replication_slots";
+            (server.psql("shop", ask) == "annals_shop").then_some(())
+        })
+        .await;
+        server.psql("shop", "delete from doc where id % 4 = 1; truncate other");
+        is_equal(&server, &program).await;
+        program.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_truncate_while_a_table_is_read_again_is_newer() {
+    let (server, url, folder) = shop(&[], DOCS);
+    let held = Arc::new(Notify::new());
+    held.notify_one();
+    let program = with_copy(folder.path(), docs(&url).hold_snapshot(Arc::clone(&held))).await;
+    following(&program).await;
+    changed_in_secret(&server);
+    let shop = program.ingest("shop").unwrap();
+    shop.resync("public.doc", "why").await.unwrap();
+    until("its slot is there", || async {
+        let ask = "select count(*) from pg_replication_slots \
+            where temporary and confirmed_flush_lsn is not null";
+        (server.psql("shop", ask) == "1").then_some(())
+    })
+    .await;
+    server.psql(
+        "shop",
+        "update doc set v = 'u'; truncate doc; insert into doc values (2, 'after', null)",
+    );
+    held.notify_one();
+    read_again(&program, 1).await;
+    is_equal(&server, &program).await;
+    program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_read_again_by_killed_processes_is_equal() {
+    let setup = format!("{EX} create publication cdc_pub for table ex");
+    let (server, url, folder) = shop(&[], &setup);
+    let rows = "insert into ex(v) select 'v' || g from generate_series(1, 12000) g";
+    server.psql("shop", rows);
+    let source = || source(&url, &["ex"]).publication("cdc_pub");
+    let never = Arc::new(Notify::new());
+    never.notify_one();
+    let program = start(folder.path(), source().hold_snapshot(never)).await;
+    following(&program).await;
+    server.psql(
+        "shop",
+        "alter publication cdc_pub drop table ex; update ex set v = 'secret' where id % 2 = 0; \
+         delete from ex where id % 3 = 0; alter publication cdc_pub add table ex",
+    );
+    let shop = program.ingest("shop").unwrap();
+    shop.resync("ex", "it was not published").await.unwrap();
+    program.stop().await;
+    drop(program);
+    for round in 0..rounds(2, 10) {
+        dies_at(Step::ReadingAgain, &url, folder.path()).await;
+        let db = world::open(folder.path()).await;
+        let followed = mark(&db).await.unwrap().read_again;
+        assert!(followed.is_none_or(|version| version.get() == 0));
+        let script = format!(
+            "update ex set v = 'round {round}' where id % 7 = {round}; \
+             update ex set id = -id where id % 11 = {round}; delete from ex where id % 97 = {round}"
+        );
+        server.psql("shop", &script);
+    }
+    let program = world::open(folder.path())
+        .await
+        .with(Ingest::named("shop").from(source()))
+        .with(TableOf::<super::procedures::Ex>::projection())
+        .start()
+        .await
+        .unwrap();
+    read_again(&program, 1).await;
+    servers::is_equal(&server, &program).await;
+    program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_cannot_be_read_again_is_refused() {
+    let (server, url, folder) = shop(&[], &format!("{EX} create table heap(v text);"));
+    let program = start(folder.path(), source(&url, &["ex", "heap"])).await;
+    following(&program).await;
+    let shop = program.ingest("shop").unwrap();
+    let refused = shop.resync("orders", "why").await.unwrap_err().to_string();
+    let wanted = "ingest `shop` does not take in table `public.orders`: it has public.ex, \
+        public.heap";
+    assert_eq!(refused, wanted);
+    // A table without a key cannot be compared; the stream goes on.
+    shop.resync("heap", "why").await.unwrap();
+    until("it says so", || async {
+        let warnings = status(&program).source.warnings;
+        let why = "table `public.heap` is not read again";
+        warnings.iter().any(|of| of.contains(why)).then_some(())
+    })
+    .await;
+    server.psql("shop", "insert into ex(v) values ('a')");
+    assert_eq!(ids_of(&program, INSERTED, 1).await, [1]);
+    program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_of_another_process_is_followed() {
+    let (server, url, folder) = shop(&[], EX);
+    server.psql("shop", "insert into ex(v) values ('a')");
+    let works = start(folder.path(), source(&url, &["ex"])).await;
+    following(&works).await;
+    let waits = start(folder.path(), source(&url, &["ex"])).await;
+    let shop = waits.ingest("shop").unwrap();
+    shop.resync("ex", "to be sure").await.unwrap();
+    read_again(&works, 1).await;
+    assert_eq!(ids(&works, "public.ex.read").await, [1, 1]);
+    waits.stop().await;
+    works.stop().await;
+}
