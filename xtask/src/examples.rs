@@ -1,6 +1,7 @@
 //! `cargo xtask examples`: every example tells its story on an empty disk.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::postgres;
 use crate::program::{cargo, root, run as run_program, target_directory};
@@ -15,6 +16,11 @@ const NEEDS: [(&str, &Kind); 1] = [("cdc", &postgres::KIND)];
 /// removed when it passed.
 pub(crate) fn run() -> Result<(), Stop> {
     let names = names_in(&root().join("examples"))?;
+    // With the choice that the tests are built with: what they compiled is used again.
+    let ours = ["build", "--locked", "--workspace", "--all-features"];
+    let chosen = names.iter().flat_map(|name| ["--example", name.as_str()]);
+    run_program(&mut cargo(ours.into_iter().chain(chosen)))?;
+    let programs = target_directory().join("debug/examples");
     for name in &names {
         let need = NEEDS.iter().find(|(of, _)| of == name);
         let server = need.map(|(_, kind)| Server::find(kind));
@@ -23,24 +29,12 @@ pub(crate) fn run() -> Result<(), Stop> {
             return Err(Stop::failed(format!("the example {name} has no server")));
         }
         let directory = empty_directory(name)?;
-        let mut command = cargo([
-            "run",
-            "--quiet",
-            "--locked",
-            "--all-features",
-            "--example",
-            name,
-            "--manifest-path",
-        ]);
-        command
-            .arg(root().join("Cargo.toml"))
-            .current_dir(&directory);
+        let mut example = Command::new(programs.join(name));
+        example.current_dir(&directory);
         if let Some(server) = &server {
-            command.envs(server.environment.iter().cloned());
+            example.envs(server.environment.iter().cloned());
         }
-        // A relative target directory means another place in there.
-        command.env("CARGO_TARGET_DIR", target_directory());
-        run_program(&mut command).map_err(|stop| {
+        run_program(&mut example).map_err(|stop| {
             Stop::failed(format!("{stop}; its files are in {}", directory.display()))
         })?;
         remove(&directory)?;

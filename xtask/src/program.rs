@@ -37,11 +37,27 @@ pub(crate) fn cargo<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> 
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(arguments).current_dir(root());
+    // What cargo says of this program to it is not for others: build scripts look at some of it, and
+    // what depends on them would be compiled again whenever it differs.
+    for (name, _) in std::env::vars_os() {
+        if is_of_this_package(&name) {
+            command.env_remove(name);
+        }
+    }
     // A relative one would mean another place there.
     if std::env::var_os("CARGO_TARGET_DIR").is_some() {
         command.env("CARGO_TARGET_DIR", target_directory());
     }
     command
+}
+
+/// Whether `cargo run` set it to tell a program of its package.
+fn is_of_this_package(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| {
+        name.starts_with("CARGO_PKG_")
+            || name.starts_with("CARGO_MANIFEST_")
+            || matches!(name, "CARGO_CRATE_NAME" | "CARGO_BIN_NAME" | "OUT_DIR")
+    })
 }
 
 /// Any other program, in the workspace's directory.
@@ -98,6 +114,16 @@ pub(crate) fn run_watched(
     mut watch: impl FnMut(&[u8]),
 ) -> Result<bool, Stop> {
     say!("$ {}", shown(command));
+    let mut ours = std::io::stdout();
+    run_heard(command, |piece| {
+        watch(piece);
+        // Nobody may be reading any more; the exit code is still wanted.
+        let _ = ours.write_all(piece).and_then(|()| ours.flush());
+    })
+}
+
+/// As [`run_watched`], with nothing shown.
+pub(crate) fn run_heard(command: &mut Command, mut hear: impl FnMut(&[u8])) -> Result<bool, Stop> {
     let lost = |command: &Command, error| {
         Stop::failed(format!("lost sight of `{}`: {error}", shown(command)))
     };
@@ -112,14 +138,9 @@ pub(crate) fn run_watched(
     // Ours are closed, so that the pipe ends with the program.
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let pieces = pieces(output);
-    let mut ours = std::io::stdout();
     loop {
         match pieces.recv_timeout(Duration::from_millis(200)) {
-            Ok(piece) => {
-                watch(&piece);
-                // Nobody may be reading any more; the exit code is still wanted.
-                let _ = ours.write_all(&piece).and_then(|()| ours.flush());
-            }
+            Ok(piece) => hear(&piece),
             Err(RecvTimeoutError::Timeout) => {
                 if child
                     .try_wait()
@@ -200,6 +221,19 @@ mod tests {
         assert_eq!(of(""), Path::new("/clone/target"));
         assert_eq!(of("../built"), Path::new("/clone/core/../built"));
         assert_eq!(of("/elsewhere"), Path::new("/elsewhere"));
+    }
+
+    #[test]
+    fn other_packages_are_not_told_of_this_one() {
+        let command = cargo(["test"]);
+        let removed: Vec<_> = command
+            .get_envs()
+            .filter(|(_, value)| value.is_none())
+            .map(|(name, _)| name.to_owned())
+            .collect();
+        for name in ["CARGO_MANIFEST_DIR", "CARGO_PKG_NAME"] {
+            assert!(removed.contains(&OsString::from(name)), "{name}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! then the closing lines say what ran, with what, and what could not be had.
 
 mod c_compiler;
+mod calls;
 mod need;
 mod plan;
 mod server;
@@ -11,14 +12,13 @@ mod summary;
 
 use std::time::Instant;
 
-use crate::program::{cargo, run_watched};
 use crate::stop::Stop;
 use crate::terminal::say;
+use calls::Outcome;
 pub(crate) use need::State;
 use plan::Lacking;
 use server::Lacks;
 pub(crate) use server::{KINDS, Kind, Server, Started};
-use summary::{Lines, Summary};
 
 /// Runs all tests; arguments before `--` go to `cargo test`, those after it to the tests.
 pub(crate) fn run(arguments: &[String]) -> Result<(), Stop> {
@@ -44,23 +44,12 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Stop> {
         }
     }
 
-    let mut summary = Summary::default();
-    let mut ran = Vec::new();
-    let mut failed = false;
-    for words in plan::cargo_calls(arguments, &lacking) {
-        let mut call = cargo(&words);
-        for server in &servers {
-            call.envs(server.environment.iter().cloned());
-        }
-        // Each call has its turn also after a failure, so that one run shows everything.
-        let mut lines = Lines::default();
-        let passed = run_watched(&mut call, |bytes| {
-            lines.take(bytes, |line| summary.take(line));
-        })?;
-        let outcome = if passed { "passed:   " } else { "FAILED:   " };
-        ran.push(format!("{outcome} cargo {}", words.join(" ")));
-        failed |= !passed;
-    }
+    let calls = plan::cargo_calls(arguments, &lacking);
+    let Outcome {
+        summary,
+        ran,
+        failed,
+    } = calls::run(&calls, &servers)?;
 
     say!("\n{compiler}");
     servers.iter().for_each(|server| say!("{}", server.need));

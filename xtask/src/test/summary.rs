@@ -46,6 +46,14 @@ impl Summary {
         self.program_says(line);
     }
 
+    /// Adds what another stream of output said.
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.ignored += other.ignored;
+        self.suites.extend(other.suites);
+    }
+
     /// A line of cargo's own: `Running tests/it/main.rs (target/…/it-0f3a)`.
     fn cargo_says(&mut self, line: &str) {
         let line = line.trim_start();
