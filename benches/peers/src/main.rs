@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use server::{Database, PAUSED};
+use server::{Database, Disk, PAUSED};
 use tokio::task::JoinSet;
 
 pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -26,9 +26,6 @@ pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>
 const CLIENTS: u32 = 32;
 
 const ROUNDS: usize = 3;
-
-/// How many tasks processes have together.
-const TASKS: usize = 64;
 
 /// Events that each task appends before the clock starts, so that connections are open and names
 /// are known.
@@ -97,17 +94,28 @@ async fn main() -> Outcome<()> {
         })
         .await?;
     }
-    println!(
-        "\n| processes of {TASKS} tasks in all | {head}\n|---|---:|---:|---:|---:|---:|---:|---:|"
-    );
-    for (processes, events) in [(1, 20_000), (4, 20_000), (16, 20_000)] {
-        compare(&processes.to_string(), rounds, async |of| match of {
-            0 => processes::rate::<annals::Annals>(processes, TASKS, events / less).await,
-            1 => processes::rate::<cqrs_es::CqrsEs>(processes, TASKS, events / less).await,
-            2 => processes::rate::<evento_sql::Evento>(processes, TASKS, events / less).await,
-            _ => processes::rate::<event_core::EventCore>(processes, TASKS, events / less).await,
-        })
-        .await?;
+    for (disk, shown) in [
+        (Disk::AsIs, "the disk as it is"),
+        (Disk::TwoMilliseconds, "each flush 2 ms long"),
+    ] {
+        println!(
+            "\n{shown}\n\n| processes × tasks | {head}\n|---|---:|---:|---:|---:|---:|---:|---:|"
+        );
+        for (processes, tasks) in [(1, 64), (4, 64), (4, 4), (16, 16), (64, 64)] {
+            let events = match disk {
+                Disk::AsIs => 20_000,
+                Disk::TwoMilliseconds => 400 * processes.clamp(4, 16) * (tasks / processes).min(8),
+            } / less;
+            let name = format!("{processes} × {}", tasks / processes);
+            let run = (processes, tasks, events, disk);
+            compare(&name, rounds, async |of| match of {
+                0 => processes::rate::<annals::Annals>(run).await,
+                1 => processes::rate::<cqrs_es::CqrsEs>(run).await,
+                2 => processes::rate::<evento_sql::Evento>(run).await,
+                _ => processes::rate::<event_core::EventCore>(run).await,
+            })
+            .await?;
+        }
     }
     println!("\n| store | committed | delivered | lost |\n|---|---:|---:|---:|");
     loss::<annals::Annals>().await?;
@@ -143,7 +151,7 @@ async fn compare(
 
 /// Appends a second, of single events, from tasks with a stream each, one append after another.
 async fn rate<P: Peer>(tasks: usize, events: usize) -> Outcome<f64> {
-    let database = Database::make(P::NAME).await?;
+    let database = Database::make(P::NAME, Disk::AsIs).await?;
     let peer = Arc::new(P::open(&database, CLIENTS).await?);
     write_all(&peer, 0, tasks, 0..WARM).await?;
     let began = Instant::now();
@@ -185,7 +193,7 @@ async fn write<P: Peer>(peer: Arc<P>, stream: String, versions: Range<usize>) ->
 /// Compares what was committed with what a tail was given, when one transaction was open for three
 /// seconds while others committed.
 async fn loss<P: Peer>() -> Outcome<()> {
-    let database = Database::make(P::NAME).await?;
+    let database = Database::make(P::NAME, Disk::AsIs).await?;
     let peer = Arc::new(P::open(&database, CLIENTS).await?);
     database.pause(P::TABLE, &P::is_paused()).await?;
     let delivered = Arc::new(AtomicU64::new(0));

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::server::Database;
+use crate::server::{Database, Disk};
 use crate::{CLIENTS, Outcome, Peer, WARM, write_all};
 
 /// The argument with which the program is one of several.
@@ -33,9 +33,11 @@ impl Share {
     }
 }
 
-/// Appends a second, from so many tasks in so many processes.
-pub(crate) async fn rate<P: Peer>(processes: usize, tasks: usize, events: usize) -> Outcome<f64> {
-    let database = Database::make(P::NAME).await?;
+/// Appends a second, from so many processes with so many tasks in all.
+pub(crate) async fn rate<P: Peer>(
+    (processes, tasks, events, disk): (usize, usize, usize, Disk),
+) -> Outcome<f64> {
+    let database = Database::make(P::NAME, disk).await?;
     // Makes the tables, once for all.
     drop(P::open(&database, 1).await?);
     let events = events / tasks;

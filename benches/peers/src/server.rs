@@ -8,6 +8,14 @@ use crate::Outcome;
 /// The stream whose writer is paused.
 pub(crate) const PAUSED: &str = "account-paused";
 
+/// How long a flush takes.
+#[derive(Clone, Copy)]
+pub(crate) enum Disk {
+    AsIs,
+    /// At least so long, by the server's own delay before it.
+    TwoMilliseconds,
+}
+
 /// A database with nothing in it.
 pub(crate) struct Database {
     admin: String,
@@ -15,12 +23,18 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    pub(crate) async fn make(peer: &str) -> Outcome<Database> {
+    pub(crate) async fn make(peer: &str, disk: Disk) -> Outcome<Database> {
         let database = Database::named(&format!("peers_{peer}_{}", std::process::id()))?;
         database.drop().await?;
         database
             .ask_admin(&format!("create database {}", database.name))
             .await?;
+        if let Disk::TwoMilliseconds = disk {
+            for setting in ["commit_delay = 2000", "commit_siblings = 0"] {
+                let set = format!("alter database {} set {setting}", database.name);
+                database.ask_admin(&set).await?;
+            }
+        }
         Ok(database)
     }
 

@@ -43,7 +43,7 @@ fn replayed(history: &[(u8, AccountEvent)]) -> Vec<Rows> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(rounds(16, 64) as u32))]
+    #![proptest_config(ProptestConfig::with_cases(rounds(8, 64) as u32))]
 
     #[test]
     fn row_history_and_changes_equal_a_replay(

@@ -76,7 +76,7 @@ async fn start(store: &TestStore, projection: ViewSetup<Balance>, beside: bool) 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(rounds(16, 64) as u32))]
+    #![proptest_config(ProptestConfig::with_cases(rounds(8, 64) as u32))]
 
     #[test]
     fn inline_async_live_and_replay_agree_at_every_moment(

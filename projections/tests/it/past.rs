@@ -26,7 +26,7 @@ fn history() -> impl Strategy<Value = Vec<(u8, AccountEvent)>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(rounds(16, 64) as u32))]
+    #![proptest_config(ProptestConfig::with_cases(rounds(8, 64) as u32))]
 
     #[test]
     fn as_of_any_position_equals_a_replay(

@@ -265,7 +265,7 @@ async fn check_retried(history: &[(u8, AccountEvent)], batch: usize, slots: u16)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(rounds(16, 64) as u32))]
+    #![proptest_config(ProptestConfig::with_cases(rounds(8, 64) as u32))]
 
     #[test]
     fn retried_dead_letters_fold_as_if_never_delayed(

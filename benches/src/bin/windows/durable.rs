@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use annals::chrono::DateTime;
 use annals::pipeline::{Count, Keyed, Log, Pipeline, Results, Time, Window};
 use annals::prelude::*;
+use annals::projections::Options;
 use annals::store::{Append, NewEvent};
 use annals::{MemoryStore, Partition};
 
@@ -131,7 +132,8 @@ pub(crate) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 /// The answer, and the CPU it took from the first event to the last row.
 pub(crate) fn run(
     query: Query,
-    (events, slots): (u64, u16),
+    events: u64,
+    options: Options,
     url: &str,
 ) -> Result<(Answer, f64, f64), Box<dyn Error>> {
     runtime()?.block_on(async {
@@ -146,7 +148,7 @@ pub(crate) fn run(
         let began = cpu_seconds();
         let wall = Instant::now();
         let db = db
-            .with(pipeline(query).slots(slots))
+            .with(pipeline(query).options(options))
             .start_in_background()
             .await?;
         let token = db.advance_clock(Time::MAX).await?;

@@ -18,6 +18,7 @@ mod workload;
 use std::error::Error;
 use std::process::ExitCode;
 
+use annals::projections::Options;
 use clap::{Parser, ValueEnum};
 
 use latency::Latency;
@@ -38,6 +39,10 @@ struct Arguments {
     /// Over how many slots the keys are divided.
     #[arg(long, default_value_t = 1, requires = "store")]
     slots: u16,
+    /// Keys that are run again before the rows serve; that reads the whole log a second time, so it
+    /// is left out unless asked for.
+    #[arg(long, default_value_t = 0, requires = "store")]
+    verified_keys: usize,
     /// Measure how soon rows are seen, with so many appends.
     #[arg(long, requires = "store")]
     latency: Option<u64>,
@@ -94,7 +99,7 @@ fn answer(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let slots = arguments.slots;
     let (answer, cpu, wall) = match &arguments.store {
         None => memory::run(query, events),
-        Some(url) => durable::run(query, (events, slots), url)?,
+        Some(url) => durable::run(query, events, options(arguments), url)?,
     };
     let place = arguments.store.as_deref().unwrap_or("no store");
     println!("{query:?} of {events} events, {place}, slots: {slots}: {answer}");
@@ -107,6 +112,11 @@ fn answer(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         return Err(format!("wrong: it should be {}", query.expected()).into());
     }
     Ok(())
+}
+
+fn options(arguments: &Arguments) -> Options {
+    let options = Options::default().slots(arguments.slots);
+    options.verified_keys(arguments.verified_keys)
 }
 
 #[allow(clippy::print_stdout, reason = "a program whose answer is text")]
