@@ -11,8 +11,8 @@ mod on_own_broker {
     use std::collections::BTreeMap;
     use std::process::Command;
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
-    use std::time::Duration;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::time::{Duration, Instant};
 
     use annals_core::{
         Annals, Append, EventStore as _, Invalid, Log as _, LogId, MemoryStore, NewEvent, Outgoing,
@@ -28,6 +28,9 @@ mod on_own_broker {
     const TIMEOUT: Duration = Duration::from_secs(180);
 
     const STREAMS: usize = 40;
+
+    /// The long form begins no restart more after this.
+    const LONGEST: Duration = Duration::from_secs(240);
 
     /// How long what a caller waits for may take while no broker answers.
     const WITHOUT_BROKER: Duration = Duration::from_secs(45);
@@ -50,13 +53,14 @@ mod on_own_broker {
         assert!(asked.unwrap().success(), "{word}");
     }
 
-    /// Reads on until it has seen so many events; brokers may be away meanwhile.
-    async fn read_on(log: &TopicLog, count: usize) -> BTreeMap<StreamId, Vec<u64>> {
+    /// Reads on until it has seen so many events, as soon as one knows how many; brokers may be away
+    /// meanwhile.
+    async fn read_on(log: &TopicLog, count: &AtomicUsize) -> BTreeMap<StreamId, Vec<u64>> {
         let mut places = vec![Position::START; log.partitions() as usize];
         let mut versions: BTreeMap<StreamId, Vec<u64>> = BTreeMap::new();
         let mut seen = 0;
         let mut hint = log.hint();
-        while seen < count {
+        while seen < count.load(Ordering::SeqCst) {
             for (partition, place) in places.iter_mut().enumerate() {
                 let read = ReadLog::after(*place).partition(Partition(partition as u32));
                 let Ok(page) = log.read(read).await else {
@@ -98,11 +102,15 @@ mod on_own_broker {
         let publishes = tokio::spawn(async move { relay.run(&db, std::future::pending()).await });
         // A reader that follows all the time, and sees each event once too.
         let follows = opened(&kafka, name).await;
-        let reads = tokio::spawn(async move { read_on(&follows, events).await });
+        let count = Arc::new(AtomicUsize::new(usize::MAX));
+        let counts = Arc::clone(&count);
+        let reads = tokio::spawn(async move { read_on(&follows, &counts).await });
 
-        let steps = rounds * 2;
-        for step in 0..steps {
-            let per_step = events / STREAMS / steps;
+        let began = Instant::now();
+        let per_step = events / STREAMS / (rounds * 2);
+        let mut steps = 0;
+        for step in (0..rounds * 2).take_while(|_| began.elapsed() < LONGEST) {
+            steps += 1;
             for stream in 0..STREAMS {
                 let stream = StreamId::new(format!("account-{stream}")).unwrap();
                 let event = |number| NewEvent::json("a.counted", format!("{number}"));
@@ -112,9 +120,12 @@ mod on_own_broker {
             control(if step % 2 == 0 { "kill" } else { "stop" }).await;
             control("start").await;
         }
+        let per_stream = (per_step * steps) as u64;
+        let events = per_step * steps * STREAMS;
+        count.store(events, Ordering::SeqCst);
+        println!("{events} events over {steps} restarts");
         let versions = tokio::time::timeout(TIMEOUT, reads).await.unwrap().unwrap();
         publishes.abort();
-        let per_stream = (events / STREAMS / steps * steps) as u64;
         let expected: BTreeMap<StreamId, Vec<u64>> = (0..STREAMS)
             .map(|stream| {
                 let stream = StreamId::new(format!("account-{stream}")).unwrap();
@@ -124,7 +135,8 @@ mod on_own_broker {
         assert_eq!(versions, expected);
         // And so does one that reads everything afterwards.
         let log = opened(&kafka, name).await;
-        assert_eq!(read_on(&log, events).await, expected);
+        let all = tokio::time::timeout(TIMEOUT, read_on(&log, &count)).await;
+        assert_eq!(all.unwrap(), expected);
         let mut extra = 0;
         for partition in (0..3).map(Partition) {
             let head = log.head(partition).await.unwrap().visible;

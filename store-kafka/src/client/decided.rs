@@ -6,7 +6,9 @@
 //! was committed never get past such a transaction, whether it was committed or aborted.
 //!
 //! What was decided stands in the log of the coordinators. The next transaction of the same
-//! producer in the same partition ends both of them, in the way it ends itself.
+//! producer in the same partition ends both of them, in the way it ends itself. So a store
+//! acknowledges an append only once readers get past it: what the next transaction comes to is then
+//! no matter.
 
 use std::time::{Duration, Instant};
 
@@ -46,6 +48,50 @@ impl Decided {
     pub(crate) fn has(&self, topic: &str, partition: u32) -> bool {
         let mut partitions = self.partitions.iter();
         partitions.any(|(of, number)| of == topic && *number == partition.cast_signed())
+    }
+}
+
+/// Sees up to where readers of what was committed get in a partition.
+#[cfg(feature = "store")]
+pub(crate) struct StableEnd {
+    committed: BaseConsumer<Context>,
+    topic: String,
+    partition: u32,
+}
+
+#[cfg(feature = "store")]
+impl StableEnd {
+    pub(crate) fn of(
+        config: &Config,
+        topic: &str,
+        partition: u32,
+    ) -> Result<StableEnd, KafkaError> {
+        Ok(StableEnd {
+            committed: BaseConsumer::from_config_and_context(&config.reader(), Context::default())?,
+            topic: topic.to_owned(),
+            partition,
+        })
+    }
+
+    /// Whether readers get so far, in no more time than a marker takes. Blocks.
+    pub(crate) fn reaches(&self, offset: i64) -> Result<bool, KafkaError> {
+        let began = Instant::now();
+        let mut wait = Duration::from_millis(1);
+        loop {
+            let partition = self.partition.cast_signed();
+            let (_, end) = Retry::within(ANSWER).block(|within| {
+                self.committed
+                    .fetch_watermarks(&self.topic, partition, within)
+            })?;
+            if end >= offset {
+                return Ok(true);
+            }
+            if began.elapsed() > MARKED {
+                return Ok(false);
+            }
+            pause(wait);
+            wait = (wait * 2).min(Duration::from_millis(20));
+        }
     }
 }
 

@@ -152,8 +152,8 @@ impl Task {
         let (partition, state) = (source.partition, Arc::clone(&self.state));
         let (of_end, note) = (source.clone(), ReplicaEntry::Note(self.owner.note()));
         let fenced = fence.call(move |()| {
-            let mut writer = Writer::fence(&config, &topic, partition, state)?;
-            writer.settle(&config, note)?;
+            let mut writer = Writer::fence(&config, &topic, partition, note, state)?;
+            writer.settle(&config)?;
             Ok::<_, StoreError>((writer, uncommitted_end(&of_end)?))
         });
         let (mut writer, end) = fenced.await??;

@@ -11,16 +11,20 @@ use rdkafka::producer::{BaseRecord, Producer as _};
 
 use super::record;
 use super::state::{Role, Shared};
+use crate::client::decided::StableEnd;
 use crate::client::step::{Step, reached};
 use crate::client::transaction::{self, Broken, Deliveries, Producer, drain, queue};
 use crate::client::{Config, decided, headers};
-use crate::error::{code_of, failed};
+use crate::error::{code_of, failed, unavailable};
 
 /// Writes a partition until somebody else does.
 pub(super) struct Writer {
     topic: String,
     partition: u32,
     producer: Producer,
+    /// Who writes, in the log.
+    note: ReplicaEntry,
+    stable: StableEnd,
     state: Shared,
 }
 
@@ -39,9 +43,12 @@ impl Writer {
         config: &Config,
         topic: &str,
         partition: u32,
+        note: ReplicaEntry,
         state: Shared,
     ) -> Result<Writer, StoreError> {
         let doing = || format!("partition {partition} of `{topic}` was not opened for writing");
+        let stable = StableEnd::of(config, topic, partition);
+        let stable = stable.map_err(|error| failed(doing(), error))?;
         let config = config.store_writer(&id(topic, partition));
         let producer = Producer::from_config_and_context(&config, Deliveries::default())
             .map_err(|error| failed(doing(), error))?;
@@ -51,17 +58,15 @@ impl Writer {
             topic: topic.to_owned(),
             partition,
             producer,
+            note,
+            stable,
             state,
         })
     }
 
     /// Ends a transaction of this id that was decided, and of which the partition was not told:
-    /// by another one, which holds this entry and ends the same way. Blocks.
-    pub(super) fn settle(
-        &mut self,
-        config: &Config,
-        entry: ReplicaEntry,
-    ) -> Result<(), StoreError> {
+    /// by another one, which says who writes and ends the same way. Blocks.
+    pub(super) fn settle(&mut self, config: &Config) -> Result<(), StoreError> {
         let (topic, partition) = (&self.topic, self.partition);
         if !decided::is_held_back(config, topic, partition)? {
             return Ok(());
@@ -92,7 +97,7 @@ impl Writer {
             "a transaction was decided and its partition was not told: it is ended now"
         );
         let doing = format!("an open transaction in partition {partition} of `{topic}` stays");
-        let entries = [entry];
+        let entries = [self.note.clone()];
         let ended = match is_committed {
             true => self.transact(&entries).map(drop),
             false => self
@@ -100,6 +105,35 @@ impl Writer {
                 .and_then(|()| Ok(transaction::abort_sent(&self.producer)?)),
         };
         ended.map_err(|broken| broken.error(doing))
+    }
+
+    /// What was committed up to here is acknowledged only when readers get past it. A coordinator
+    /// may have left the partition out: then an abort of the next transaction would take back this
+    /// one too. Another transaction, committed at once, ends it.
+    fn told(&mut self, next: i64) -> Result<i64, StoreError> {
+        let (topic, partition) = (self.topic.clone(), self.partition);
+        let doing =
+            || format!("what was committed in partition {partition} of `{topic}` stays open");
+        let reaches = |writer: &Writer, next| {
+            let reaches = writer.stable.reaches(next);
+            reaches.map_err(|error| failed(doing(), error))
+        };
+        if reaches(self, next)? {
+            return Ok(next);
+        }
+        tracing::warn!(
+            topic,
+            partition,
+            "a transaction was committed and its partition was not told: it is ended now"
+        );
+        let entries = [self.note.clone()];
+        let next = self
+            .transact(&entries)
+            .map_err(|broken| broken.error(doing()))?;
+        match reaches(self, next)? {
+            true => Ok(next),
+            false => Err(unavailable(doing())),
+        }
     }
 
     fn transact(&mut self, entries: &[ReplicaEntry]) -> Result<i64, Broken> {
@@ -142,7 +176,7 @@ fn id(topic: &str, partition: u32) -> String {
 impl Upstream for Writer {
     fn record(&mut self, entries: &[ReplicaEntry]) -> Result<u64, StoreError> {
         let broken = match self.transact(entries) {
-            Ok(next) => return Ok(next.max(0).cast_unsigned()),
+            Ok(next) => return Ok(self.told(next)?.max(0).cast_unsigned()),
             Err(broken) => broken,
         };
         let doing = format!(

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use annals::sqlite::SqliteStore;
 use annals_core::{Annals, Log as _, Position, ReadLog, RecordedEvent, StreamId};
@@ -12,7 +12,10 @@ use annals_kafka::{Kafka, Relay, TopicSpec};
 
 use super::killed::{STEP, STEPS, ends_at_its_step};
 use super::relays::{append, published, until_published};
-use crate::broker::{is_long, kafka, topic};
+use crate::broker::{TIMEOUT, is_long, kafka, topic};
+
+/// The long form begins no round more after this.
+const LONGEST: Duration = Duration::from_secs(240);
 
 const VICTIM: &str = "on_kafka::killed_relays::victim";
 const PLACE: &str = "ANNALS_KAFKA_RELAY_PLACE";
@@ -140,16 +143,24 @@ async fn a_relay_killed_many_times_publishes_each_event_once() {
 async fn a_relay_killed_at_each_step_publishes_each_event_once() {
     let rounds = if is_long() { 50 } else { 1 };
     let mut bank = Bank::of(0).await;
+    let began = Instant::now();
+    let mut deaths = 0;
     for _ in 0..rounds {
+        if began.elapsed() > LONGEST {
+            break;
+        }
         for step in STEPS {
             // Enough that every victim comes to its third transaction.
             bank = bank.grown(1_000).await;
             let mut victim = bank.victim(Some(step));
             let ended = tokio::task::spawn_blocking(move || victim.wait());
-            let status = ended.await.unwrap().unwrap();
+            let status = tokio::time::timeout(TIMEOUT, ended).await.unwrap();
+            let status = status.unwrap().unwrap();
+            deaths += 1;
             // By the signal, and not by itself.
             assert_eq!(status.code(), None, "{step:?}: {status}");
         }
     }
+    println!("{} events over {deaths} deaths", bank.events);
     bank.check().await;
 }

@@ -8,8 +8,10 @@ use std::time::Duration;
 use annals::prelude::*;
 use annals::projections::{Options, RebuildError, SlotState, StartError, ViewError};
 use annals::sqlite::SqliteStore;
-use annals_core::{Partition, ViewStore};
+use annals_core::{Assignment, Partition, ViewStore};
 use annals_kafka::{Kafka, NewRecord, Topic, TopicSpec};
+
+use tokio::sync::watch;
 
 use super::rows::{Sum, now};
 use crate::broker::{TIMEOUT, is_long, kafka, send, topic};
@@ -112,10 +114,10 @@ fn start(topic: &str, path: &Path) -> Child {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_are_exact_after_kills_and_rebalances() {
-    let (events, kills) = if is_long() {
-        (100_000, 10)
+    let (events, kills, rebalances) = if is_long() {
+        (100_000, 10, 20)
     } else {
-        (20_000, 4)
+        (20_000, 4, 2)
     };
     let kafka = kafka().await;
     let topic = topic(&kafka, "exact", 6).await;
@@ -123,6 +125,11 @@ async fn rows_are_exact_after_kills_and_rebalances() {
     let path = directory.path().join("sums.db");
     // Made first: those that follow open it at the same time.
     views(&path).await;
+    // It stays, and sees the group change.
+    let db = follow(&kafka, sums(&topic).group(&topic), &path)
+        .await
+        .unwrap();
+    let mut assigned = db.store().assignment().unwrap();
     let mut victims = vec![start(&topic, &path), start(&topic, &path)];
     for kill in 0..kills {
         let from = events * kill / kills;
@@ -135,7 +142,19 @@ async fn rows_are_exact_after_kills_and_rebalances() {
         victim.wait().unwrap();
         victims.push(start(&topic, &path));
     }
-    let db = follow(&kafka, sums(&topic), &path).await.unwrap();
+    // Each change of what it has is in a rebalance of its own; the first one was none.
+    let seen = |assigned: &watch::Receiver<Assignment>| assigned.borrow().generation - 1;
+    while seen(&assigned) < rebalances {
+        let mut victim = victims.remove(0);
+        victim.kill().unwrap();
+        victim.wait().unwrap();
+        victims.push(start(&topic, &path));
+        // A member that died is missed by then.
+        let enough = assigned.wait_for(|now| now.generation > rebalances);
+        let _ = tokio::time::timeout(Duration::from_secs(8), enough).await;
+    }
+    let changed = seen(&assigned);
+    println!("{events} events over {changed} rebalances and {kills} kills or more");
     for key in 0..KEYS {
         let numbers = (0..events).filter(|number| number % KEYS == key);
         let cents = numbers.clone().map(|number| number as i64).sum::<i64>();
