@@ -41,7 +41,7 @@ mod on_postgres {
     }
 
     /// Types, each with expressions of values.
-    const TYPES: [(&str, &[&str]); 77] = [
+    const TYPES: [(&str, &[&str]); 81] = [
         ("boolean", &["true", "false", "random() < 0.5"]),
         ("smallint", &["-32768", "32767", "(random() * 1000)::int"]),
         (
@@ -81,6 +81,9 @@ mod on_postgres {
                 "'123456789012345678901234567890.123456789'",
                 "'NaN'",
                 "'Infinity'",
+                "'-Infinity'",
+                "repeat('9', 1000)::numeric",
+                "('-0.' || repeat('0', 999) || '1')::numeric",
             ],
         ),
         (
@@ -107,6 +110,8 @@ mod on_postgres {
             &[
                 "'\\x'",
                 "'\\x00010203ff'",
+                "(select decode(string_agg(lpad(to_hex(g), 2, '0'), '' order by g), 'hex') \
+                 from generate_series(0, 255) g)",
                 "decode(md5(random()::text), 'hex')",
             ],
         ),
@@ -124,6 +129,7 @@ mod on_postgres {
                 "'infinity'",
                 "'4713-01-01 BC'",
                 "'5874897-12-31'",
+                "'-infinity'",
             ],
         ),
         ("time", &["'24:00:00'", "'13:51:30.123456'", "'00:00'"]),
@@ -138,11 +144,41 @@ mod on_postgres {
         ),
         (
             "timestamptz",
-            &["'-infinity'", "'2016-11-04 13:51:30+02'", "now()"],
+            &[
+                "'-infinity'",
+                "'2016-11-04 13:51:30+02'",
+                "now()",
+                "'4713-11-24 00:00:00+00 BC'",
+                "'294276-12-31 23:59:59.999999+00'",
+            ],
         ),
-        ("interval", &["'P1Y2M3DT4H5M6.78S'", "'-1 days'", "'0'"]),
-        ("json", &["'{\"a\":  1.10}'", "'null'"]),
-        ("jsonb", &["'{\"b\":1e400}'", "'[1, null, \"x\"]'"]),
+        (
+            "interval",
+            &[
+                "'P1Y2M3DT4H5M6.78S'",
+                "'-1 days'",
+                "'0'",
+                "'-178000000 years'",
+                "'1 mon -2 days +03:04:05.000006'",
+                "'-00:00:00.000001'",
+            ],
+        ),
+        (
+            "json",
+            &[
+                "'{\"a\":  1.10}'",
+                "'null'",
+                "E'{\"b\" :1,\\n\"a\":2, \"b\":3}'",
+            ],
+        ),
+        (
+            "jsonb",
+            &[
+                "'{\"b\":1e400}'",
+                "'[1, null, \"x\"]'",
+                "E'{\"b\" :1.50,\\n\"a\":2, \"b\":3}'",
+            ],
+        ),
         ("xml", &["'<a b=\"c\"/>'"]),
         ("inet", &["'10.0.0.1/8'", "'::1'"]),
         ("cidr", &["'10.0.0.0/8'"]),
@@ -216,6 +252,10 @@ mod on_postgres {
         ),
         ("positive", &["7", "1.50"]),
         ("address", &["'a@b, c'"]),
+        ("positive[]", &["'{1.50,NULL,7}'"]),
+        ("moods", &["'{sad,NULL}'", "'{}'"]),
+        ("odd", &["'a b'", "'it''s'", "'\"'", "'NULL'"]),
+        ("odd[]", &["array['a b', 'c,d', '\"', 'NULL', '\\', null]"]),
         ("address[]", &["array['a'::address, null, '']"]),
         ("mood", &["'sad'", "'ok'"]),
         (
@@ -251,7 +291,8 @@ mod on_postgres {
                 "create type mood as enum ('sad', 'ok'); create type pair as (a int, b text);
                  create type nested as (p pair, n int[], j jsonb);
                  create domain positive as numeric check (value > 0);
-                 create domain address as text;
+                 create domain address as text; create domain moods as mood[];
+                 create type odd as enum ('a b', 'c,d', '\"', 'NULL', '\\', 'it''s');
                  create table t(id serial primary key, {});
                  create publication cdc_pub for all tables;
                  select pg_create_logical_replication_slot('types', 'pgoutput');",
@@ -337,9 +378,17 @@ mod on_postgres {
             "pair" => same::<Pair>(text),
             "pair[]" => same::<Vec<Option<Pair>>>(text),
             "time" if text != Some("24:00:00") => same::<NaiveTime>(text),
-            "timestamptz" if text != Some("-infinity") => same::<DateTime<Utc>>(text),
-            "date" if text != Some("infinity") && text != Some("5874897-12-31") => {
-                same::<NaiveDate>(text);
+            "timestamptz" => match text {
+                // Later than a `Moment` can be.
+                Some(text) if text.starts_with("294276") => same::<String>(Some(text)),
+                Some(text) if text.contains("infinity") => same::<Moment>(Some(text)),
+                text => {
+                    same::<DateTime<Utc>>(text);
+                    Option::<Moment>::from_column(text).unwrap();
+                }
+            },
+            "date" if text.is_none_or(|text| text.len() == 10 || text.ends_with(" BC")) => {
+                same::<NaiveDate>(text)
             }
             "oid" => same::<u32>(text),
             "xid8" => same::<u64>(text),
@@ -360,6 +409,9 @@ mod on_postgres {
             "datemultirange" => same::<Multirange<NaiveDate>>(text),
             "int4multirange[]" => same::<Vec<Multirange<i32>>>(text),
             "positive" => same::<Numeric>(text),
+            "positive[]" => same::<Vec<Option<Numeric>>>(text),
+            "moods" => same::<Vec<Option<Mood>>>(text),
+            "odd[]" => same::<Vec<Option<String>>>(text),
             "address" => same::<String>(text),
             "address[]" => same::<Vec<Option<String>>>(text),
             "mood" => same::<Mood>(text),

@@ -4,7 +4,8 @@ use chrono::{DateTime, Datelike as _, NaiveDate, NaiveDateTime, NaiveTime, Timel
 
 use super::{FromColumn, present};
 
-/// A timestamp that may also be infinite.
+/// A timestamp, with a zone or without, that may also be infinite. Years after 262142, which
+/// PostgreSQL has too, cannot be held: take the column as a text.
 ///
 /// ```
 /// use annals_cdc::{FromColumn, Moment};
@@ -28,8 +29,10 @@ impl FromColumn for Moment {
             "infinity" => Ok(Moment::Infinity),
             "-infinity" => Ok(Moment::NegativeInfinity),
             other => {
-                let moment = other.strip_suffix("+00").unwrap_or(other);
-                NaiveDateTime::from_column(Some(moment)).map(Moment::At)
+                let (moment, before_christ) = era(other);
+                let moment = moment.strip_suffix("+00").unwrap_or(moment);
+                let era = if before_christ { " BC" } else { "" };
+                NaiveDateTime::from_column(Some(&format!("{moment}{era}"))).map(Moment::At)
             }
         }
     }

@@ -202,7 +202,8 @@ async fn a_large_transaction_needs_no_more_memory_than_a_small_one() {
     let db = world::open(folder.path()).await;
     assert_eq!(ids(&db, INSERTED).await, [0_i64; 0]);
     let mut peak = 0;
-    let rows = [1_000, rounds(40_000, 1_000_000)];
+    // In the long form the first one fills what is bounded: the caches of the store.
+    let rows = [rounds(1_000, 100_000), rounds(40_000, 1_000_000)];
     let mut last = 0;
     for (n, rows) in rows.into_iter().enumerate() {
         let child = process(&url, folder.path());
@@ -223,7 +224,11 @@ async fn a_large_transaction_needs_no_more_memory_than_a_small_one() {
             peak = child.peak();
         } else {
             let more = child.peak().saturating_sub(peak);
-            println!("{rows} rows of 1,000 bytes: {} KiB more", more >> 10);
+            let more_kib = more >> 10;
+            println!(
+                "{rows} rows of 1,000 bytes: {more_kib} KiB more than {} MiB",
+                peak >> 20
+            );
             assert!(more < 20 << 20, "{more} bytes more than {peak}");
         }
     }
