@@ -4,10 +4,8 @@
 //! `cargo run --example order` tells a short story in memory. The clock is held by hand, so that
 //! half an hour takes no time.
 
-#![allow(
-    clippy::print_stderr,
-    reason = "this is a program, and what went wrong goes to its user"
-)]
+#[path = "ended/mod.rs"]
+mod ended;
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -227,13 +225,8 @@ async fn finished(
 async fn main() -> ExitCode {
     let mut told = Vec::new();
     let outcome = tell(Annals::in_memory(), &mut told).await;
-    match outcome.and_then(|()| Ok(io::stdout().write_all(&told)?)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("order: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    let said = outcome.and_then(|()| Ok(io::stdout().write_all(&told)?));
+    ended::ended("order", said)
 }
 
 #[cfg(test)]

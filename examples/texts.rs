@@ -3,10 +3,8 @@
 //! `cargo run --example texts` tells a short story in memory: what is sent, what is not, and what
 //! happens when the gateway is down.
 
-#![allow(
-    clippy::print_stderr,
-    reason = "this is a program, and what went wrong goes to its user"
-)]
+#[path = "ended/mod.rs"]
+mod ended;
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -160,13 +158,8 @@ async fn tell(db: Annals, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
 async fn main() -> ExitCode {
     let mut told = Vec::new();
     let outcome = tell(Annals::in_memory(), &mut told).await;
-    match outcome.and_then(|()| Ok(io::stdout().write_all(&told)?)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("texts: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    let said = outcome.and_then(|()| Ok(io::stdout().write_all(&told)?));
+    ended::ended("texts", said)
 }
 
 #[cfg(test)]

@@ -34,6 +34,8 @@
 mod account;
 mod arguments;
 mod balances;
+#[path = "../ended/mod.rs"]
+mod ended;
 mod history;
 mod import;
 mod money;
@@ -69,21 +71,7 @@ use crate::balances::{Balances, Format};
 async fn main() -> ExitCode {
     let command = Arguments::parse().command;
     let mut out = BufWriter::new(io::stdout().lock());
-    match run(command, &mut out).await {
-        Ok(()) => ExitCode::SUCCESS,
-        // The reader has seen enough, as in `bank balances | head`.
-        Err(error) if is_broken_pipe(&*error) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprint!("bank: {error}");
-            let mut cause = error.source();
-            while let Some(error) = cause {
-                eprint!(": {error}");
-                cause = error.source();
-            }
-            eprintln!();
-            ExitCode::FAILURE
-        }
-    }
+    ended::ended("bank", run(command, &mut out).await)
 }
 
 /// Does what was asked, and prints what came of it.
@@ -282,10 +270,4 @@ fn bar(style: &str) -> ProgressBar {
     ProgressBar::no_length().with_style(
         ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()),
     )
-}
-
-fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |&error| error.source())
-        .filter_map(|error| error.downcast_ref::<io::Error>())
-        .any(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

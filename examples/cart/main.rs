@@ -6,14 +6,11 @@
 //! that crosses carts, `past.rs` is how old events are read, `sold.rs`
 //! a read model that is there at once.
 
-#![allow(
-    clippy::print_stderr,
-    reason = "this is a program, and what went wrong goes to its user"
-)]
-
 mod cart;
 mod checkout;
 mod coupon;
+#[path = "../ended/mod.rs"]
+mod ended;
 mod past;
 mod price;
 mod sold;
@@ -22,7 +19,6 @@ mod story;
 #[cfg(test)]
 mod tests;
 
-use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -32,22 +28,5 @@ use annals::prelude::*;
 async fn main() -> ExitCode {
     let mut out = io::stdout().lock();
     let told = story::tell(&Annals::in_memory(), &mut out).await;
-    match what_went_wrong(told.and_then(|()| Ok(out.flush()?))) {
-        None => ExitCode::SUCCESS,
-        Some(error) => {
-            eprintln!("cart: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Nothing, when the reader has seen enough, as in `cart | head`.
-fn what_went_wrong(told: Result<(), Box<dyn Error>>) -> Option<Box<dyn Error>> {
-    told.err().filter(|error| !is_broken_pipe(&**error))
-}
-
-fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
-    error
-        .downcast_ref::<io::Error>()
-        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    ended::ended("cart", told.and_then(|()| Ok(out.flush()?)))
 }

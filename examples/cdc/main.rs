@@ -12,6 +12,8 @@
 //! ever stored without its event, and no event sent without its order: the dual write that goes
 //! wrong in the end.
 
+#[path = "../ended/mod.rs"]
+mod ended;
 mod shop;
 
 use std::error::Error;
@@ -220,13 +222,7 @@ async fn main() -> ExitCode {
         Ok(server) => story(&server, "sqlite:shop.db", &mut out).await,
         Err(error) => Err(error),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "{error}");
-            ExitCode::FAILURE
-        }
-    }
+    ended::ended("cdc", done)
 }
 
 #[cfg(test)]

@@ -9,18 +9,15 @@
 //! catalogue in two ways, and the program prints where they differ: within five minutes, also with
 //! an entry that comes after it, and as the catalogue was at that moment.
 
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a program whose answer is text"
-)]
-
+#[path = "../ended/mod.rs"]
+mod ended;
 mod enrich;
 mod shop;
 #[cfg(test)]
 mod tests;
 
 use std::error::Error;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -33,16 +30,9 @@ use shop::open_shop;
 #[tokio::main]
 async fn main() -> ExitCode {
     let url = std::env::args().nth(1);
-    match run(url.as_deref().unwrap_or("sqlite::memory:")).await {
-        Ok(told) => {
-            print!("{told}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
+    let told = run(url.as_deref().unwrap_or("sqlite::memory:")).await;
+    let said = told.and_then(|told| Ok(io::stdout().write_all(told.as_bytes())?));
+    ended::ended("enrich", said)
 }
 
 /// What the views say in the end.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -300,21 +301,25 @@ async fn blocked(store: &dyn Store) -> Result<Vec<String>, Box<dyn Error>> {
 }
 
 /// Prints the afternoon.
-pub(crate) async fn tell(slots: u16) -> Result<(), Box<dyn Error>> {
+pub(crate) async fn tell(slots: u16, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
+    let mut written = Ok(());
     let outcome = run(Arc::new(MemoryStore::new()), slots, |event| {
         let AlertEvent::Raised { user, alert } = &**event;
         let at = event.record.occurred_at.format("%H:%M:%S");
-        println!("{at} {user:<8} {:<19} {alert:?}", alert.rule());
+        if written.is_ok() {
+            written = writeln!(out, "{at} {user:<8} {:<19} {alert:?}", alert.rule());
+        }
     })
     .await?;
+    written?;
     let all: usize = outcome.rules.values().sum();
-    println!("\n{all} alerts");
+    writeln!(out, "\n{all} alerts")?;
     for (rule, count) in &outcome.rules {
-        println!("{count:>5} {rule}");
+        writeln!(out, "{count:>5} {rule}")?;
     }
     for (verdict, users) in &outcome.verdicts {
-        println!("{verdict:?}: {}", users.join(", "));
+        writeln!(out, "{verdict:?}: {}", users.join(", "))?;
     }
-    println!("blocked: {}", outcome.blocked.join(", "));
+    writeln!(out, "blocked: {}", outcome.blocked.join(", "))?;
     Ok(())
 }

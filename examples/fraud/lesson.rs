@@ -92,10 +92,15 @@ pub(crate) fn judge() -> Pipeline {
     })
 }
 
-/// Reads payments into a log. A row that is there already is passed over, so that an import that
-/// was stopped is simply begun again.
+/// Reads payments into a log. Rows that are there already are passed over, so that an import that
+/// was stopped is simply begun again. A log that holds other payments is refused, and so is one that
+/// was closed before all of these were in it: they would all be late.
 pub(crate) async fn import(store: &dyn Store, file: &Path) -> Result<u64, Box<dyn Error>> {
     let name = file.display();
+    let before = Before::of(store).await?;
+    let other = |what: String| {
+        format!("{name}: {what}; the store was filled from another file, so give this one its own")
+    };
     let open = File::open(file).map_err(|error| format!("cannot open {name}: {error}"))?;
     let mut rows = csv::Reader::from_reader(BufReader::new(open));
     let header = rows
@@ -137,13 +142,29 @@ pub(crate) async fn import(store: &dyn Store, file: &Path) -> Result<u64, Box<dy
         if row[id].is_empty() || row[user].is_empty() {
             return Err(format!("{name}, line {line}: the id or the user is empty").into());
         }
-        let payment = PaymentEvent::Paid(Payment {
+        let payment = Payment {
             id: row[id].to_owned(),
             user: row[user].to_owned(),
             at: micros,
             cents: number(cents, "cents")?,
             country: String::new(),
-        });
+        };
+        match before.payments.get(count as usize) {
+            Some(known) if *known == payment => {
+                count += 1;
+                continue;
+            }
+            Some(known) => {
+                let known = &known.id;
+                let what = format!("line {line} is not payment `{known}`, which the store holds");
+                return Err(other(what).into());
+            }
+            None if before.closed => {
+                return Err(other(format!("the store is done, without line {line}")).into());
+            }
+            None => {}
+        }
+        let payment = PaymentEvent::Paid(payment);
         let stream = StreamId::new(format!("payment-{}", &row[user]));
         let stream = stream.map_err(|error| format!("{name}, line {line}: {error}"))?;
         // By its line, because a payment may be delivered twice.
@@ -157,7 +178,46 @@ pub(crate) async fn import(store: &dyn Store, file: &Path) -> Result<u64, Box<dy
     if !append.events.is_empty() {
         store.append(append).await?;
     }
+    if (count as usize) < before.payments.len() {
+        let held = before.payments.len();
+        return Err(other(format!("{count} payments, and the store holds {held}")).into());
+    }
     Ok(count)
+}
+
+/// What a log holds from a run before this one.
+#[derive(Default)]
+struct Before {
+    payments: Vec<Payment>,
+    /// Whether the end of time was said.
+    closed: bool,
+}
+
+impl Before {
+    async fn of(store: &dyn Store) -> Result<Before, Box<dyn Error>> {
+        let mut before = Before::default();
+        let mut read = ReadLog::after(Position::START);
+        loop {
+            let page = store.read(read.clone()).await?;
+            for record in page.events {
+                match record.stream.as_str() {
+                    name if name.starts_with("$clock-") => before.closed = true,
+                    name if name.starts_with("payment-") => {
+                        let paid = Recorded::<PaymentEvent>::decode(record)?.into_iter();
+                        before.payments.extend(paid.map(|of| {
+                            let PaymentEvent::Paid(payment) = of.event;
+                            payment
+                        }));
+                    }
+                    _ => {}
+                }
+            }
+            if page.end {
+                return Ok(before);
+            }
+            read.after = page.scanned;
+        }
+    }
 }
 
 /// Waits until every payment was judged.

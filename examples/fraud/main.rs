@@ -13,17 +13,14 @@
 //! With a file it judges the payments of the file (`id,user,at,cents`: microseconds since 1970, in
 //! any order up to 20 seconds, some twice) by three rules of a user's last five minutes, and writes
 //! the alerts, `id,user,count_5m,cents_5m,rules`, in the order of time. With `--store` the log is
-//! kept, and a run that was killed goes on; `--rebuild` builds the pipeline once more, which sends
-//! nothing twice.
-
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a program whose answer is text"
-)]
+//! kept, and a run that was killed goes on: with the same file, for another one needs a store of its
+//! own. `--rebuild` builds the pipeline once more, which sends nothing twice.
 
 mod afternoon;
 mod bank;
+#[path = "../ended/mod.rs"]
+mod ended;
+mod files;
 mod lesson;
 mod rules;
 #[cfg(test)]
@@ -31,6 +28,7 @@ mod tests;
 mod verdict;
 
 use std::error::Error;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -61,31 +59,21 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let mut told = io::stdout().lock();
     let done = match (&arguments.file, &arguments.out) {
-        (Some(file), Some(out)) => judge(&arguments, file, out).await,
-        _ => afternoon::tell(arguments.slots).await,
+        (Some(file), Some(out)) => judge(&arguments, (file, out), &mut told).await,
+        _ => afternoon::tell(arguments.slots, &mut told).await,
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("fraud: {}", one_line(&*error));
-            ExitCode::FAILURE
-        }
-    }
+    ended::ended("fraud", done)
 }
 
-fn one_line(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text.replace('\n', " ")
-}
-
-async fn judge(arguments: &Arguments, file: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
+async fn judge(
+    arguments: &Arguments,
+    (file, out): (&Path, &Path),
+    told: &mut impl Write,
+) -> Result<(), Box<dyn Error>> {
     let url = arguments.store.as_deref().unwrap_or("sqlite::memory:");
+    files::all_differ(file, out, url)?;
     let db = Annals::open(url).await?;
     let payments = lesson::import(&**db.store(), file).await?;
     let db = db
@@ -103,9 +91,10 @@ async fn judge(arguments: &Arguments, file: &Path, out: &Path) -> Result<(), Box
     }
     let alerts = lesson::export(&**db.store(), out).await?;
     if let Some(pipeline) = db.pipeline("judge") {
-        println!("{}", pipeline.status());
+        writeln!(told, "{}", pipeline.status())?;
     }
-    println!("{payments} payments, {alerts} alerts in {}", out.display());
+    let out = out.display();
+    writeln!(told, "{payments} payments, {alerts} alerts in {out}")?;
     db.stop().await;
     Ok(())
 }

@@ -11,7 +11,8 @@ use tempfile::TempDir;
 
 use crate::afternoon::{Outcome, run};
 use crate::bank::Verdict;
-use crate::lesson;
+use crate::ended::what_went_wrong;
+use crate::{afternoon as told, files, lesson};
 
 async fn afternoon(slots: u16) -> Outcome {
     let mut last = BTreeMap::new();
@@ -165,4 +166,77 @@ async fn a_file_that_cannot_be_read_is_one_clear_line() {
     let missing = lesson::import(&MemoryStore::new(), Path::new("none.csv")).await;
     let missing = missing.unwrap_err().to_string();
     assert!(missing.starts_with("cannot open none.csv: "), "{missing}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_was_filled_takes_no_other_file() {
+    let directory = TempDir::new().unwrap();
+    let file = |name: &str, rows: &[&str]| {
+        let path = directory.path().join(name);
+        let rows = rows.join("\n");
+        std::fs::write(&path, format!("id,user,at,cents\n{rows}\n")).unwrap();
+        path
+    };
+    let one = file("one.csv", &["a,ann,1000000,5", "b,bob,2000000,5"]);
+    let shorter = file("shorter.csv", &["a,ann,1000000,5"]);
+    let other = file("other.csv", &["a,ann,1000000,5", "b,bob,2000000,7"]);
+    let row = ["a,ann,1000000,5", "b,bob,2000000,5", "c,bob,3000000,5"];
+    let longer = file("longer.csv", &row);
+    let store = Arc::new(MemoryStore::new());
+    let db = Annals::on(Arc::<MemoryStore>::clone(&store));
+    let imported = async |path: &Path| {
+        let done = lesson::import(&**db.store(), path).await;
+        done.map_err(|error| error.to_string())
+    };
+    assert_eq!(imported(&one).await, Ok(2));
+    assert_eq!(imported(&one).await, Ok(2));
+    for (path, what) in [
+        (&other, "line 3 is not payment `b`"),
+        (&shorter, "1 payments, and the store holds 2"),
+    ] {
+        let error = imported(path).await.unwrap_err();
+        assert!(
+            error.contains(what) && error.contains("another file"),
+            "{error}"
+        );
+    }
+    // An import that was broken off goes on.
+    assert_eq!(imported(&longer).await, Ok(3));
+    let longest = file("longest.csv", &[&row[..], &["d,bob,4000000,5"]].concat());
+    let program = Annals::on(store).with(lesson::judge()).start().await;
+    let program = program.unwrap();
+    lesson::judged(&program).await.unwrap();
+    program.stop().await;
+    assert_eq!(imported(&longer).await, Ok(3));
+    let error = imported(&longest).await.unwrap_err();
+    assert!(
+        error.contains("the store is done, without line 5"),
+        "{error}"
+    );
+}
+
+#[test]
+fn alerts_are_written_over_nothing_that_is_read() {
+    let directory = TempDir::new().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    std::fs::write(path("payments.csv"), "id,user,at,cents\n").unwrap();
+    std::fs::write(path("log.db"), "").unwrap();
+    std::fs::hard_link(path("payments.csv"), path("same.csv")).unwrap();
+    let around = directory.path().join(".").join("payments.csv");
+    let store = format!("sqlite:{}", path("log.db").display());
+    let of = |alerts: &Path| files::all_differ(&path("payments.csv"), alerts, &store);
+    assert_eq!(of(&path("alerts.csv")), Ok(()));
+    for alerts in [path("payments.csv"), path("same.csv"), around] {
+        assert!(of(&alerts).unwrap_err().contains("holds the payments"));
+    }
+    assert!(of(&path("log.db")).unwrap_err().contains("is the store"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_has_gone_ends_the_afternoon_quietly() {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let told = told::tell(1, &mut writer).await;
+    assert!(told.is_err(), "nobody noticed");
+    assert!(what_went_wrong(told).is_none());
 }

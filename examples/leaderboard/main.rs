@@ -12,20 +12,18 @@
 //! at which an event was recorded. The game that is played here is recorded as it happens, with
 //! the store's clock held to the game's.
 
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a program whose answer is text"
-)]
-
 mod board;
+#[path = "../ended/mod.rs"]
+mod ended;
 mod game;
 #[cfg(test)]
+#[allow(clippy::print_stdout, reason = "it tells the test that started it")]
 mod killed;
 #[cfg(test)]
 mod tests;
 
 use std::error::Error;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,16 +40,11 @@ use game::{Game, begin, play};
 #[tokio::main]
 async fn main() -> ExitCode {
     let url = std::env::args().nth(1);
-    match run(url.as_deref()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
+    let mut out = io::stdout().lock();
+    ended::ended("leaderboard", run(url.as_deref(), &mut out).await)
 }
 
-async fn run(url: Option<&str>) -> Result<(), Box<dyn Error>> {
+async fn run(url: Option<&str>, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
     // The clock of a game that was broken off is before its last event until the next one.
     let clock = Arc::new(ManualClock::at(begin()));
     let options = match url.and_then(|url| url.strip_prefix("sqlite:")) {
@@ -74,13 +67,13 @@ async fn run(url: Option<&str>) -> Result<(), Box<dyn Error>> {
     boards.wait_for(done, Duration::from_secs(60)).await?;
     for number in 0..3 {
         let board = boards.get(hour(number)).await?.unwrap_or_default();
-        println!("hour {}\n{board}", number + 1);
+        writeln!(out, "hour {}\n{board}", number + 1)?;
     }
     let half_past = begin() + TimeDelta::minutes(90);
     let running = boards.get(hour(1)).as_of(half_past).await?;
-    println!("hour 2 at half past\n{}", running.unwrap_or_default());
+    writeln!(out, "hour 2 at half past\n{}", running.unwrap_or_default())?;
     if let Some(pipeline) = db.pipeline("leaderboard") {
-        println!("{}", pipeline.status());
+        writeln!(out, "{}", pipeline.status())?;
     }
     db.stop().await;
     Ok(())

@@ -18,10 +18,8 @@
 //!
 //! is the same view and the same pipeline over orders that are events of a file.
 
-#![allow(
-    clippy::print_stderr,
-    reason = "this is a program, and what went wrong goes to its user"
-)]
+#[path = "../ended/mod.rs"]
+mod ended;
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -317,13 +315,7 @@ fn main() -> ExitCode {
     let done = runtime
         .map_err(Into::into)
         .and_then(|runtime| runtime.block_on(run(&url)));
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("sales: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    ended::ended("sales", done)
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@ use std::io::{self, ErrorKind};
 
 use annals::testing;
 
-use crate::{story, what_went_wrong};
+use crate::ended::what_went_wrong;
+use crate::story;
 
 #[tokio::test]
 async fn the_story_is_told() {
