@@ -15,4 +15,4 @@ pub(crate) use changes::Changes;
 pub(crate) use history::{between_runs, run_end};
 pub(crate) use queue::{DrainedKey, Waiting, drained};
 pub(crate) use refold::{RowVersionBefore, folded, refold, versions};
-pub(crate) use row::{RowError, decoded, encode, first_difference};
+pub(crate) use row::{RowError, decoded, encode, first_difference, read_back};

@@ -99,8 +99,8 @@ pub use annals_streams::{
 };
 /// Patterns of items.
 pub use annals_streams::{Match, Pattern, Skip};
-/// Bounds of joins, and the items of their two sides.
-pub use annals_streams::{Side, Within};
+/// Bounds of joins, also negative ones, and the items of their two sides.
+pub use annals_streams::{Side, Span, Within};
 pub use append::Appended;
 pub use dead::DeadRecord;
 pub use handle::{PipelineHandle, PipelineStatus, Pipelines, SlotClock};
@@ -167,7 +167,8 @@ impl Pipeline {
     /// The pipeline of this name that does this. Raise the version whenever it gives other rows: it
     /// is built again then, beside the one that serves.
     ///
-    /// The name is no view's, and must never change.
+    /// No other pipeline and no view that is folded by itself has the name; one of the views that the
+    /// pipeline writes may have it. It must never change.
     ///
     /// ```
     /// # use annals_core::Event;

@@ -4,7 +4,7 @@ use crate::{
     Change, Input, Kept, Key, Newer, Operator, Output, StateError, TakeBack, Time,
     hash::Map,
     join::table::Rows,
-    state::{Bytes, Codec, Mark, Marks, Pieces, Value},
+    state::{Bytes, Codec, Mark, Marks, Pieces, Value, holds},
 };
 use serde::{Deserialize, Serialize};
 
@@ -102,6 +102,14 @@ impl<K: Key, G: Key, V: Kept, A: TakeBack<V>> Operator for GroupBy<K, G, V, A> {
     type In = (K, Option<V>);
     type Out = Change<G, A>;
     type Late = ();
+
+    fn check_item<C: Codec>((_, item): &Self::In) -> Result<(), StateError> {
+        holds::<C, _>(item)
+    }
+
+    fn check_result<C: Codec>(result: &Self::Out) -> Result<(), StateError> {
+        holds::<C, _>(&result.new)
+    }
 
     fn next_due(&self) -> Time {
         Time::MAX

@@ -1,7 +1,7 @@
 //! What all operators have in common: records go in one by one with the watermark at which they
 //! came, results come out in one order, and one number says when time alone has work to do.
 
-use crate::{Panic, Span, Time};
+use crate::{Codec, Panic, Span, StateError, Time};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::hash::Hash;
 
@@ -155,6 +155,7 @@ pub struct Output<T, L> {
     pub late: Vec<Row<L>>,
     /// What is missing because something panicked.
     pub lacking: Vec<Lacking<T>>,
+    spoiled: Option<StateError>,
     when: u32,
 }
 
@@ -164,6 +165,7 @@ impl<T, L> Default for Output<T, L> {
             rows: Vec::new(),
             late: Vec::new(),
             lacking: Vec::new(),
+            spoiled: None,
             when: 0,
         }
     }
@@ -257,6 +259,16 @@ impl<T, L> Output<T, L> {
         }
     }
 
+    /// What the item was just made into cannot be saved.
+    pub(crate) fn spoil(&mut self, why: StateError) {
+        self.spoiled = Some(why);
+    }
+
+    /// Why state cannot be saved since the last time.
+    pub(crate) fn take_spoiled(&mut self) -> Option<StateError> {
+        self.spoiled.take()
+    }
+
     /// Takes the results out, in their order.
     ///
     /// ```
@@ -323,6 +335,27 @@ pub trait Operator {
     /// Nothing more comes with this cause: emits what was gathered for it.
     fn flush(&mut self, out: &mut Output<Self::Out, Self::Late>) {
         let _ = out;
+    }
+
+    /// Refuses an item that would be held as it is and could not be saved, or would not be read back
+    /// as it was. What is only folded into something else is not looked at.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be saved.
+    fn check_item<C: Codec>(item: &Self::In) -> Result<(), StateError> {
+        let _ = item;
+        Ok(())
+    }
+
+    /// Refuses a result that was held as it is until it came out and could not have been saved.
+    ///
+    /// # Errors
+    ///
+    /// Why it could not have been saved.
+    fn check_result<C: Codec>(result: &Self::Out) -> Result<(), StateError> {
+        let _ = result;
+        Ok(())
     }
 
     /// How far the time of a result may lie before the watermark that was the last one when it

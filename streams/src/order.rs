@@ -6,7 +6,7 @@ use crate::{
     hash::Map,
     lane::Lane,
     operator::Place,
-    state::{Bytes, Codec, Mark, Marks, Pieces},
+    state::{Bytes, Codec, Mark, Marks, Pieces, holds},
 };
 use std::collections::BTreeSet;
 
@@ -135,6 +135,10 @@ impl<K: Key, T: Kept> Operator for InTimeOrder<K, T> {
     type In = (K, T);
     type Out = (K, T);
     type Late = (K, T);
+
+    fn check_item<C: Codec>((_, item): &Self::In) -> Result<(), StateError> {
+        holds::<C, _>(item)
+    }
 
     fn next_due(&self) -> Time {
         self.due.next()

@@ -4,9 +4,8 @@ use crate::{
     Input, Kept, Key, Operator, Output, Span, StateError, Time,
     due::{DueIndex, is_closed},
     hash::Map,
-    state::{Bytes, Codec, Mark, Marks, Pieces, Value},
+    state::{Bytes, Codec, Mark, Marks, Pieces, Value, is_finite},
 };
-
 /// Folds the items of a key, as they come, into a state that begins at its default, and lets each
 /// step say something.
 ///
@@ -128,7 +127,11 @@ impl<K: Key, T, S: Kept + Default, U> Operator for Scan<K, T, S, U> {
         };
         known.time = known.time.max(input.time);
         self.marks.change(&mut known.mark, || (key.clone(), ()));
-        if let Some(said) = (self.step)(&mut known.state, item) {
+        let said = (self.step)(&mut known.state, item);
+        if let Err(error) = is_finite(&known.state) {
+            out.spoil(error);
+        }
+        if let Some(said) = said {
             out.emit(input.time, (key.clone(), said));
         }
         // An item that is older than what is remembered leaves no state.

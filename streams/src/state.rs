@@ -7,9 +7,13 @@
 use crate::{StateError, Time};
 use serde::{Serialize, de::DeserializeOwned};
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 mod bytes;
+mod finite;
 mod pieces;
+
+use finite::finite;
 
 pub(crate) use bytes::{Bytes, Named, Part, Value};
 pub(crate) use pieces::{Mark, Marks, Pieces};
@@ -49,6 +53,64 @@ pub trait Codec: 'static {
     ///
     /// When the bytes are not those of a `T`.
     fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StateError>;
+
+    /// In what the bytes of two values differ; nothing where they mean the same.
+    ///
+    /// ```
+    /// # use annals_streams::{Codec, StateError};
+    /// # use serde::{Serialize, de::DeserializeOwned};
+    /// # struct Json;
+    /// # impl Codec for Json {
+    /// #     fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, StateError> {
+    /// #         serde_json::to_vec(value).map_err(|error| StateError::new(error.to_string()))
+    /// #     }
+    /// #     fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StateError> {
+    /// #         serde_json::from_slice(bytes).map_err(|error| StateError::new(error.to_string()))
+    /// #     }
+    /// # }
+    /// assert_eq!(Json::difference(b"3", b"3"), None);
+    /// assert!(Json::difference(b"3", b"4").is_some());
+    /// ```
+    fn difference(one: &[u8], other: &[u8]) -> Option<String> {
+        (one != other).then(|| "it is written otherwise then".into())
+    }
+}
+
+/// The bytes of a value, once it is certain that they are read back as what was written.
+pub(crate) fn written<C: Codec, T>(value: &T) -> Result<Vec<u8>, StateError>
+where
+    T: Serialize + DeserializeOwned,
+{
+    let unlike = |why: &dyn Display| {
+        StateError::new(format!(
+            "its state is not read back as it was written: {why}"
+        ))
+    };
+    finite(value).map_err(unwritable)?;
+    let bytes = C::encode(value).map_err(unwritable)?;
+    let again: T = C::decode(&bytes).map_err(|error| unlike(&error))?;
+    let again = C::encode(&again).map_err(unwritable)?;
+    match C::difference(&bytes, &again) {
+        None => Ok(bytes),
+        Some(difference) => Err(unlike(&difference)),
+    }
+}
+
+/// Whether what is about to be held as it is can be saved.
+pub(crate) fn holds<C: Codec, T>(value: &T) -> Result<(), StateError>
+where
+    T: Serialize + DeserializeOwned,
+{
+    written::<C, T>(value).map(drop)
+}
+
+/// As [`finite`], of state that an item was just taken into.
+pub(crate) fn is_finite<T: Serialize + ?Sized>(value: &T) -> Result<(), StateError> {
+    finite(value).map_err(unwritable)
+}
+
+fn unwritable(error: StateError) -> StateError {
+    StateError::new(format!("its state cannot be written: {error}"))
 }
 
 /// Where an entry of state belongs. Entries of one key lie together.
@@ -150,6 +212,21 @@ impl Changes {
             .map(|(address, value)| (address, value.as_deref()))
     }
 
+    /// Newer changes come on top of these: an entry that they remove is removed here too.
+    ///
+    /// ```
+    /// # use annals_streams::{Address, Changes};
+    /// let address = Address { stage: 0, key: vec![], place: vec![] };
+    /// let mut newer = Changes::new();
+    /// newer.set(address, None);
+    /// let mut all = Changes::new();
+    /// all.append(newer);
+    /// assert_eq!(all.len(), 1);
+    /// ```
+    pub fn append(&mut self, mut newer: Changes) {
+        self.entries.append(&mut newer.entries);
+    }
+
     /// Applies newer changes on top of these, as a journal is read.
     ///
     /// What was removed is left out: the result holds values only.
@@ -207,8 +284,8 @@ pub trait State {
     ///
     /// # Errors
     ///
-    /// When the codec cannot write a key or a value. What was not written is lost to later
-    /// calls: throw the operator away and load it again.
+    /// When the codec cannot write a key or a value, or would not read back what it wrote. What was
+    /// not written is lost to later calls: throw the operator away and load it again.
     fn changes<C: Codec>(&mut self, to: &mut Changes) -> Result<(), StateError>;
 
     /// Takes one entry back.

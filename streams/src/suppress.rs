@@ -4,7 +4,7 @@ use crate::{
     Input, Kept, Key, Operator, Output, Span, StateError, Time,
     due::is_closed,
     hash::Map,
-    state::{Bytes, Codec, Mark, Marks, Pieces, Value},
+    state::{Bytes, Codec, Mark, Marks, Pieces, Value, holds},
 };
 use std::collections::BTreeSet;
 
@@ -194,6 +194,10 @@ impl<K: Key, V: Kept> Operator for UntilClosed<K, V> {
     type Out = (K, Option<V>);
     type Late = ();
 
+    fn check_item<C: Codec>((_, item): &Self::In) -> Result<(), StateError> {
+        holds::<C, _>(item)
+    }
+
     fn next_due(&self) -> Time {
         self.held.first().unwrap_or(Time::MAX)
     }
@@ -287,6 +291,10 @@ impl<K: Key, V: Kept> Operator for AtMostEvery<K, V> {
     type Late = ();
 
     const CLOCK_FIRST: bool = false;
+
+    fn check_item<C: Codec>((_, item): &Self::In) -> Result<(), StateError> {
+        holds::<C, _>(item)
+    }
 
     fn next_due(&self) -> Time {
         self.held.first().map_or(Time::MAX, |since| self.due(since))

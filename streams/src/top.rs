@@ -4,7 +4,7 @@ use crate::{
     Emission, Input, Kept, Key, Kind, Operator, Output, Span, StateError, Time, Window,
     due::DueIndex,
     hash::Map,
-    state::{Bytes, Codec, Mark, Marks, Pieces, Value},
+    state::{Bytes, Codec, Mark, Marks, Pieces, Value, holds},
 };
 use std::{
     cmp::Reverse,
@@ -131,6 +131,10 @@ impl<K: Key, S: Kept + Ord> Operator for TopOfWindow<K, S> {
     type In = Emission<K, S>;
     type Out = Emission<(), Vec<(K, S)>>;
     type Late = ();
+
+    fn check_item<C: Codec>(item: &Self::In) -> Result<(), StateError> {
+        holds::<C, _>(&item.value)
+    }
 
     fn next_due(&self) -> Time {
         self.due.next()

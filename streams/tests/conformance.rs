@@ -63,7 +63,57 @@ fn see(case: &Value, steps: &[Value], restarting: bool) -> Result<Seen, String> 
     }
 }
 
+/// What a case may choose from, and where it has to.
+const CHOICES: [(&str, &str, &[&str]); 9] = [
+    ("_window_aggregate", "emit", &["update", "final"]),
+    ("event_time_window", "type", &["tumble", "hop", "session"]),
+    ("then_suppress", "agg", &["count"]),
+    ("stream_join", "type", &["inner", "left", "outer"]),
+    ("stream_table_join", "type", &["inner", "left"]),
+    ("table_table_join", "type", &["inner", "left", "outer"]),
+    ("foreign_key", "type", &["inner", "left"]),
+    ("table_group_aggregate", "group_by", &["key", "value"]),
+    ("table_group_aggregate", "agg", &["count", "add_sub_trace"]),
+];
+
+/// Refuses a choice that is not known: nothing of a case is guessed.
+fn check_choices(case: &Value) -> Result<(), String> {
+    let operator = case["operator"].as_str().unwrap_or_default();
+    let known = |of: &str, name: &str, value: &Value, known: &[&str]| {
+        let is_known = value.as_str().is_some_and(|value| known.contains(&value));
+        let unknown = || format!("unknown {of} `{name}`: {value}");
+        is_known.then_some(()).ok_or_else(unknown)
+    };
+    for (part, name, values) in CHOICES {
+        let value = &case["config"][name];
+        let counts_rows = operator.starts_with("table_group") && part == "then_suppress";
+        if operator.contains(part) && !counts_rows {
+            known("choice", name, value, values)?;
+        }
+    }
+    for (name, values) in [
+        ("emit", &["update", "final"][..]),
+        (
+            "type",
+            &["inner", "left", "outer", "tumble", "hop", "session"],
+        ),
+        ("mode", &["time_limit", "max_records"]),
+    ] {
+        if let Some(value) = case["config"].get(name) {
+            known("choice", name, value, values)?;
+        }
+    }
+    let steps = case["input"].as_array().into_iter().flatten();
+    for item in steps.filter_map(Value::as_array).flatten() {
+        if let Some(side) = item.get("side").or_else(|| item.get("wm_side")) {
+            known("side of", &item.to_string(), side, &["L", "R", "S", "T"])?;
+        }
+    }
+    known("order", "order", &case["order"], &["exact", "any"])
+}
+
 fn run(case: &Value) -> Result<(), String> {
+    check_choices(case)?;
     let steps = case["input"].as_array().ok_or("no input")?;
     let expected = case.get("expected_annals").unwrap_or(&case["expected"]);
     let expected = expected.as_array().ok_or("nothing expected")?;
@@ -122,6 +172,23 @@ fn an_unknown_operator_fails() {
         "operator": "guess", "config": {}, "input": [[]], "expected": [{}], "order": "any",
     });
     assert_eq!(run(&case), Err("unknown operator `guess`".to_string()));
+}
+
+#[test]
+fn an_unknown_choice_fails() {
+    let mut tried = 0;
+    for case in cases() {
+        for name in ["emit", "type", "mode", "group_by", "agg", "window"] {
+            if case["config"].get(name).is_some() {
+                let mut unknown = case.clone();
+                unknown["config"][name] = "guess".into();
+                let error = run(&unknown).unwrap_err();
+                assert!(error.starts_with("unknown "), "{}: {error}", case["id"]);
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried > 40, "{tried}");
 }
 
 #[test]

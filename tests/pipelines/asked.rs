@@ -1,15 +1,19 @@
 //! What can be asked of the rows of a pipeline.
 
 use std::ops::Bound::{self, Excluded, Included, Unbounded};
+use std::sync::Arc;
 use std::time::Duration;
 
 use annals::pipeline::{Heartbeat, Pipeline, Time, Window};
 use annals::prelude::*;
-use annals::projections::StartError;
+use annals::projections::{Program, StartError};
+use annals::{MemoryStore, Store};
 use chrono::TimeDelta;
 
 use crate::kinds::keyed;
-use crate::shop::{Location, Picture, Sales, TooLate, append, at, caught_up, noon, ordered};
+use crate::shop::{
+    Location, Picture, Sales, TooLate, append, at, caught_up, noon, options, ordered,
+};
 use crate::shop::{rebuild, sales};
 
 fn sum(orders: u64, cents: i64) -> Sales {
@@ -233,4 +237,39 @@ async fn windows_close_in_a_quiet_log_with_a_heartbeat() {
     rebuild(&db, "sales").await;
     assert_eq!(Picture::of(&*store, "sales").await.rows, live);
     db.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_tells_of_no_slot_of_another_process() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let program = || {
+        let mut options = options().slots(2).lease(Duration::from_millis(200));
+        options.poll = Duration::from_millis(10);
+        let minutes = Pipeline::new("minutes", 1, |log| {
+            let minutes = keyed(log).tumbling(Duration::from_mins(1));
+            minutes.folded::<Sales>().into_view();
+        });
+        Annals::on(store.clone()).with(minutes.options(options))
+    };
+    let slots = |db: &Program| {
+        let status = db.pipeline("minutes").unwrap().status();
+        status.slots.into_keys().collect::<Vec<_>>()
+    };
+    let one = program().start().await.unwrap();
+    append(&*store, noon(), &ordered("tea", 1)).await;
+    caught_up(&one, "minutes").await;
+    assert_eq!(slots(&one), [0, 1]);
+    let other = program().start().await.unwrap();
+    let both = async {
+        while slots(&one).len() + slots(&other).len() != 2 || slots(&other).is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let wait = tokio::time::timeout(Duration::from_secs(60), both).await;
+    wait.unwrap_or_else(|_| panic!("{:?} and {:?}", slots(&one), slots(&other)));
+    let mut all = [slots(&one), slots(&other)].concat();
+    all.sort_unstable();
+    assert_eq!(all, [0, 1]);
+    other.stop().await;
+    one.stop().await;
 }

@@ -30,6 +30,7 @@ mod lessons;
 mod ordered;
 mod panics;
 mod partitions;
+mod refused;
 #[path = "../../examples/fraud/rules.rs"]
 mod rules;
 mod same;
@@ -40,6 +41,7 @@ mod shop;
 mod slow;
 mod stopped;
 mod trials;
+mod unsaved;
 #[allow(dead_code, reason = "each example is more than a test uses of it")]
 #[path = "../../examples/fraud/verdict.rs"]
 mod verdict;

@@ -69,7 +69,7 @@ pub(crate) fn panicking() -> Pipeline {
     })
 }
 
-async fn built(
+pub(crate) async fn built(
     store: &Arc<dyn Store>,
     name: &str,
     pipeline: Pipeline,

@@ -147,4 +147,5 @@ async fn more_state_than_is_allowed_stops_it() {
     let error = reason(&store, sales().state_bytes_max(8)).await;
     assert!(error.contains("in slot 0 would be"), "{error}");
     assert!(error.contains("`state_bytes_max`"), "{error}");
+    assert!(error.contains(" bytes, at most 8 are allowed"), "{error}");
 }

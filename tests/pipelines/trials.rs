@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use annals::pipeline::{Count, Fold, Pipeline, Time, Window};
+use annals::pipeline::{Count, Fold, Pipeline, Sum, Time, Window};
 use annals::prelude::*;
 
 use crate::shop::{Sale, Sales, ShopEvent, ordered, sales, sold};
@@ -187,4 +187,67 @@ fn rows_are_keyed_by_window_or_by_key_first() {
     ] {
         assert!(story.contains(row), "{story}");
     }
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize, View)]
+#[view(name = "items", key = String)]
+struct Items(i128);
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize, View)]
+#[view(name = "rows", key = String)]
+struct Rows(i128);
+
+/// The guide says how a second sum is made of windows that are corrected.
+#[test]
+fn a_table_of_windows_takes_back_what_was_corrected() {
+    let minute = Duration::from_mins(1);
+    let corrected = Pipeline::new("corrected", 1, |log| {
+        let sold = sold(log).key_by(|sale| sale.product.clone());
+        let cents = sold.map(|_, sale| sale.cents);
+        let minutes = cents
+            .tumbling(minute)
+            .allow_late(minute)
+            .folded::<Sum>()
+            .finals();
+        let sums = minutes.scan(Duration::from_hours(24), |sum: &mut i128, of| {
+            *sum += of.value.0;
+            Some(*sum)
+        });
+        sums.into_view_with::<Items>(|product, sum| (product.clone(), Items(*sum)));
+        let newest = minutes
+            .map(|product, of| (product.clone(), of.clone()))
+            .unkeyed()
+            .key_by(|(product, of)| (of.window, product.clone()))
+            .table(|(_, of)| Some(of.value.0 as i64));
+        let sums = newest.group_by(|(_, product), _| product.clone());
+        let sums = sums.folded::<Sum>().changes();
+        sums.into_view_with::<Rows>(|product, change| {
+            let sum = change.new.clone().unwrap_or_default();
+            (product.clone(), Rows(sum.0))
+        });
+    });
+    let mut trial = corrected.trial();
+    for (at, cents) in [
+        ("10:00:00", 5),
+        ("10:01:10", 7),
+        ("10:00:50", 2),
+        ("10:00:55", 3),
+    ] {
+        trial = trial.at(at, ordered("tea", cents)).unwrap();
+    }
+    let story = trial.end().unwrap().to_string();
+    let last = |view: &str| {
+        let mut rows = story.lines().filter(|line| line.contains(view));
+        rows.next_back().map(|line| line.trim().to_owned())
+    };
+    assert_eq!(
+        last("-> rows").as_deref(),
+        Some("-> rows [tea] 17"),
+        "{story}"
+    );
+    assert_eq!(
+        last("-> items").as_deref(),
+        Some("-> items [tea] 29"),
+        "{story}"
+    );
 }

@@ -27,6 +27,11 @@ impl RowError {
         }
     }
 
+    /// What is wrong, without the row.
+    pub(crate) fn into_what(self) -> String {
+        self.what
+    }
+
     /// What is wrong, without the key.
     pub(crate) fn reason(&self) -> String {
         format!("the row {}", self.what)
@@ -96,7 +101,7 @@ pub(super) fn indexed<V: View>(key: &str, value: &V) -> Result<Vec<String>, RowE
 }
 
 /// Whether a stored row is what is read back from it.
-pub(super) fn read_back<V: View>(key: &str, stored: Option<&Bytes>) -> Result<(), RowError> {
+pub(crate) fn read_back<V: View>(key: &str, stored: Option<&Bytes>) -> Result<(), RowError> {
     let Some(bytes) = stored else { return Ok(()) };
     let unlike = |what: String| {
         Err(RowError::of::<V>(

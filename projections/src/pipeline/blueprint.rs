@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use annals_core::{Filter, GenerationSpec, LogPage, Partition, Store, StreamId};
+use annals_core::{Filter, GenerationId, GenerationSpec, LogPage, Partition, Store, StreamId};
 use annals_runner::{EventTime, GenerationWorkers, WorkError};
 
 use super::append::OpenOutlet;
@@ -25,7 +25,8 @@ pub(crate) struct Blueprint {
     /// Whether each partition of the log has a slot of its own.
     pub(crate) by_partition: bool,
     state_bytes_max: usize,
-    seen: Mutex<BTreeMap<u16, SlotClock>>,
+    /// By generation and slot, while the slot is worked on here.
+    seen: Mutex<BTreeMap<(GenerationId, u16), SlotClock>>,
     /// Between its slots and what sends the events that they emit.
     pub(crate) sender: Arc<SenderLink>,
     /// What follows the sender, once it is begun.
@@ -214,17 +215,16 @@ impl Blueprint {
             return Ok(());
         }
         let name = self.name;
-        let mebibytes = bytes >> 20;
-        let most = self.state_bytes_max >> 20;
+        let most = self.state_bytes_max;
         Err(WorkError::Stopped(format!(
-            "the state of pipeline `{name}` in slot {slot} would be {mebibytes} MiB, at most \
-             {most} are allowed; use shorter windows, give it more slots, or allow more with \
+            "the state of pipeline `{name}` in slot {slot} would be {bytes} bytes, at most {most} \
+             are allowed; use shorter windows, give it more slots, or allow more with \
              `state_bytes_max`"
         )))
     }
 
     /// Takes note of how far a slot has come; what its status tells of it.
-    pub(crate) fn seen(&self, slot: u16, machine: &mut Machine) -> EventTime {
+    pub(crate) fn seen(&self, of: (GenerationId, u16), machine: &mut Machine) -> EventTime {
         let (watermark, held_by) = machine.least_watermark();
         let clock = SlotClock {
             watermark,
@@ -242,13 +242,24 @@ impl Blueprint {
             hot_keys: clock.hot_keys.clone(),
         };
         let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        all.insert(slot, clock);
+        all.insert(of, clock);
         told
     }
 
-    /// How far the slots of this process have come.
+    /// A slot is no longer worked on here.
+    pub(crate) fn left(&self, of: (GenerationId, u16)) {
+        let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        all.remove(&of);
+    }
+
+    /// How far the slots of this process have come; where a generation is built beside the one that
+    /// serves, those of the latter.
     pub(crate) fn clocks(&self) -> BTreeMap<u16, SlotClock> {
         let all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        all.clone()
+        // The last one of a slot stays.
+        let oldest_last = all.iter().rev();
+        oldest_last
+            .map(|((_, slot), clock)| (*slot, clock.clone()))
+            .collect()
     }
 }

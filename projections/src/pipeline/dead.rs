@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::machine::OutRow;
 use super::output::END;
-use super::panics::{Lacking, Why};
+use super::panics::Lacking;
 use crate::key::too_long;
 
 /// The output of dead letters. No view has a name like it.
@@ -108,10 +108,7 @@ impl Record {
             why,
             ..
         } = of;
-        let (what, reason) = match why {
-            Why::Panicked(reason) => ("panicked", reason),
-            Why::Failed(reason) => ("failed", reason),
-        };
+        let (what, reason) = why.told();
         let item = short(item);
         let over = match &*item {
             "" => String::new(),

@@ -4,6 +4,7 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use annals_streams::{
     Branch, Codec, Each, Joint, Operator, Panic, Plan, PlannedStage, Row, Side, Span, Stage, State,
@@ -19,6 +20,7 @@ use super::output::{Collected, OutputSpec};
 use super::panics::{self, Lacking, NameOf, Panics, Why};
 use super::source::Source;
 use super::stream::Flows;
+use crate::fold::first_difference;
 
 /// How state is written: as rows are.
 pub(crate) struct StateJson;
@@ -30,6 +32,10 @@ impl Codec for StateJson {
 
     fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StateError> {
         serde_json::from_slice(bytes).map_err(|error| StateError::new(error.to_string()))
+    }
+
+    fn difference(one: &[u8], other: &[u8]) -> Option<String> {
+        first_difference(one, other)
     }
 }
 
@@ -320,6 +326,18 @@ impl Graph {
 
     pub(crate) fn wrong(&self, what: impl Into<String>) {
         self.lock().wrong.push(what.into());
+    }
+
+    /// A length of event time, which is counted in whole microseconds.
+    pub(crate) fn span(&self, of: &str, length: Duration) -> Span {
+        // What is longer than event time itself is for ever.
+        let is_counted = i64::try_from(length.as_micros()).is_ok();
+        if is_counted && !length.subsec_nanos().is_multiple_of(1_000) {
+            self.wrong(format!(
+                "{length:?} of `{of}` are no whole microseconds, in which event time is counted"
+            ));
+        }
+        length.into()
     }
 
     /// Adds a source, and says its number.

@@ -208,7 +208,7 @@ impl<K: PipelineKey, T: Flows> Keyed<K, T> {
     /// # }
     /// ```
     pub fn tumbling(&self, size: Duration) -> Windows<K, T> {
-        let size = Span::from(size);
+        let size = self.at.graph.span("tumbling", size);
         let planned = PlannedStage::new("tumbling", "").with("size", size.micros());
         self.aligned(Aligned::tumbling(size), planned)
     }
@@ -224,8 +224,8 @@ impl<K: PipelineKey, T: Flows> Keyed<K, T> {
     /// # }
     /// ```
     pub fn hopping(&self, size: Duration, every: Duration) -> Windows<K, T> {
-        let size = Span::from(size);
-        let every = Span::from(every);
+        let size = self.at.graph.span("hopping", size);
+        let every = self.at.graph.span("hopping", every);
         let planned = PlannedStage::new("hopping", "")
             .with("size", size.micros())
             .with("every", every.micros());
@@ -246,7 +246,7 @@ impl<K: PipelineKey, T: Flows> Keyed<K, T> {
     where
         T: Kept,
     {
-        let back = Span::from(back);
+        let back = self.at.graph.span("sliding", back);
         let planned = PlannedStage::new("sliding", "").with("back", back.micros());
         SlidingWindows::new(self, back, planned)
     }
@@ -262,7 +262,7 @@ impl<K: PipelineKey, T: Flows> Keyed<K, T> {
     /// # }
     /// ```
     pub fn sessions(&self, gap: Duration) -> Windows<K, T> {
-        let gap = Span::from(gap);
+        let gap = self.at.graph.span("sessions", gap);
         let planned = PlannedStage::new("sessions", "").with("gap", gap.micros());
         Windows::new(self, WindowsBy::Sessions(gap), planned)
     }

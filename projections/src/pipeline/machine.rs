@@ -16,7 +16,7 @@ use super::hot::HotKeys;
 use super::journal::{Journal, Writes};
 use super::outbox::{self, Entry};
 use super::output::{Collected, take};
-use super::panics::{Lacking, Panics, Spoiled};
+use super::panics::{Lacking, Panics, Redo};
 use super::prepared::{BySource, PreparedPage, Stops, WhatWasRead};
 use super::share::{KeptCauses, Share};
 use super::source::Read;
@@ -49,8 +49,17 @@ pub(crate) enum Taken {
     Whole,
     /// Those before this one are in.
     Stuck(Stuck),
-    /// A stage panicked over this item: the machine has to [go back](Machine::go_back).
-    Spoiled(Spoiled),
+    /// None, because of this: the machine has to [go back](Machine::go_back).
+    Redo(Redo),
+}
+
+/// What became of state that was to be saved.
+#[derive(Debug)]
+pub(crate) enum Saving {
+    /// What is written of it since the last time.
+    Writes(Writes),
+    /// Some of it cannot be saved: the machine has to [go back](Machine::go_back).
+    Redo(Redo),
 }
 
 /// The stages of a slot.
@@ -110,13 +119,18 @@ impl Machine {
     }
 
     /// Throws away everything since the state was saved last, and goes on from there with new
-    /// stages, without this item.
-    pub(crate) fn go_back(&mut self, fresh: Machine, without: Spoiled) -> Result<(), WorkError> {
+    /// stages, in another way.
+    pub(crate) fn go_back(&mut self, fresh: Machine, redo: Redo) -> Result<(), WorkError> {
         let left_out = self.panics.left_out();
-        if left_out.contains(&without) {
+        let saves_each = self.panics.saves_each() || matches!(redo, Redo::SavingEach);
+        let without = match redo {
+            Redo::Without(without) => Some(without),
+            Redo::SavingEach => None,
+        };
+        if let Some(without) = without.as_ref().filter(|of| left_out.contains(of)) {
             return Err(WorkError::Stopped(format!(
-                "{without}, also without the item over which it panicked before; its closures are \
-                 no functions of their items. Mend them and raise the version"
+                "{without}, also without the item over which it did before; its closures are no \
+                 functions of their items. Mend them and raise the version"
             )));
         }
         let journal = std::mem::replace(&mut self.journal, Journal::new());
@@ -127,9 +141,10 @@ impl Machine {
             hot,
             ..fresh
         };
-        for spoiled in left_out.into_iter().chain([without]) {
+        for spoiled in left_out.into_iter().chain(without) {
             self.panics.leave_out(spoiled);
         }
+        self.panics.save_each(saves_each);
         self.clocks = saved.0.clone();
         self.lock().missed = saved.1;
         self.saved = saved;
@@ -243,17 +258,30 @@ impl Machine {
     }
 
     /// What is written of the state since the last time.
-    pub(crate) fn save(&mut self) -> Result<Writes, WorkError> {
+    pub(crate) fn save(&mut self) -> Result<Saving, WorkError> {
         let mut changes = Changes::new();
-        for keying in &mut self.keyings {
-            keying
-                .open
-                .then()
-                .save(&mut changes)
-                .map_err(|error| unwritable(&error))?;
+        let keyings = &mut self.keyings;
+        let saved = contained(|| {
+            let mut all = keyings.iter_mut();
+            all.try_for_each(|keying| keying.open.then().save(&mut changes))
+        });
+        let why = match saved {
+            Ok(Ok(())) => {
+                self.saved = (self.clocks.clone(), self.missed());
+                return Ok(Saving::Writes(self.journal.write(&changes)));
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(panic) => panic,
+        };
+        if self.panics.saves_each() {
+            return Err(unwritable(&why));
         }
-        self.saved = (self.clocks.clone(), self.missed());
-        Ok(self.journal.write(&changes))
+        Ok(Saving::Redo(Redo::SavingEach))
+    }
+
+    /// What could not be saved was found: from now on state is saved once for a commit again.
+    pub(crate) fn saves_at_once(&self) {
+        self.panics.save_each(false);
     }
 
     /// Sends what of a page comes after a position through all stages: up to the first record that
@@ -267,8 +295,8 @@ impl Machine {
     ) -> Result<Taken, WorkError> {
         let taken = contained(|| self.take_in(page, after, skips, rows));
         taken.unwrap_or_else(|panic| {
-            if let Some(spoiled) = self.panics.take_spoiled() {
-                return Ok(Taken::Spoiled(spoiled));
+            if let Some(redo) = self.panics.take_redo() {
+                return Ok(Taken::Redo(redo));
             }
             Err(broken(page, after, &panic))
         })

@@ -35,7 +35,7 @@ impl<K: PipelineKey, T: Flows> Keyed<K, T> {
         id: impl Fn(&T) -> I + Send + Sync + 'static,
         remembered_for: Duration,
     ) -> Keyed<K, T> {
-        let span = Span::from(remembered_for);
+        let span = self.at.graph.span("distinct_by", remembered_for);
         let planned = PlannedStage::new("distinct_by", "").with("for", span.micros());
         let at = self.at.then(planned);
         let node: Node<(K, T)> = Node::new();
@@ -75,7 +75,7 @@ impl<K: PipelineKey, T: Flows> Keyed<K, T> {
         forget_after: Duration,
         step: impl Fn(&mut S, &T) -> Option<U> + Send + Sync + 'static,
     ) -> Keyed<K, U> {
-        let span = Span::from(forget_after);
+        let span = self.at.graph.span("scan", forget_after);
         let planned = PlannedStage::new("scan", "").with("forget_after", span.micros());
         let at = self.at.then(planned);
         let node: Node<(K, U)> = Node::new();

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use super::graph::{At, Making, Numbered, Port};
 use super::panics::NameOf;
 use crate::context::ViewContext;
+use crate::fold::{RowError, encode, read_back};
 use crate::key::checked;
 use crate::query::{OWN_ENTRY, OutputRows, ViewHandle};
 use crate::view::View;
@@ -176,25 +177,15 @@ fn written<V: View>(
              possible"
         ));
     }
-    let value = value
-        .map(serde_json::to_vec)
-        .transpose()
-        .map_err(|error| format!("cannot be written: {error}"))?;
-    if let Some(value) = &value {
-        read_back::<V>(value)?;
-    }
-    Ok((format!("{prefix}{text}"), value.map(Bytes::from), indexed))
+    let value = value.map(stored).transpose()?;
+    Ok((format!("{prefix}{text}"), value, indexed))
 }
 
-/// Whether a row can be read again. NaN and infinities are no numbers of JSON: they are written as
-/// `null`, and a row without one is not looked at.
-fn read_back<V: View>(written: &[u8]) -> Result<(), String> {
-    if !written.windows(4).any(|part| part == b"null") {
-        return Ok(());
-    }
-    let read: Result<V, _> = serde_json::from_slice(written);
-    let unlike = |error| format!("is not read back as it was written: {error}");
-    read.map(drop).map_err(unlike)
+/// A row as it is stored, read back as it was written.
+fn stored<V: View>(value: &V) -> Result<Bytes, String> {
+    let stored = encode("", value).map_err(RowError::into_what)?;
+    read_back::<V>("", Some(&stored)).map_err(RowError::into_what)?;
+    Ok(stored)
 }
 
 /// The rows and events of a page, taken out.

@@ -1,10 +1,14 @@
-//! Panics of users' code in the stages of a slot: what is left out because of them, and what is
-//! told of it.
+//! Panics of users' code in the stages of a slot, and state that cannot be saved: what is left out
+//! because of them, and what is told of it.
 //!
 //! A closure without state leaves out the item, a result that cannot be put together is left out by
 //! itself. A fold that panics is spoiled: the stages are made anew from what was saved, and go on
 //! without the item. The same item panics in every other slot, batch and rebuild, so rows stay a
 //! function of the log.
+//!
+//! State that cannot be saved, or would not be read back, is noticed when it is saved, or when it
+//! comes out as a result before. Then the stages are made anew too, and save after each item: the
+//! one with which that fails is the one to leave out.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use annals_core::Position;
-use annals_streams::{Change, Emission, ItemAt, LeaveOut, Panic, Place, Row, Side};
+use annals_streams::{Change, Emission, ItemAt, LeaveOut, Panic, Place, Row, Side, StateError};
 
 use crate::key::ViewKey;
 
@@ -31,19 +35,46 @@ pub(crate) struct Lacking {
 }
 
 /// Why a stage went on without it.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Why {
     Panicked(String),
     /// It was refused with an error.
     Failed(String),
 }
 
-/// An item over which an operator panicked.
+impl Why {
+    /// Of what unwound: a panic, or why state cannot be saved.
+    fn of(panic: &Panic) -> Why {
+        match panic.downcast_ref::<StateError>() {
+            Some(error) => Why::Failed(error.to_string()),
+            None => Why::Panicked(annals_core::panic_text(&**panic).to_owned()),
+        }
+    }
+
+    /// What happened, and what was said.
+    pub(crate) fn told(&self) -> (&'static str, &str) {
+        match self {
+            Why::Panicked(reason) => ("panicked", reason),
+            Why::Failed(reason) => ("failed", reason),
+        }
+    }
+}
+
+/// Why stages have to be made anew from what was saved last.
+#[derive(Debug)]
+pub(crate) enum Redo {
+    /// Without this item.
+    Without(Spoiled),
+    /// Saving after each item: something was made of one that cannot be saved.
+    SavingEach,
+}
+
+/// An item over which an operator panicked, or whose state cannot be saved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Spoiled {
     stage: u16,
     at: ItemAt,
-    reason: String,
+    why: Why,
 }
 
 impl fmt::Display for Spoiled {
@@ -53,10 +84,10 @@ impl fmt::Display for Spoiled {
             position,
             ..
         } = self.at.place;
-        let reason = &self.reason;
+        let (what, reason) = self.why.told();
         write!(
             f,
-            "a stage panicked at position {position} of partition {partition}: {reason}"
+            "a stage {what} at position {position} of partition {partition}: {reason}"
         )
     }
 }
@@ -69,13 +100,17 @@ pub(crate) struct Panics(Arc<Told>);
 struct Told {
     /// Whether any item is left out.
     any: AtomicBool,
+    /// Whether state is saved after each item.
+    saves_each: AtomicBool,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    left_out: BTreeMap<(u16, ItemAt), String>,
+    left_out: BTreeMap<(u16, ItemAt), Why>,
     spoiled: Option<Spoiled>,
+    /// Whether something came out that could not have been saved.
+    came_unsaved: bool,
     lacking: Vec<Lacking>,
 }
 
@@ -94,28 +129,41 @@ impl Panics {
         std::mem::take(&mut self.lock().lacking)
     }
 
-    /// The item over which a stage panicked since the last time.
-    pub(crate) fn take_spoiled(&self) -> Option<Spoiled> {
+    /// What is to be done because of what unwound, if anything can be.
+    pub(crate) fn take_redo(&self) -> Option<Redo> {
         let mut state = self.lock();
         state.lacking.clear();
-        state.spoiled.take()
+        if let Some(spoiled) = state.spoiled.take() {
+            return Some(Redo::Without(spoiled));
+        }
+        std::mem::take(&mut state.came_unsaved).then_some(Redo::SavingEach)
+    }
+
+    /// Whether state is saved after each item.
+    pub(crate) fn saves_each(&self) -> bool {
+        self.0.saves_each.load(Ordering::Acquire)
+    }
+
+    /// From now on state is saved after each item, or no more.
+    pub(crate) fn save_each(&self, each: bool) {
+        self.0.saves_each.store(each, Ordering::Release);
     }
 
     /// What is left out by now.
     pub(crate) fn left_out(&self) -> Vec<Spoiled> {
         let state = self.lock();
-        let all = state.left_out.iter().map(|((stage, at), reason)| Spoiled {
+        let all = state.left_out.iter().map(|((stage, at), why)| Spoiled {
             stage: *stage,
             at: *at,
-            reason: reason.clone(),
+            why: why.clone(),
         });
         all.collect()
     }
 
     /// From now on the item is left out where it came from.
     pub(crate) fn leave_out(&self, spoiled: Spoiled) {
-        let Spoiled { stage, at, reason } = spoiled;
-        self.lock().left_out.insert((stage, at), reason);
+        let Spoiled { stage, at, why } = spoiled;
+        self.lock().left_out.insert((stage, at), why);
         self.0.any.store(true, Ordering::Release);
     }
 
@@ -199,7 +247,7 @@ impl<I, R> LeaveOut<I, R> for OfStage<I, R> {
             return false;
         }
         let mut state = self.panics.lock();
-        let Some(reason) = state.left_out.get(&(self.stage, at)).cloned() else {
+        let Some(why) = state.left_out.get(&(self.stage, at)).cloned() else {
             return false;
         };
         state.lacking.push(Lacking {
@@ -207,7 +255,7 @@ impl<I, R> LeaveOut<I, R> for OfStage<I, R> {
             stage: self.stage,
             item: (self.item)(&row.item),
             of: None,
-            why: Why::Panicked(reason),
+            why,
         });
         true
     }
@@ -216,7 +264,17 @@ impl<I, R> LeaveOut<I, R> for OfStage<I, R> {
         self.panics.lock().spoiled = Some(Spoiled {
             stage: self.stage,
             at,
-            reason: annals_core::panic_text(&**panic).to_owned(),
+            why: Why::of(panic),
+        });
+    }
+
+    fn refused(&mut self, row: &Row<I>, why: StateError) {
+        self.panics.lacks(Lacking {
+            cause: row.cause(),
+            stage: self.stage,
+            item: (self.item)(&row.item),
+            of: None,
+            why: Why::Failed(why.to_string()),
         });
     }
 
@@ -229,5 +287,13 @@ impl<I, R> LeaveOut<I, R> for OfStage<I, R> {
             of,
             why: Why::Panicked(text(panic)),
         });
+    }
+
+    fn saves_each(&self) -> bool {
+        self.panics.saves_each()
+    }
+
+    fn came_unsaved(&mut self) {
+        self.panics.lock().came_unsaved = true;
     }
 }

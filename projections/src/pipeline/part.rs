@@ -65,6 +65,10 @@ impl Follower for RunningPipeline {
         graph.outputs.iter().map(|output| output.name).collect()
     }
 
+    fn is_pipeline(&self) -> bool {
+        true
+    }
+
     fn start(
         self: Box<Self>,
         context: WorkerContext,

@@ -67,6 +67,8 @@ pub struct Results<K, A> {
     wanted: Wanted,
     lateness: Span,
     pass: Pass,
+    /// Whether the windows are sessions, which keys do not have in common.
+    by_session: bool,
 }
 
 /// Which results a handle stands for.
@@ -96,6 +98,7 @@ impl<K, A> Clone for Results<K, A> {
             wanted: Arc::clone(&self.wanted),
             lateness: self.lateness,
             pass: self.pass,
+            by_session: self.by_session,
         }
     }
 }
@@ -122,7 +125,13 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
             wanted,
             lateness,
             pass: Pass::OnClose,
+            by_session: false,
         }
+    }
+
+    /// Of sessions.
+    pub(crate) fn by_session(self, by_session: bool) -> Results<K, A> {
+        Results { by_session, ..self }
     }
 
     /// Every change of a window, and not only its end. With a view that keeps its past that is a
@@ -186,7 +195,7 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
     {
         type Held<A> = (Time, Kind, Time, Option<A>);
         type Item<K, A> = ((Window, K), Option<Held<A>>);
-        let wait = Span::from(wait);
+        let wait = self.at.graph.span("at_most_every", wait);
         let planned = PlannedStage::new("at_most_every", "").with("wait", wait.micros());
         let at = self.at.then(planned);
         let stage = at.numbered();
@@ -219,7 +228,7 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
             let every = making.stateful(stage, every, Box::new(then), by_key, by_key);
             Box::new(Each::retimed(there, Box::new(every)))
         });
-        Results::chosen(at, node, self.lateness)
+        Results::chosen(at, node, self.lateness).by_session(self.by_session)
     }
 
     /// Something made of each result.
@@ -249,6 +258,7 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
             wanted: Arc::clone(&self.wanted),
             lateness: self.lateness,
             pass: self.pass,
+            by_session: self.by_session,
         }
     }
 
@@ -289,6 +299,12 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
 
     /// Results as items: of windows that have closed, and their corrections.
     ///
+    /// With [`allow_late`](super::Windows::allow_late) a window comes again with each correction, and
+    /// what was before is not taken back: whoever adds items up counts such a window several times. Do
+    /// without lateness where sums follow, or make a table of the windows, which holds the newest of
+    /// each, and sum its rows with [`group_by`](super::Table::group_by). A session that became part
+    /// of another one is not taken back either.
+    ///
     /// ```
     /// # use annals_projections::pipeline::Results;
     /// # fn example(counts: Results<String, u64>) {
@@ -319,8 +335,8 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
     }
 
     /// Of each window the keys with the highest scores, highest first; of equal ones the lower key.
-    /// Needs all keys in one slot. A window is known by its start, so this is for windows that keys
-    /// have in common, not for sessions: those that begin at one moment would share a row.
+    /// Needs all keys in one slot. It is for windows that keys have in common: of sessions, which each
+    /// key has for itself, and of no keys at all it is refused when the program starts.
     ///
     /// ```
     /// # use annals_projections::pipeline::Results;
@@ -360,6 +376,17 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
         score: impl Fn(&A) -> S + Send + Sync + 'static,
     ) -> Results<(), Vec<(K, S)>> {
         self.at.graph.needs_one_slot(kind);
+        if self.by_session {
+            self.at.graph.wrong(format!(
+                "`{kind}` compares keys within one window, and each key has sessions of its own; \
+                 fold tumbling or hopping windows for it"
+            ));
+        }
+        if count == 0 {
+            self.at
+                .graph
+                .wrong(format!("`{kind}` of 0 keys is always empty; ask for one"));
+        }
         let planned = PlannedStage::new(kind, "").with("count", count as i64);
         let at = self.at.then(planned);
         let stage = at.numbered();

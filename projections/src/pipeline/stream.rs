@@ -158,7 +158,8 @@ impl<T: Flows> Stream<T> {
     /// # }
     /// ```
     pub fn out_of_order_by(&self, delay: Duration) -> Stream<T> {
-        self.configured("out_of_order_by", Change::Delay(delay.into()))
+        let delay = self.at.graph.span("out_of_order_by", delay);
+        self.configured("out_of_order_by", Change::Delay(delay))
     }
 
     /// The time of an event is not when it was said to have occurred, but this.
@@ -184,7 +185,8 @@ impl<T: Flows> Stream<T> {
     /// # }
     /// ```
     pub fn at_most_ahead(&self, ahead: Duration) -> Stream<T> {
-        self.configured("at_most_ahead", Change::AtMostAhead(ahead.into()))
+        let ahead = self.at.graph.span("at_most_ahead", ahead);
+        self.configured("at_most_ahead", Change::AtMostAhead(ahead))
     }
 
     /// Its time has nothing to do with that of the other events of the log: where they meet, the

@@ -15,7 +15,7 @@ use super::blueprint::Blueprint;
 use super::clock_event::{self, Advanced};
 use super::dead::shown;
 use super::divide::DivideBy;
-use super::machine::{Machine, OutRow, Taken};
+use super::machine::{Machine, OutRow, Saving, Taken};
 use super::outbox::Entry;
 use super::output::{END, Leaving};
 use super::prepared::PreparedPage;
@@ -158,19 +158,21 @@ impl Trial {
             let page = self.page(record.clone());
             let before = record.position.minus(1);
             let taken = self.machine.take(&page, before, &skips, &mut rows);
-            match taken.map_err(failed)? {
-                Taken::Whole => break rows,
+            let redo = match taken.map_err(failed)? {
+                Taken::Whole => match self.machine.save().map_err(failed)? {
+                    Saving::Writes(_) => break rows,
+                    Saving::Redo(redo) => redo,
+                },
                 Taken::Stuck(stuck) => {
                     let why = self.blueprint.stuck(Partition(0), &stuck);
                     return Err(TrialError(why));
                 }
-                Taken::Spoiled(spoiled) => {
-                    let fresh = self.blueprint.machine(Share::everything(1));
-                    self.machine.go_back(fresh, spoiled).map_err(failed)?;
-                }
-            }
+                Taken::Redo(redo) => redo,
+            };
+            let fresh = self.blueprint.machine(Share::everything(1));
+            self.machine.go_back(fresh, redo).map_err(failed)?;
         };
-        self.machine.save().map_err(failed)?;
+        self.machine.saves_at_once();
         for Entry { what, .. } in self.machine.take_emitted() {
             let line = match &what {
                 Leaving::Append(to, event) => {

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use super::blueprint::Blueprint;
 use super::dead::{OUTPUT, shown};
 use super::divide::DivideBy;
-use super::machine::{Machine, OutRow, Taken};
+use super::machine::{Machine, OutRow, Saving, Taken};
 use super::output::END;
 use super::share::Share;
 use crate::context::ViewContext;
@@ -167,19 +167,21 @@ impl Again<'_> {
                     .machine
                     .get_or_insert_with(|| self.blueprint.machine(self.share));
                 let mut rows = Vec::new();
-                match machine.take(&prepared, self.position, &self.skips, &mut rows)? {
-                    Taken::Whole => break rows,
+                let redo = match machine.take(&prepared, self.position, &self.skips, &mut rows)? {
+                    Taken::Whole => match machine.save()? {
+                        Saving::Writes(_) => break rows,
+                        Saving::Redo(redo) => redo,
+                    },
                     Taken::Stuck(stuck) => {
                         let why = self.blueprint.stuck(self.partition, &stuck);
                         return Err(WorkError::Stopped(why));
                     }
-                    Taken::Spoiled(spoiled) => {
-                        machine.go_back(self.blueprint.machine(self.share), spoiled)?;
-                    }
-                }
+                    Taken::Redo(redo) => redo,
+                };
+                machine.go_back(self.blueprint.machine(self.share), redo)?;
             };
             if let Some(machine) = &mut self.machine {
-                machine.save()?;
+                machine.saves_at_once();
                 machine.take_emitted();
             }
             self.take(rows);

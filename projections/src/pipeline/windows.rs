@@ -81,7 +81,7 @@ impl<K: PipelineKey, T: Flows> Windows<K, T> {
     /// ```
     #[must_use]
     pub fn allow_late(mut self, by: Duration) -> Windows<K, T> {
-        self.lateness = by.into();
+        self.lateness = self.from.at.graph.span("allow_late", by);
         self.planned = self.planned.with("late", self.lateness.micros());
         self
     }
@@ -97,7 +97,7 @@ impl<K: PipelineKey, T: Flows> Windows<K, T> {
     /// ```
     #[must_use]
     pub fn offset(mut self, by: Duration) -> Windows<K, T> {
-        let by = Span::from(by);
+        let by = self.from.at.graph.span("offset", by);
         match self.by {
             WindowsBy::Aligned(aligned) => self.by = WindowsBy::Aligned(aligned.offset_by(by)),
             _ => self
@@ -198,7 +198,8 @@ impl<K: PipelineKey, T: Flows> Windows<K, T> {
             };
             made(options, parts)
         });
-        Results::new(at, node, wanted, self.lateness)
+        let by_session = self.planned.kind().starts_with("sessions");
+        Results::new(at, node, wanted, self.lateness).by_session(by_session)
     }
 }
 

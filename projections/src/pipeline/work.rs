@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use annals_core::{
-    Checkpoint, EventId, Failure, Filter, Partition, Position, ReadLog, RowChange, StoreError,
-    ViewCommit,
+    Checkpoint, EventId, Failure, Filter, GenerationId, Partition, Position, ReadLog, RowChange,
+    StoreError, ViewCommit,
 };
 use annals_runner::{
     Activity, CommittedStep, HeldLease, Pages, Skips, Slot, SlotState, Tasks, Work, WorkError,
@@ -20,9 +20,9 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::blueprint::Blueprint;
 use super::journal::Writes;
-use super::machine::{Machine, OutRow, Taken};
+use super::machine::{Machine, OutRow, Saving, Taken};
 use super::outbox::{Outbox, SentTo};
-use super::panics::Spoiled;
+use super::panics::Redo;
 use super::prepared::PreparedPage;
 use super::rows::{IndexPlaces, written};
 use super::share::Share;
@@ -119,9 +119,31 @@ struct Committed {
     watched: Option<Vec<RowChange>>,
 }
 
+/// While it lives, the status of the pipeline tells of the slot.
+struct Told<'a>(&'a RunSlot);
+
+impl Told<'_> {
+    fn of(&self, machine: &mut Machine) {
+        let RunSlot { blueprint, .. } = self.0;
+        let told = blueprint.seen(self.slot(), machine);
+        self.0.progress.event_time(told);
+    }
+
+    fn slot(&self) -> (GenerationId, u16) {
+        (self.0.generation.id, self.0.number)
+    }
+}
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        self.0.blueprint.left(self.slot());
+    }
+}
+
 /// From the taking of a lease to its loss.
 struct Session<'a> {
     work: &'a RunSlot,
+    told: Told<'a>,
     held: &'a HeldLease,
     machine: Machine,
     outbox: Outbox,
@@ -130,6 +152,9 @@ struct Session<'a> {
     readers: Vec<PartitionReader>,
     /// Up to where the next batch of a partition goes at most, because a stage panicked after it.
     ends: Option<(usize, Position)>,
+    /// Up to where state of a partition is saved after each item, to find the one with which that
+    /// fails.
+    saves_each: Option<(usize, Position)>,
     committing: JoinSet<Result<Committed, annals_core::CommitError>>,
     indexes: IndexPlaces,
 }
@@ -265,10 +290,11 @@ impl<'a> Session<'a> {
         }
         machine.resume(mine.iter())?;
         let decisions = views.skip_decisions(&generation.spec.view).await?;
-        let told = work.blueprint.seen(work.number, &mut machine);
-        work.progress.event_time(told);
+        let told = Told(work);
+        told.of(&mut machine);
         Ok(Session {
             work,
+            told,
             held,
             machine,
             outbox,
@@ -276,6 +302,7 @@ impl<'a> Session<'a> {
             skips: Skips::of(decisions),
             readers,
             ends: None,
+            saves_each: None,
             committing: JoinSet::new(),
             indexes: work.blueprint.index_places(),
         })
@@ -328,11 +355,11 @@ impl<'a> Session<'a> {
                     stuck = Some(of);
                     break;
                 }
-                Taken::Spoiled(spoiled) => {
+                Taken::Redo(redo) => {
                     // What comes before the page is written first, so that a page with many such
                     // items is all that is folded again for each.
                     self.ends = Some((index, if from > begun { from } else { to }));
-                    self.go_back(index, begun, spoiled)?;
+                    self.go_back(index, begun, (redo, to))?;
                     return Ok(true);
                 }
             }
@@ -354,7 +381,15 @@ impl<'a> Session<'a> {
         }
         let moved = self.readers[index].position > begun;
         if moved {
-            self.commit(index, begun, events, rows).await?;
+            match self.machine.save()? {
+                Saving::Writes(state) => self.commit(index, begun, events, (rows, state)).await?,
+                Saving::Redo(redo) => {
+                    let to = self.readers[index].position;
+                    self.ends = Some((index, to));
+                    self.go_back(index, begun, (redo, to))?;
+                    return Ok(true);
+                }
+            }
         }
         match stuck {
             Some(stuck) => {
@@ -368,17 +403,23 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// A stage panicked over an item: begins anew from what was saved last, without the item.
+    /// A stage panicked over an item, or made of one what cannot be saved, which shows up to a
+    /// position: begins anew from what was saved last.
     fn go_back(
         &mut self,
         index: usize,
         begun: Position,
-        without: Spoiled,
+        (redo, shown_at): (Redo, Position),
     ) -> Result<(), WorkError> {
         let work = self.work;
-        tracing::warn!(pipeline = work.blueprint.name, "{without}; it is left out");
+        match &redo {
+            Redo::Without(of) => {
+                tracing::warn!(pipeline = work.blueprint.name, "{of}; it is left out");
+            }
+            Redo::SavingEach => self.saves_each = Some((index, shown_at)),
+        }
         self.readers[index].stop_before(begun.next());
-        self.machine.go_back(work.machine(), without)
+        self.machine.go_back(work.machine(), redo)
     }
 
     async fn commit(
@@ -386,12 +427,16 @@ impl<'a> Session<'a> {
         index: usize,
         begun: Position,
         events: usize,
-        rows: Vec<OutRow>,
+        (rows, mut state): (Vec<OutRow>, Writes),
     ) -> Result<(), WorkError> {
         let work = self.work;
         work.progress.turns_to(Activity::Committing);
-        let mut state = self.machine.save()?;
         let reader = &self.readers[index];
+        let to = reader.position;
+        let is_found = |(of, end): &mut (usize, Position)| *of == index && to >= *end;
+        if self.saves_each.take_if(is_found).is_some() {
+            self.machine.saves_at_once();
+        }
         self.machine.passed(reader.partition, reader.position);
         work.blueprint.check_room(&self.machine, work.number)?;
         let reader = &mut self.readers[index];
@@ -436,8 +481,7 @@ impl<'a> Session<'a> {
             })
         });
         work.progress.at_hand(0, self.machine.state_bytes() as u64);
-        let told = work.blueprint.seen(work.number, &mut self.machine);
-        work.progress.event_time(told);
+        self.told.of(&mut self.machine);
         Ok(())
     }
 

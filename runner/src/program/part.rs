@@ -52,6 +52,11 @@ pub trait Follower: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Whether it is a pipeline, whose name no view has that is folded by itself.
+    fn is_pipeline(&self) -> bool {
+        false
+    }
+
     /// Whether it keeps nothing in a view store.
     fn keeps_nothing(&self) -> bool {
         false

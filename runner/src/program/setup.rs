@@ -176,6 +176,7 @@ impl Setup {
 
     fn check_names(&self) -> Result<(), StartError> {
         let mut named = HashSet::new();
+        let mut pipelines: HashMap<&str, bool> = HashMap::new();
         let mut writers: HashMap<&str, &'static str> = HashMap::new();
         for follower in &self.followers {
             let (name, version) = follower.name();
@@ -190,6 +191,11 @@ impl Setup {
                 }
             }
             let kind = follower.kind();
+            let is_pipeline = follower.is_pipeline();
+            if kind == Kind::View && *pipelines.entry(name).or_insert(is_pipeline) != is_pipeline {
+                let reason = "a view is called so too; give one of them another name".to_owned();
+                return Err(StartError::Pipeline { name, reason });
+            }
             if kind == Kind::View && name.starts_with('$') {
                 return Err(StartError::Reserved(name));
             }

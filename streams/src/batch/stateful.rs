@@ -32,6 +32,11 @@ pub struct ItemAt {
 /// stage, who throws the stages away, makes them anew from saved state, and sends the page again,
 /// without that item. A panic while a result is put together, or while an item is looked at whose turn
 /// came later, spoils nothing: only the result or the item is left out.
+///
+/// State that cannot be saved is found when it is saved, which is long after the item that made it so.
+/// Then the items since are sent again with [`LeaveOut::saves_each`]: state is saved after each,
+/// and the first with which that fails is left out like one over which the operator panicked. What
+/// went on unwinding is a [`StateError`] then.
 pub trait LeaveOut<I, R>: Send {
     /// Whether this item is left out.
     fn leaves_out(&mut self, row: &Row<I>, at: ItemAt) -> bool;
@@ -39,8 +44,20 @@ pub trait LeaveOut<I, R>: Send {
     /// The operator panicked over this item.
     fn panicked(&mut self, row: &Row<I>, at: ItemAt, panic: &Panic);
 
+    /// This item could not be saved while it is held, so the operator goes on without it.
+    fn refused(&mut self, row: &Row<I>, why: StateError);
+
     /// This result could not be put together, and has no value; or it goes on without an item.
     fn lacks(&mut self, lacking: Lacking<R>);
+
+    /// Whether state is saved after each item, to find the one with which that fails.
+    fn saves_each(&self) -> bool {
+        false
+    }
+
+    /// A result was made of state that cannot be saved, and is gone by now: which item made it so
+    /// is not known. The caller of the stage unwinds.
+    fn came_unsaved(&mut self) {}
 }
 
 /// An operator as a stage.
@@ -66,6 +83,8 @@ pub struct Stateful<O: Operator, C> {
     then: Box<dyn Stage<O::Out, C>>,
     late: Option<Box<dyn Stage<O::Late, C>>>,
     leave_out: Option<LeavesOut<O>>,
+    /// What was saved after single items and not given away yet.
+    saved: Changes,
 }
 
 type LeavesOut<O> = Box<dyn LeaveOut<<O as Operator>::In, <O as Operator>::Out>>;
@@ -100,6 +119,7 @@ impl<O: Operator, C: Codec> Stateful<O, C> {
             then,
             late: None,
             leave_out: None,
+            saved: Changes::new(),
         }
     }
 
@@ -165,8 +185,12 @@ impl<O: Operator, C: Codec> Stateful<O, C> {
     }
 
     /// Sends the rows of a page through the operator. What it takes just now is said in `taking`.
-    fn operate(&mut self, batch: &Batch<O::In>, taking: &mut Option<Taking>) {
+    fn operate(&mut self, batch: &Batch<O::In>, taking: &mut Option<Taking>)
+    where
+        O: State,
+    {
         let clock = Arc::clone(&batch.page.clock);
+        let saves_each = self.leave_out.as_ref().is_some_and(|of| of.saves_each());
         let mut from = 0;
         let mut current = None;
         let mut number = 0;
@@ -197,6 +221,12 @@ impl<O: Operator, C: Codec> Stateful<O, C> {
                 continue;
             }
             *taking = Some(Taking { row: index, at });
+            if let Some(decides) = &mut self.leave_out
+                && let Err(why) = O::check_item::<C>(&row.item)
+            {
+                decides.refused(row, why);
+                continue;
+            }
             let input = Input {
                 watermark,
                 time: row.time,
@@ -205,6 +235,16 @@ impl<O: Operator, C: Codec> Stateful<O, C> {
             };
             self.out.because_of(row.when);
             self.operator.process(input, &mut self.out);
+            let spoiled = self.out.take_spoiled();
+            if let Some(why) = spoiled.filter(|_| self.leave_out.is_some()) {
+                resume_unwind(Box::new(why));
+            }
+            if saves_each {
+                self.saved.of_stage(self.stage);
+                if let Err(why) = self.operator.changes::<C>(&mut self.saved) {
+                    resume_unwind(Box::new(why));
+                }
+            }
         }
         self.operator.flush(&mut self.out);
         *taking = None;
@@ -232,6 +272,16 @@ where
             }
             resume_unwind(panic);
         }
+        if let Some(decides) = &mut self.leave_out
+            && !decides.saves_each()
+        {
+            let rows = self.out.rows.iter();
+            let mut checked = rows.map(|row| checked(|| O::check_result::<C>(&row.item)));
+            if let Some(why) = checked.find_map(Result::err) {
+                decides.came_unsaved();
+                resume_unwind(Box::new(why));
+            }
+        }
         for lacking in self.out.lacking.drain(..) {
             match &mut self.leave_out {
                 Some(decides) => decides.lacks(lacking),
@@ -254,6 +304,7 @@ where
     C: Codec,
 {
     fn save(&mut self, to: &mut Changes) -> Result<(), StateError> {
+        to.append(std::mem::take(&mut self.saved));
         to.of_stage(self.stage);
         self.operator.changes::<C>(to)?;
         self.then.save(to)?;
@@ -288,4 +339,10 @@ where
             late.resume(watermark);
         }
     }
+}
+
+/// A check that calls users' code; of its panic nothing is told.
+fn checked(check: impl FnOnce() -> Result<(), StateError>) -> Result<(), StateError> {
+    let panicked = |_| Err(StateError::new("it cannot be written"));
+    catch_unwind(AssertUnwindSafe(check)).unwrap_or_else(panicked)
 }

@@ -7,7 +7,7 @@ use crate::{
     join::RowOf,
     lane::Lane,
     operator::Place,
-    state::{Bytes, Codec, Mark, Marks, Pieces, Value},
+    state::{Bytes, Codec, Mark, Marks, Pieces, Value, holds},
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -119,7 +119,7 @@ impl AsOfOptions {
 ///
 /// A change of the table holds from its own time on, also when it comes out of order, until the
 /// next one; `None` deletes. A row has the time of its stream item. Items that waited come out in
-/// the order of (time, key, place). An item that comes more than the lateness after its time goes
+/// the order of (time, place, key). An item that comes more than the lateness after its time goes
 /// to the late side output, because the versions that it would need are gone.
 ///
 /// Of each key the versions since the watermark less the lateness are kept, and the one before
@@ -305,6 +305,13 @@ impl<K: Key, L: Kept, V: Kept, O> Operator for AsOfJoin<K, L, V, O> {
     type Out = (K, O);
     type Late = (K, L);
 
+    fn check_item<C: Codec>(item: &Self::In) -> Result<(), StateError> {
+        match item {
+            Side::Left((_, left)) => holds::<C, _>(left),
+            Side::Right((_, right)) => holds::<C, _>(right),
+        }
+    }
+
     fn next_due(&self) -> Time {
         self.due.next()
     }
@@ -332,7 +339,7 @@ impl<K: Key, L: Kept, V: Kept, O> Operator for AsOfJoin<K, L, V, O> {
                 }
             }
         }
-        answers.sort_by(|one, other| (one.0, &one.1, one.2).cmp(&(other.0, &other.1, other.2)));
+        answers.sort_by(|one, other| (one.0, one.2, &one.1).cmp(&(other.0, other.2, &other.1)));
         for (time, key, _, row) in answers {
             out.emit(time, (key, row));
         }

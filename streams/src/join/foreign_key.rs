@@ -4,7 +4,7 @@ use crate::{
     Change, Input, JoinType, Kept, Key, Newer, Operator, Output, Side, StateError, Time,
     hash::Map,
     join::{RowOf, table::Rows},
-    state::{Bytes, Codec, Mark, Marks, Pieces},
+    state::{Bytes, Codec, Mark, Marks, Pieces, holds},
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -220,6 +220,13 @@ where
     type In = Side<(K, Option<L>), (J, Option<R>)>;
     type Out = Change<K, O>;
     type Late = ();
+
+    fn check_item<C: Codec>(item: &Self::In) -> Result<(), StateError> {
+        match item {
+            Side::Left((_, left)) => holds::<C, _>(left),
+            Side::Right((_, right)) => holds::<C, _>(right),
+        }
+    }
 
     fn next_due(&self) -> Time {
         Time::MAX

@@ -7,7 +7,7 @@ use crate::{
     join::RowOf,
     lane::Lane,
     operator::Place,
-    state::{Bytes, Codec, Mark, Marks, Pieces},
+    state::{Bytes, Codec, Mark, Marks, Pieces, holds},
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -136,6 +136,7 @@ pub struct IntervalJoin<K, L, R, O> {
     join: JoinType,
     within: Within,
     strict: bool,
+    at_bounds: bool,
     row: RowOf<L, R, O>,
     watermark: Time,
     keys: Map<K, Lanes<L, R>>,
@@ -191,6 +192,7 @@ impl<K: Key, L: Kept, R: Kept, O> IntervalJoin<K, L, R, O> {
             join,
             within,
             strict: false,
+            at_bounds: false,
             row: Box::new(row),
             watermark: Time::MIN,
             keys: Map::default(),
@@ -235,12 +237,39 @@ impl<K: Key, L: Kept, R: Kept, O> IntervalJoin<K, L, R, O> {
     }
 
     /// How long a left row waits. Also with a negative bound it stays while it is on time itself.
+    /// A row closes at its time plus the bound, also where the bound is negative and that is before
+    /// its own time: as Kafka Streams closes rows, and as the cases of other engines are written. An
+    /// item that comes after that and meets nothing is late, even one that the watermark has not
+    /// reached; so with a negative bound the order in which items on time come decides about rows
+    /// without a partner.
+    ///
+    /// Otherwise a row stays until the watermark has reached its own time, and what is on time is
+    /// never late.
+    ///
+    /// ```
+    /// # use annals_streams::{IntervalJoin, JoinType, Span, Within};
+    /// let earlier = Within::between(Span::from_micros(9), Span::from_micros(-2));
+    /// let row = |one: Option<&i64>, other: Option<&i64>| one.or(other).copied();
+    /// IntervalJoin::<u64, _, _, _>::new(JoinType::Left, earlier, row).closing_at_bounds();
+    /// ```
+    #[must_use]
+    pub fn closing_at_bounds(mut self) -> Self {
+        self.at_bounds = true;
+        self
+    }
+
     fn left_waits(&self) -> Span {
-        self.within.left_waits()
+        match self.at_bounds {
+            true => self.within.after,
+            false => self.within.left_waits(),
+        }
     }
 
     fn right_waits(&self) -> Span {
-        self.within.right_waits()
+        match self.at_bounds {
+            true => self.within.before,
+            false => self.within.right_waits(),
+        }
     }
 
     fn arm(&mut self, key: &K) {
@@ -312,6 +341,13 @@ impl<K: Key, L: Kept, R: Kept, O> Operator for IntervalJoin<K, L, R, O> {
     type In = Side<(K, L), (K, R)>;
     type Out = (K, O);
     type Late = Side<(K, L), (K, R)>;
+
+    fn check_item<C: Codec>(item: &Self::In) -> Result<(), StateError> {
+        match item {
+            Side::Left((_, left)) => holds::<C, _>(left),
+            Side::Right((_, right)) => holds::<C, _>(right),
+        }
+    }
 
     fn next_due(&self) -> Time {
         self.due.next()

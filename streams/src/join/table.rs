@@ -4,7 +4,7 @@ use crate::{
     Input, JoinType, Kept, Key, Operator, Output, Side, StateError, Time,
     hash::Map,
     join::RowOf,
-    state::{Bytes, Codec, Mark, Marks, Pieces, Value},
+    state::{Bytes, Codec, Mark, Marks, Pieces, Value, holds},
 };
 use serde::{Deserialize, Serialize};
 
@@ -219,6 +219,13 @@ impl<K: Key, L: Kept, R: Kept, O> Operator for TableJoin<K, L, R, O> {
     type In = Side<(K, Option<L>), (K, Option<R>)>;
     type Out = Change<K, O>;
     type Late = ();
+
+    fn check_item<C: Codec>(item: &Self::In) -> Result<(), StateError> {
+        match item {
+            Side::Left((_, left)) => holds::<C, _>(left),
+            Side::Right((_, right)) => holds::<C, _>(right),
+        }
+    }
 
     fn next_due(&self) -> Time {
         Time::MAX

@@ -6,7 +6,7 @@ use crate::{
     hash::Map,
     lane::Lane,
     operator::Place,
-    state::{Bytes, Codec, Mark, Marks, Pieces},
+    state::{Bytes, Codec, Mark, Marks, Pieces, holds},
 };
 
 /// Joins two streams of one key within windows: when a window closes, each of its left items with
@@ -157,6 +157,13 @@ impl<K: Key, L: Kept, R: Kept, O> Operator for WindowJoin<K, L, R, O> {
     type In = Side<(K, L), (K, R)>;
     type Out = (K, (Window, O));
     type Late = Side<(K, L), (K, R)>;
+
+    fn check_item<C: Codec>(item: &Self::In) -> Result<(), StateError> {
+        match item {
+            Side::Left((_, left)) => holds::<C, _>(left),
+            Side::Right((_, right)) => holds::<C, _>(right),
+        }
+    }
 
     fn next_due(&self) -> Time {
         self.next_due

@@ -7,7 +7,7 @@ use crate::{
     due::{DueIndex, is_closed},
     hash::Map,
     order::{InTimeOrder, Turn},
-    state::{Bytes, Mark, Marks, Pieces, Value},
+    state::{Bytes, Mark, Marks, Pieces, Value, holds},
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -305,6 +305,10 @@ impl<K: Key, T: Kept> Operator for Detect<K, T> {
     type In = (K, T);
     type Out = (K, Match<T>);
     type Late = (K, T);
+
+    fn check_item<C: Codec>((_, item): &Self::In) -> Result<(), StateError> {
+        holds::<C, _>(item)
+    }
 
     fn next_due(&self) -> Time {
         self.waiting.next_turn().min(self.begun.due.next())

@@ -1,6 +1,6 @@
 //! Places and values of entries as bytes whose order is that of what they mean.
 
-use super::Codec;
+use super::{Codec, written};
 use crate::{Kept, Place, StateError, Time};
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -81,7 +81,7 @@ pub(crate) struct Named<T>(pub(crate) T);
 
 impl<T: Kept + Ord> Part for Named<T> {
     fn write<C: Codec>(&self, to: &mut Vec<u8>) -> Result<(), StateError> {
-        to.extend(C::encode(&self.0)?);
+        to.extend(written::<C, T>(&self.0)?);
         Ok(())
     }
 
@@ -110,8 +110,11 @@ impl Value {
         self
     }
 
-    pub(crate) fn then<C: Codec, T: Serialize>(mut self, rest: &T) -> Result<Vec<u8>, StateError> {
-        self.0.extend(C::encode(rest)?);
+    pub(crate) fn then<C: Codec, T: Serialize + DeserializeOwned>(
+        mut self,
+        rest: &T,
+    ) -> Result<Vec<u8>, StateError> {
+        self.0.extend(written::<C, T>(rest)?);
         Ok(self.0)
     }
 

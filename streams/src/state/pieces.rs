@@ -1,6 +1,6 @@
 //! State as pieces, each with a mark of what was saved.
 
-use super::{Address, Changes, Codec, State};
+use super::{Address, Changes, Codec, State, written};
 use super::{Bytes, Part};
 use crate::{Key, StateError, Time};
 
@@ -90,7 +90,7 @@ fn address<C: Codec, P: Pieces>(
     part.write::<C>(&mut place)?;
     Ok(Address {
         stage,
-        key: C::encode(key)?,
+        key: written::<C, P::Key>(key)?,
         place,
     })
 }

@@ -3,7 +3,7 @@
 use crate::{
     Aligned, Emission, Fold, Input, Key, Late, Operator, Output, Span, StateError, Time,
     WindowOptions,
-    state::{Bytes, Codec, Mark, Marks, Pieces},
+    state::{Bytes, Codec, Mark, Marks, Pieces, holds},
     window::{panes::Panes, slices::Slices},
 };
 
@@ -74,6 +74,10 @@ impl<K: Key, T: Clone, A: Fold<T>> Operator for AlignedWindows<K, T, A> {
     type In = (K, T);
     type Out = Emission<K, A>;
     type Late = Late<K, T>;
+
+    fn check_result<C: Codec>(result: &Self::Out) -> Result<(), StateError> {
+        holds::<C, _>(&result.value)
+    }
 
     fn next_due(&self) -> Time {
         either!(&self.0, way => way.next_due())

@@ -6,7 +6,7 @@ use crate::{
     due::{DueIndex, is_closed, is_late},
     emit::Closing,
     hash::Map,
-    state::{Bytes, Codec, Mark, Marks, Pieces, Value},
+    state::{Bytes, Codec, Mark, Marks, Pieces, Value, holds},
 };
 
 /// Sessions over keyed items: a session ends when nothing comes for a gap of event time.
@@ -181,6 +181,10 @@ impl<K: Key, T: Clone, A: Fold<T>> Operator for Sessions<K, T, A> {
     type In = (K, T);
     type Out = Emission<K, A>;
     type Late = Late<K, T>;
+
+    fn check_result<C: Codec>(result: &Self::Out) -> Result<(), StateError> {
+        holds::<C, _>(&result.value)
+    }
 
     fn next_due(&self) -> Time {
         self.due.next()

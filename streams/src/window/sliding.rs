@@ -9,7 +9,7 @@ use crate::{
     hash::Map,
     lane::Lane,
     operator::Place,
-    state::{Bytes, Codec, Mark, Marks, Pieces},
+    state::{Bytes, Codec, Mark, Marks, Pieces, holds},
 };
 use std::collections::BTreeSet;
 use std::marker::PhantomData;
@@ -230,6 +230,10 @@ impl<K: Key, T: Kept, A: Fold<T>> Operator for Sliding<K, T, A> {
     type In = (K, T);
     type Out = Emission<K, A>;
     type Late = Late<K, T>;
+
+    fn check_item<C: Codec>((_, item): &Self::In) -> Result<(), StateError> {
+        holds::<C, _>(item)
+    }
 
     fn next_due(&self) -> Time {
         self.due.next()

@@ -15,6 +15,7 @@ fn join_type(config: &Value) -> JoinType {
     match config["type"].as_str() {
         Some("left") => JoinType::Left,
         Some("outer") => JoinType::Outer,
+        // An interval join has no type. Another one was refused before.
         _ => JoinType::Inner,
     }
 }
@@ -71,7 +72,8 @@ pub(crate) fn stream_stream(case: &Value, steps: &[Value], restarting: bool) -> 
     let within = Within::between(bound("before"), bound("after"));
     let grace = number(&config["grace"]);
     let row = |left: Option<&Value>, right: Option<&Value>| (left.cloned(), right.cloned());
-    let mut run = Run::new(move || IntervalJoin::new(join, within, row)).restarting(restarting);
+    let make = move || IntervalJoin::new(join, within, row).closing_at_bounds();
+    let mut run = Run::new(make).restarting(restarting);
     let mut stream_time: Option<i64> = None;
     let mut all = Vec::new();
     for step in steps {
@@ -109,7 +111,8 @@ pub(crate) fn interval(case: &Value, steps: &[Value], restarting: bool) -> Seen 
     let upper = number(&config["upper"]) - i64::from(config["upper_inclusive"] != true);
     let within = Within::between(Span::from_micros(-lower), Span::from_micros(upper));
     let row = |left: Option<&i64>, right: Option<&i64>| (left.copied(), right.copied());
-    let mut run = Run::new(move || IntervalJoin::new(join, within, row)).restarting(restarting);
+    let make = move || IntervalJoin::new(join, within, row).closing_at_bounds();
+    let mut run = Run::new(make).restarting(restarting);
     let mut clock = MinOfInputs::new();
     clock.add("L".to_string());
     clock.add("R".to_string());
