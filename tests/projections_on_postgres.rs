@@ -1,4 +1,4 @@
-//! What holds for read models on every backend, on PostgreSQL.
+//! The suite of read models, run on PostgreSQL.
 
 #![allow(clippy::unwrap_used)] // A store that cannot be made fails its test.
 #![cfg(all(feature = "postgres", feature = "projections"))]
@@ -8,13 +8,13 @@ use std::sync::Arc;
 use annals::{Clock, Store};
 use annals_core::conformance::Fixture;
 use annals_postgres::PostgresStore;
-// The suite draws its histories with it.
+// The suite generates sequences of events with it.
 use proptest as _;
 
 #[path = "../store-postgres/tests/server/mod.rs"]
 mod server;
 
-/// Left out by this name where there is no server.
+/// `cargo xtask test` skips it by this name where there is no server.
 #[path = "../projections/tests/it/suite.rs"]
 mod on_postgres;
 use on_postgres as suite;

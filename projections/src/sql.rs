@@ -22,8 +22,8 @@ pub type ConnectionOf<P> = <<P as SqlProjection>::Store as CustomTables>::Connec
 /// A read model in custom tables.
 ///
 /// Events are handed over in the order of the log, each exactly once: what is done with the
-/// connection is committed together with how far the projection has come, under the fence of its
-/// lease. What fails is undone for that event alone. The past is not kept.
+/// connection is committed together with the checkpoint of the projection, under the fence of its
+/// lease. Each event has a savepoint: one that fails is rolled back alone. The past is not kept.
 ///
 /// Tables are built in generations, as views are: a raised [`VERSION`](SqlProjection::VERSION),
 /// another set of event types, or a rebuild fills new ones beside those that serve. So tables are
@@ -31,7 +31,7 @@ pub type ConnectionOf<P> = <<P as SqlProjection>::Store as CustomTables>::Connec
 /// which runs in the transaction of the switch.
 ///
 /// On SQLite everything else that is written waits for the transaction: nothing may be awaited in
-/// it, and an event takes little time.
+/// it, and an event must be handled quickly.
 ///
 /// ```
 /// # use annals_core::{CustomTables, Recorded};
@@ -92,10 +92,11 @@ pub type ConnectionOf<P> = <<P as SqlProjection>::Store as CustomTables>::Connec
 /// }
 /// ```
 pub trait SqlProjection: Send + Sync + 'static {
-    /// The name under which its place in the log is kept. Must never change, and is no view's.
+    /// The name under which its checkpoint is kept. Must never change, and must differ from the names
+    /// of all views.
     const NAME: &'static str;
 
-    /// The version of what it does: raise it whenever tables or handlers change, and new tables are
+    /// The version of its tables and handlers: raise it whenever they change, and new tables are
     /// built.
     const VERSION: u32 = 1;
 
@@ -106,8 +107,8 @@ pub trait SqlProjection: Send + Sync + 'static {
     type Event: Event;
 
     /// What an event is about: when one cannot be handled, it and the later ones of its key become
-    /// dead letters until an operator decides, and all others go on. So events of one key must
-    /// not need what those of another did. At most 255 bytes; it looks at nothing but the event.
+    /// dead letters until an operator decides, and all others go on. So the outcome for
+    /// one key must not depend on events of another. At most 255 bytes; it looks at nothing but the event.
     ///
     /// Default: nothing, and an event that cannot be handled stops the projection.
     fn key(_: &Recorded<Self::Event>) -> Option<String> {
@@ -183,7 +184,7 @@ impl Tables {
         format!("{table}_g{}", self.generation)
     }
 
-    /// The generation.
+    /// The generation that these tables belong to.
     pub const fn generation(&self) -> GenerationId {
         self.generation
     }

@@ -20,7 +20,7 @@ statements! {
     CHANGE_BY_ID = "change_by_id";
     CHANGE_STREAM = "change_stream";
     CREATE_MIGRATION = "create_migration";
-    FUNCTIONS_OF_SCHEMA = "functions";
+    FUNCTIONS_OF_SCHEMA = "function_checksums";
     HAS_SCHEMA = "has_schema";
     HEAD = "head";
     INSERT_LOG = "insert_log";

@@ -172,7 +172,15 @@ mod tests {
         ("shared", &[include_str!("shared.rs")]),
         ("snapshots", &[include_str!("snapshots.rs")]),
         ("state", &[include_str!("state.rs")]),
-        ("steps", &[include_str!("steps.rs")]),
+        (
+            "steps",
+            &[
+                include_str!("steps.rs"),
+                include_str!("steps/dead_letters.rs"),
+                include_str!("steps/dropped.rs"),
+                include_str!("steps/fenced.rs"),
+            ],
+        ),
         ("streams", &[include_str!("streams.rs")]),
         ("tagged", &[include_str!("tagged.rs")]),
     ];

@@ -1,4 +1,5 @@
--- forgets why events of a stream below a version became dead letters, of which each generation has few
+-- overwrites why archived events of a stream became dead letters. a generation has few dead letters,
+-- so this scans them
 update annals_view_dead_letters
 set cause = ?3
 where generation in (select id from annals_view_generations) and cause is not null and exists (

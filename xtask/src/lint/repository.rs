@@ -1,5 +1,4 @@
-//! A clone means the same everywhere: nothing in it names one machine or one registry's host, and
-//! nothing in it is huge.
+//! No file names a path of one machine or the host of one registry, and none is huge.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
--- who sells within the ten seconds in which they came
+-- persons who opened an auction in the window of ten seconds in which they registered
 select distinct printf('%d|%s|%d', persons.id, name, persons.time / 10000 * 10000)
 from persons
 join auctions on auctions.seller = persons.id
