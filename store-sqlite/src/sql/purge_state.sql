@@ -1,4 +1,5 @@
--- removes the first ?2 entries of what the slots of a dropped generation keep
+-- removes the first ?2 entries of state of a dropped generation; a blob sorts after every number and
+-- text, so all go when there are fewer
 delete from annals_view_state
 where generation = ?1
     and (slot, key) < (
