@@ -266,6 +266,7 @@ impl DeadLetters {
             }
             match events.into_iter().last() {
                 Some(last) => after = Some(last),
+                None if after.is_none() => return Err(self.no_dead_letters(key)),
                 None => return self.settle(key).await,
             }
         }
@@ -450,6 +451,12 @@ impl DeadLetters {
             "the event at position {position} is no dead letter of key `{key}` of {name}"
         ))
         .into()
+    }
+
+    fn no_dead_letters(&self, key: &str) -> ViewError {
+        let name = self.name();
+        let key = key.escape_debug();
+        Invalid::new(format!("{name} has no dead letters of key `{key}`")).into()
     }
 }
 

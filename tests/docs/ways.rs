@@ -218,14 +218,14 @@ const WALKED: &[(&str, &str)] = &[
         "change the setting, or ask for `relaxed_durability`",
         "weak_durability_is_refused_unless_it_was_asked_for",
     ),
+    (
+        "the event was archived; discard it, or skip it",
+        "a_reactors_archived_dead_letter_is_discarded",
+    ),
 ];
 
 /// A part of a text whose way no test takes, and why.
 const LEFT: &[(&str, &str)] = &[
-    (
-        "the event was archived; discard it, or skip it",
-        "no test takes it: after a retry, discarding leaves the key of a reactor where it is",
-    ),
     (
         "ended by itself; restart the program",
         "no worker ends past its supervisor",

@@ -8,7 +8,8 @@ use annals_core::{
 };
 use annals_macros::View;
 use annals_projections::{
-    Handlers, Poison, Project, ReadModels, Row, StartError, View, ViewError, ViewSetup, With,
+    Handlers, Poison, Project, ReactError, ReactorHandle, ReadModels, Row, StartError, View,
+    ViewError, ViewSetup, With,
 };
 use serde::{Deserialize, Serialize};
 
@@ -230,6 +231,95 @@ async fn a_dead_letter_of_an_archived_event_is_skipped() {
     view.skip("alice", position, "archived").await.unwrap();
     assert_eq!(view.dead_letter_keys(None, 9).await.unwrap(), []);
     assert_eq!(view.get("alice").await.unwrap(), balance(0, 1));
+    db.stop().await;
+}
+
+/// The archived dead letter of the reactor was tried again, and says what is to be done.
+async fn says_what_to_do(reactor: &ReactorHandle, key: &str) {
+    let way = "the event was archived; discard it, or skip it";
+    let said = async {
+        loop {
+            let letters = reactor.dead_letters().events(key, None, 1).await.unwrap();
+            if letters[0].cause.as_deref() == Some(way) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, said).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_reactors_archived_dead_letter_is_discarded() {
+    let key = "account-alice";
+    for is_discarded in [true, false] {
+        let store = store().await;
+        let gateway = Gateway::default();
+        gateway.refuse("alice", ReactError::permanent("an unknown number"));
+        let db = reacting(&store, texts(&gateway)).await;
+        let bad = happens(&db, "alice", deposited(1)).await;
+        settled(&db, &bad).await;
+        archive(&db).await;
+        gateway.accept("alice");
+        let reactor = db.reactor::<Texts>();
+        reactor.retry(key).await.unwrap();
+        says_what_to_do(&reactor, key).await;
+        if is_discarded {
+            // The account is no key of this reactor: its keys are the names of streams.
+            let error = reactor.discard("alice", "archived").await.unwrap_err();
+            says(
+                &error,
+                &["reactor `texts` has no dead letters of key `alice`"],
+            );
+            reactor.discard(key, "archived").await.unwrap();
+        } else {
+            let position = bad.events()[0].position;
+            reactor.skip(key, position, "archived").await.unwrap();
+            reactor.retry(key).await.unwrap();
+        }
+        let done = happens(&db, "alice", deposited(2)).await;
+        gateway.sends(1).await;
+        settled(&db, &done).await;
+        assert_eq!(gateway.sent_to("alice"), [2]);
+        assert_eq!(reactor.dead_letters().all(None, 9).await.unwrap(), []);
+        db.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_retry_forgets_the_causes_of_archived_events_elsewhere() {
+    let store = store().await;
+    let gateway = Gateway::default();
+    gateway.refuse("alice", ReactError::permanent("no number of Grace"));
+    let views: Arc<dyn annals_core::ViewStore> = Arc::new(annals_core::MemoryStore::new());
+    let db = Annals::on(store.handle()).with(Balance::projection().options(options()));
+    let db = db.with(texts(&gateway)).views_in(views);
+    let db = db.start().await.unwrap();
+    happens(&db, "alice", deposited(1)).await;
+    let done = happens(&db, "alice", noted("poison")).await;
+    let view = db.view::<Balance>();
+    let reactor = db.reactor::<Texts>();
+    view.wait_for(&done, PATIENCE).await.unwrap();
+    settled(&db, &done).await;
+    archive(&db).await;
+    let causes = async || {
+        let of_view = view.dead_letters().all(None, 9).await.unwrap();
+        let of_reactor = reactor.dead_letters().all(None, 9).await.unwrap();
+        let all = of_view.into_iter().chain(of_reactor);
+        all.filter_map(|letter| letter.cause).collect::<Vec<_>>()
+    };
+    // Archiving knows the store of the log alone.
+    assert_eq!(causes().await, ["a poisoned note", "no number of Grace"]);
+    view.retry_all().await.unwrap();
+    reactor.retry_all().await.unwrap();
+    says_what_to_do(&reactor, "account-alice").await;
+    assert_eq!(
+        causes().await,
+        [
+            "the event is not in the log any more; skip it, or rebuild the view",
+            "the event was archived; discard it, or skip it"
+        ]
+    );
     db.stop().await;
 }
 
