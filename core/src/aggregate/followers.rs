@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::commit::CommandError;
 use super::{Aggregate, AggregateRef};
 use crate::annals::Annals;
+use crate::backoff::Backoff;
 use crate::error::{Invalid, StoreError};
 use crate::generation::GenerationSpec;
 use crate::position::Position;
@@ -17,8 +18,10 @@ use crate::view_commit::CommitError;
 
 /// How long archiving waits for what follows the log.
 const WAIT: Duration = Duration::from_secs(5);
-/// How often it looks, when no hint says that something moved.
-const LOOK: Duration = Duration::from_millis(20);
+
+/// The pauses between its looks at the checkpoints: short ones for followers that are about to
+/// arrive, and in all so few that waiting costs the store next to nothing.
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(500));
 
 /// A view, reactor or process, and how far it has read the log.
 ///
@@ -115,14 +118,15 @@ impl<A: Aggregate> AggregateRef<A> {
             return Ok(());
         };
         let mut late = Vec::new();
-        let mut hint = store.hint();
+        let mut pauses = PAUSES;
         let waiting = async {
             loop {
                 late = late_followers::<A::Event>(store, stream, last).await?;
                 if late.is_empty() {
                     return Ok::<_, CommandError<E>>(());
                 }
-                hint.wait(LOOK).await;
+                // A head that moves says nothing about the followers, so it wakes nobody here.
+                tokio::time::sleep(pauses.next_wait()).await;
             }
         };
         match tokio::time::timeout(WAIT, waiting).await {
@@ -169,4 +173,21 @@ async fn late_followers<E: Event>(
         }
     }
     Ok(late)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_for_followers_costs_few_looks() {
+        let mut pauses = PAUSES;
+        let mut waited = Duration::ZERO;
+        let mut looks = 1;
+        while waited < WAIT {
+            waited += pauses.next_wait();
+            looks += u32::from(waited < WAIT);
+        }
+        assert_eq!(looks, 16);
+    }
 }
