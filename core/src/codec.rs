@@ -54,7 +54,7 @@ impl Codec for Json {
     const NAME: &'static str = "json";
 
     fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CodecError> {
-        serde_json::to_vec(value).map_err(CodecError::new)
+        crate::lossless::to_json(value)
     }
 
     fn decode<'de, S: DeserializeSeed<'de>>(

@@ -24,6 +24,7 @@ mod inline;
 mod inline_projector;
 mod kinds;
 mod lease;
+mod lossless;
 mod memory;
 mod moment;
 mod outlet;

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use annals_core::{Codec, Json};
 use annals_runner::{ViewError, WorkError, chain, contained};
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -52,7 +53,7 @@ impl From<RowError> for ViewError {
 
 /// A row as it is stored.
 pub(crate) fn encode<V: View>(key: &str, value: &V) -> Result<Bytes, RowError> {
-    match contained(|| serde_json::to_vec(value)) {
+    match contained(|| Json::encode(value)) {
         Ok(Ok(bytes)) => Ok(bytes.into()),
         Ok(Err(error)) => Err(RowError::of::<V>(
             key,

@@ -101,6 +101,30 @@ async fn a_row_that_becomes_nan_is_a_dead_letter() {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Rate {
+    rate: Option<f64>,
+    note: Option<Option<u8>>,
+}
+
+view!(Rate, "rate");
+
+impl Project<AccountEvent> for Rate {
+    fn on(row: &mut Row<'_, Self>, event: &Recorded<AccountEvent>) -> Result<(), Poison> {
+        match &**event {
+            AccountEvent::Noted { .. } => row.rate = Some(f64::INFINITY),
+            AccountEvent::Deposited { cents: 5 } => row.note = Some(Some(1)),
+            _ => *row.rate.get_or_insert(0.0) += 1.0,
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_would_be_read_as_nothing_is_a_dead_letter() {
+    only_alice_is_dead::<Rate>(&store().await, "`rate` is inf, which JSON has no form").await;
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Grid {
     cells: BTreeMap<(u8, u8), u32>,
 }

@@ -1,0 +1,344 @@
+//! JSON of values that JSON can hold: what would be read back as something else is refused where it
+//! is written.
+
+use std::fmt::{self, Display};
+
+use serde::Serialize;
+use serde::ser::{
+    Error, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple,
+    SerializeTupleStruct, SerializeTupleVariant, Serializer,
+};
+
+use crate::codec::CodecError;
+
+/// The JSON of a value.
+pub(crate) fn to_json<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CodecError> {
+    let json = serde_json::to_vec(value).map_err(CodecError::new)?;
+    // All that is lost on the way is written as `null`.
+    if json.windows(4).any(|part| part == b"null") {
+        value.serialize(Look::default()).map_err(CodecError::new)?;
+    }
+    Ok(json)
+}
+
+/// What has no form in JSON, and where it is.
+#[derive(Debug)]
+struct Lost {
+    path: String,
+    what: String,
+}
+
+impl Lost {
+    fn of(what: impl Display) -> Lost {
+        Lost {
+            path: String::new(),
+            what: what.to_string(),
+        }
+    }
+
+    fn below(mut self, field: &str) -> Lost {
+        self.path = match &*self.path {
+            "" => field.to_owned(),
+            path => format!("{field}.{path}"),
+        };
+        self
+    }
+}
+
+impl Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.path {
+            "" => write!(f, "it is {}", self.what),
+            path => write!(f, "`{path}` is {}", self.what),
+        }?;
+        f.write_str(", which JSON has no form for: it is not read back as it was written")
+    }
+}
+
+impl std::error::Error for Lost {}
+
+impl Error for Lost {
+    fn custom<T: Display>(what: T) -> Lost {
+        Lost::of(what)
+    }
+}
+
+/// Looks at all parts of a value and writes none.
+#[derive(Default)]
+struct Look {
+    /// Directly in a `Some`.
+    in_some: bool,
+}
+
+impl Look {
+    fn nothing(self, what: &str) -> Result<(), Lost> {
+        if self.in_some {
+            return Err(Lost::of(what));
+        }
+        Ok(())
+    }
+}
+
+fn finite(number: f64) -> Result<(), Lost> {
+    if number.is_finite() {
+        return Ok(());
+    }
+    Err(Lost::of(number))
+}
+
+macro_rules! kept {
+    ($($method:ident($type:ty);)*) => {
+        $(fn $method(self, _: $type) -> Result<(), Lost> {
+            Ok(())
+        })*
+    };
+}
+
+impl Serializer for Look {
+    type Ok = ();
+    type Error = Lost;
+    type SerializeSeq = Look;
+    type SerializeTuple = Look;
+    type SerializeTupleStruct = Look;
+    type SerializeTupleVariant = Look;
+    type SerializeMap = Look;
+    type SerializeStruct = Look;
+    type SerializeStructVariant = Look;
+
+    kept! {
+        serialize_bool(bool);
+        serialize_i8(i8);
+        serialize_i16(i16);
+        serialize_i32(i32);
+        serialize_i64(i64);
+        serialize_i128(i128);
+        serialize_u8(u8);
+        serialize_u16(u16);
+        serialize_u32(u32);
+        serialize_u64(u64);
+        serialize_u128(u128);
+        serialize_char(char);
+        serialize_str(&str);
+        serialize_bytes(&[u8]);
+    }
+
+    fn serialize_f32(self, number: f32) -> Result<(), Lost> {
+        finite(number.into())
+    }
+
+    fn serialize_f64(self, number: f64) -> Result<(), Lost> {
+        finite(number)
+    }
+
+    fn serialize_none(self) -> Result<(), Lost> {
+        self.nothing("`Some(None)`")
+    }
+
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Lost> {
+        value.serialize(Look { in_some: true })
+    }
+
+    fn serialize_unit(self) -> Result<(), Lost> {
+        self.nothing("`Some` of nothing")
+    }
+
+    fn serialize_unit_struct(self, _: &'static str) -> Result<(), Lost> {
+        self.nothing("`Some` of nothing")
+    }
+
+    fn serialize_unit_variant(self, _: &'static str, _: u32, _: &'static str) -> Result<(), Lost> {
+        Ok(())
+    }
+
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        value: &T,
+    ) -> Result<(), Lost> {
+        value.serialize(self)
+    }
+
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+        value: &T,
+    ) -> Result<(), Lost> {
+        let looked = value.serialize(Look::default());
+        looked.map_err(|lost| lost.below(variant))
+    }
+
+    fn serialize_seq(self, _: Option<usize>) -> Result<Look, Lost> {
+        Ok(Look::default())
+    }
+
+    fn serialize_tuple(self, _: usize) -> Result<Look, Lost> {
+        Ok(Look::default())
+    }
+
+    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Look, Lost> {
+        Ok(Look::default())
+    }
+
+    fn serialize_tuple_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: usize,
+    ) -> Result<Look, Lost> {
+        Ok(Look::default())
+    }
+
+    fn serialize_map(self, _: Option<usize>) -> Result<Look, Lost> {
+        Ok(Look::default())
+    }
+
+    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Look, Lost> {
+        Ok(Look::default())
+    }
+
+    fn serialize_struct_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: usize,
+    ) -> Result<Look, Lost> {
+        Ok(Look::default())
+    }
+
+    fn collect_str<T: Display + ?Sized>(self, _: &T) -> Result<(), Lost> {
+        Ok(())
+    }
+}
+
+macro_rules! parts {
+    ($($kind:ident: $method:ident;)*) => {
+        $(impl $kind for Look {
+            type Ok = ();
+            type Error = Lost;
+
+            fn $method<T: Serialize + ?Sized>(&mut self, part: &T) -> Result<(), Lost> {
+                part.serialize(Look::default())
+            }
+
+            fn end(self) -> Result<(), Lost> {
+                Ok(())
+            }
+        })*
+    };
+}
+
+parts! {
+    SerializeSeq: serialize_element;
+    SerializeTuple: serialize_element;
+    SerializeTupleStruct: serialize_field;
+    SerializeTupleVariant: serialize_field;
+}
+
+macro_rules! fields {
+    ($($kind:ident)*) => {
+        $(impl $kind for Look {
+            type Ok = ();
+            type Error = Lost;
+
+            fn serialize_field<T: Serialize + ?Sized>(
+                &mut self,
+                name: &'static str,
+                field: &T,
+            ) -> Result<(), Lost> {
+                let looked = field.serialize(Look::default());
+                looked.map_err(|lost| lost.below(name))
+            }
+
+            fn end(self) -> Result<(), Lost> {
+                Ok(())
+            }
+        })*
+    };
+}
+
+fields! { SerializeStruct SerializeStructVariant }
+
+impl SerializeMap for Look {
+    type Ok = ();
+    type Error = Lost;
+
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, _: &T) -> Result<(), Lost> {
+        Ok(())
+    }
+
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Lost> {
+        value.serialize(Look::default())
+    }
+
+    fn end(self) -> Result<(), Lost> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[derive(Serialize)]
+    struct Rates {
+        rate: Option<f64>,
+        days: Vec<Option<Option<u8>>>,
+        named: BTreeMap<u8, f32>,
+        kind: Kind,
+    }
+
+    #[derive(Serialize)]
+    enum Kind {
+        Plain,
+        Of(Option<()>),
+        At { x: f64 },
+    }
+
+    fn rates() -> Rates {
+        Rates {
+            rate: None,
+            days: vec![None, Some(Some(1))],
+            named: BTreeMap::from([(1, f32::MAX)]),
+            kind: Kind::Of(None),
+        }
+    }
+
+    #[track_caller]
+    fn check(change: impl FnOnce(&mut Rates), said: &str) {
+        let mut rates = rates();
+        change(&mut rates);
+        let error = to_json(&rates).unwrap_err().to_string();
+        assert!(error.starts_with(said), "{error}");
+    }
+
+    #[test]
+    fn what_json_has_no_form_for_is_named() {
+        check(|of| of.rate = Some(f64::NAN), "`rate` is NaN, which JSON");
+        check(|of| of.rate = Some(-f64::INFINITY), "`rate` is -inf,");
+        check(|of| of.days.push(Some(None)), "`days` is `Some(None)`,");
+        let infinite = |of: &mut Rates| _ = of.named.insert(2, f32::INFINITY);
+        check(infinite, "`named` is inf,");
+        check(|of| of.kind = Kind::Of(Some(())), "`kind.Of` is `Some` of");
+        check(|of| of.kind = Kind::At { x: f64::NAN }, "`kind.x` is NaN,");
+        let error = to_json(&f32::NAN).unwrap_err().to_string();
+        assert!(error.starts_with("it is NaN, which JSON"), "{error}");
+    }
+
+    #[test]
+    fn what_json_holds_is_written() {
+        let written = |rates: &Rates| String::from_utf8(to_json(rates).unwrap()).unwrap();
+        let mut plain = rates();
+        assert!(written(&plain).starts_with(r#"{"rate":null,"days":[null,1],"#));
+        plain.kind = Kind::Plain;
+        plain.rate = Some(5e-324);
+        assert!(written(&plain).starts_with(r#"{"rate":5e-324,"#));
+        assert_eq!(to_json(&()).unwrap(), b"null");
+        assert_eq!(to_json("null").unwrap(), b"\"null\"");
+    }
+}
