@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
 use crate::error::Invalid;
@@ -18,11 +18,15 @@ use crate::error::Invalid;
 ///
 /// assert!(Position::START < Position::new(1));
 /// ```
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Position(u64);
+
+impl<'de> Deserialize<'de> for Position {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Position, D::Error> {
+        u64::deserialize(from).map(Position::new)
+    }
+}
 
 impl Position {
     /// Before the first event.
@@ -347,6 +351,18 @@ mod tests {
         ] {
             assert!(bad.parse::<Token>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_number_that_is_read_is_no_later_than_the_last() {
+        let read: Position = serde_json::from_str("18446744073709551615").unwrap();
+        assert_eq!((read, read.next()), (Position::MAX, Position::MAX));
+        assert_eq!(serde_json::to_string(&Position::new(7)).unwrap(), "7");
+        let read: crate::Version = serde_json::from_str("18446744073709551615").unwrap();
+        assert_eq!(
+            (read, read.next()),
+            (crate::Version::MAX, crate::Version::MAX)
+        );
     }
 
     #[test]

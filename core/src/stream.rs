@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::Invalid;
 
@@ -17,11 +17,15 @@ use crate::error::Invalid;
 ///
 /// assert_eq!(Version::NONE.next(), Version::new(1));
 /// ```
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Version(u64);
+
+impl<'de> Deserialize<'de> for Version {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Version, D::Error> {
+        u64::deserialize(from).map(Version::new)
+    }
+}
 
 impl Version {
     /// The version of a stream that has had no event.
@@ -101,8 +105,10 @@ impl StreamId {
     pub fn new(name: impl AsRef<str>) -> Result<StreamId, Invalid> {
         let name = name.as_ref();
         if name.starts_with('$') {
+            let start: String = name.chars().take(32).collect();
             return Err(Invalid::new(format!(
-                "stream name `{name}` starts with `$`, which is reserved"
+                "stream name `{}` starts with `$`, which is reserved",
+                start.escape_debug()
             )));
         }
         StreamId::any(name)
@@ -124,7 +130,8 @@ impl StreamId {
     pub fn of(category: &str, id: impl fmt::Display) -> Result<StreamId, Invalid> {
         if category.is_empty() || category.contains('-') {
             return Err(Invalid::new(format!(
-                "category `{category}` is empty or holds a `-`"
+                "category `{}` is empty or holds a `-`",
+                category.escape_debug()
             )));
         }
         let name = format!("{category}-{id}");
@@ -155,7 +162,8 @@ impl StreamId {
             let start: String = name.chars().take(32).collect();
             let max = StreamId::BYTES_MAX;
             return Err(Invalid::new(format!(
-                "stream name `{start}…` has {} bytes, at most {max} are allowed",
+                "stream name `{}…` has {} bytes, at most {max} are allowed",
+                start.escape_debug(),
                 name.len()
             )));
         }

@@ -232,6 +232,7 @@ impl<V: View> ViewHandle<V> {
         let prefix = self.output.as_ref().map_or("", |output| &output.prefix);
         let text = stored.strip_prefix(prefix).unwrap_or(stored);
         let unreadable = |why: &str| {
+            let text = text.escape_debug();
             ViewError::Unreadable(format!("`{text}` is no key of view `{}`{why}", V::NAME))
         };
         let key = contained(|| V::Key::from_key(text));

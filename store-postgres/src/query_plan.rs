@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::ops::Bound;
 
 use annals_core::{Direction, Filter, Query, StreamId, Tag};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use sqlx::postgres::PgArguments;
 use sqlx::{Arguments, Encode, Error, Postgres, Type};
 
@@ -390,9 +390,10 @@ pub(crate) fn up_to(to: Bound<DateTime<Utc>>) -> Option<i64> {
     }
 }
 
-/// The last microsecond before a moment.
+/// The last microsecond before a moment. There may be no moment before it that a clock can tell.
 fn before(moment: DateTime<Utc>) -> i64 {
-    (moment - TimeDelta::nanoseconds(1)).timestamp_micros()
+    let is_whole = moment.timestamp_subsec_nanos().is_multiple_of(1_000);
+    moment.timestamp_micros() - i64::from(is_whole)
 }
 
 fn range(table: &str) -> String {

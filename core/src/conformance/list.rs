@@ -164,6 +164,16 @@ macro_rules! __conformance_cases {
                 a_prefix_finds_streams_after_many_refused_appends,
                 a_time_bound_within_a_microsecond_is_exact,
             }
+            edges {
+                reads_from_and_to_both_ends_are_answered,
+                a_prefix_is_taken_sign_by_sign,
+                types_and_tags_that_differ_in_one_sign_are_apart,
+                moments_before_1970_are_found_to_the_microsecond,
+                the_last_event_is_found_behind_thousands_of_removed_ones,
+                a_request_of_many_names_is_answered,
+                what_neighbours_are_answered_was_true_at_their_place,
+                a_stream_as_long_as_its_name_allows_lives_through_everything,
+            }
             faults {
                 an_outcome_that_is_unknown_is_resolved_by_asking_again,
                 a_refusal_whose_answer_was_lost_is_refused_again,

@@ -51,6 +51,8 @@ pub mod bounds;
 #[doc(hidden)]
 pub mod custom_tables;
 #[doc(hidden)]
+pub mod edges;
+#[doc(hidden)]
 pub mod faults;
 #[doc(hidden)]
 pub mod generations;
@@ -137,7 +139,7 @@ mod tests {
     use super::list::cases;
 
     /// Every `pub async fn` of these files is a case.
-    const FILES: [(&str, &[&str]); 21] = [
+    const FILES: [(&str, &[&str]); 22] = [
         (
             "append",
             &[
@@ -150,6 +152,7 @@ mod tests {
         ("atomic", &[include_str!("atomic.rs")]),
         ("bounds", &[include_str!("bounds.rs")]),
         ("custom_tables", &[include_str!("custom_tables.rs")]),
+        ("edges", &[include_str!("edges.rs")]),
         ("faults", &[include_str!("faults.rs")]),
         ("generations", &[include_str!("generations.rs")]),
         ("identity", &[include_str!("identity.rs")]),

@@ -137,7 +137,8 @@ impl<A: Aggregate> Each<A> {
             let id = id.to_string();
             let at = self.ids.get(&id).ok_or_else(|| {
                 Invalid::new(format!(
-                    "the decision has events for `{id}`, which it did not look at"
+                    "the decision has events for `{}`, which it did not look at",
+                    id.escape_debug()
                 ))
             })?;
             all.extend(Emit::to_aggregate(at, events).into_events()?);

@@ -19,7 +19,7 @@ use crate::stream_state::{ChangeStream, Status, StreamChange, StreamState};
 const PAGE_SCANNED_MAX: usize = 10_000;
 
 /// One partition: its events by position, its streams, its ids.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct PartitionLog {
     // At `position - 1`; nothing where an event was removed for good.
     pub(super) events: Vec<Option<RecordedEvent>>,
@@ -35,6 +35,20 @@ pub(super) struct Stream {
     pub(super) state: StreamState,
     // At `version - 1`.
     pub(super) positions: Vec<Position>,
+}
+
+impl Default for PartitionLog {
+    fn default() -> PartitionLog {
+        PartitionLog {
+            events: Vec::new(),
+            streams: HashMap::new(),
+            ids: HashMap::new(),
+            changes: HashMap::new(),
+            // Before every moment that a clock can tell.
+            last_recorded: DateTime::<Utc>::MIN_UTC,
+            removed: BTreeMap::new(),
+        }
+    }
 }
 
 impl PartitionLog {

@@ -273,3 +273,46 @@ async fn what_a_store_says_no_to_is_told_in_its_words() {
             && error.to_string() == "an append without events"
     );
 }
+
+#[tokio::test]
+async fn no_text_of_an_error_takes_over_the_terminal() {
+    let bad = "x\n\u{1b}[2J";
+    let [db] = processes();
+    let long = format!("{bad}{}", "x".repeat(300));
+    let mut said = Vec::new();
+    for name in [bad, &long, "$x\n", "\n"] {
+        said.extend(StreamId::new(name).err());
+        said.extend(StreamId::any(name).err());
+        said.extend(StreamId::of(name, 1).err());
+        said.extend(StreamId::of(&format!("a-{name}"), 1).err());
+        said.extend(StreamId::of("a", name).err());
+        said.extend(annals_core::Tag::new(name, "v").err());
+        said.extend(annals_core::Tag::new(format!("{name}:"), name).err());
+        said.extend(name.parse::<annals_core::Tag>().err());
+        said.extend(name.parse::<annals_core::Token>().err());
+        said.extend(name.parse::<annals_core::EventId>().err());
+        said.extend(annals_core::Instant::from(name).time().err());
+    }
+    let mut texts: Vec<String> = said.iter().map(ToString::to_string).collect();
+    texts.push(db.drop_follower(bad).await.unwrap_err().to_string());
+    texts.push(
+        db.aggregate::<Account>(bad)
+            .load()
+            .await
+            .unwrap_err()
+            .to_string(),
+    );
+    let to = StreamId::new("a-1").unwrap();
+    let wrong = Append::new(to, [NewEvent::json(bad, "1")]);
+    texts.push(db.store().append(wrong).await.unwrap_err().to_string());
+    let wrong = refused(&db, "a", vec![named(bad)]).await;
+    texts.push(annals_core::with_causes(&wrong).to_string());
+    let decided = db.decide((Account::at_each(["a"]),), |_| {
+        Ok::<_, String>((vec![(bad, crate::bank::deposited(1))],))
+    });
+    texts.push(decided.await.unwrap_err().to_string());
+    assert_eq!(texts.len(), said.len() + 5);
+    for text in texts {
+        assert!(!text.contains(['\n', '\u{1b}']), "{text:?}");
+    }
+}
