@@ -4,7 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::Pin;
 use std::task::Poll;
 
 use crate::error::panic_text;
@@ -82,8 +82,11 @@ pub(crate) fn net<T, C: fmt::Display>(
 /// # }
 /// ```
 pub async fn contained_async<F: Future>(future: F) -> Result<F::Output, String> {
-    let mut future = pin!(future);
+    let mut inside = Inside(Some(Box::pin(future)));
     poll_fn(move |context| {
+        let Some(future) = inside.0.as_mut() else {
+            return Poll::Pending;
+        };
         // A future that panicked is not polled again, so nothing half-changed is seen.
         match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
             Ok(Poll::Pending) => Poll::Pending,
@@ -92,6 +95,19 @@ pub async fn contained_async<F: Future>(future: F) -> Result<F::Output, String> 
         }
     })
     .await
+}
+
+/// A future whose end is contained, too: it may be dropped long before it is done.
+struct Inside<F>(Option<Pin<Box<F>>>);
+
+impl<F> Drop for Inside<F> {
+    fn drop(&mut self) {
+        let future = self.0.take();
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(future))) {
+            let said = reason(panic);
+            tracing::warn!(said, "code of the application panicked when it was dropped");
+        }
+    }
 }
 
 /// What was said in a panic.
@@ -129,6 +145,22 @@ mod tests {
             Err("the handler panicked: later".into())
         );
         assert_eq!(contained_async(async { 3 }).await, Ok(3));
+    }
+
+    #[tokio::test]
+    async fn a_future_that_panics_when_dropped_is_contained() {
+        let hangs = async {
+            let _held = PanicsOnDrop;
+            std::future::pending::<()>().await;
+        };
+        let mut contained = Box::pin(contained_async(hangs));
+        assert!(futures_poll(&mut contained).is_pending());
+        drop(contained);
+    }
+
+    fn futures_poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        Pin::new(future).poll(&mut context)
     }
 
     #[test]
