@@ -335,7 +335,8 @@ macro_rules! stamped {
         /// Compares what was asked under the idempotency key: the same key with another
         /// `request` (its bytes as they were sent, or what names it) is
         /// [`CommandError::KeyReused`](crate::CommandError::KeyReused). A digest of it is kept in
-        /// the metadata of the events.
+        /// the metadata of the events, and goes with them when they are archived: from then on
+        /// whatever is asked under the key is taken for the same request.
         pub fn fingerprint(mut self, request: impl AsRef<[u8]>) -> Self {
             self.stamp.fingerprint = Some($crate::aggregate::commit::fingerprint(request.as_ref()));
             self

@@ -20,6 +20,7 @@ mod invoices;
 mod metadata;
 mod nets;
 mod opt_in;
+mod parts;
 mod past;
 mod prices;
 mod queries;

@@ -210,7 +210,14 @@ impl<V: View> RowsOf<V> {
         loop {
             let wanted = self.limit - rows.len();
             let keys = match &by {
-                RowsBy::Keys(keys) => keys.clone(),
+                RowsBy::Keys(keys) if self.direction == Direction::Forward => {
+                    let is_after = |key: &&String| after.as_ref().is_none_or(|after| *key > after);
+                    let mut keys: Vec<String> = keys.iter().filter(is_after).cloned().collect();
+                    keys.sort_unstable();
+                    keys.dedup();
+                    keys.truncate(wanted);
+                    keys
+                }
                 RowsBy::KeyRange(from, to) if self.direction == Direction::Forward => {
                     views
                         .context
@@ -241,7 +248,7 @@ impl<V: View> RowsOf<V> {
                     });
                 }
             }
-            if matches!(by, RowsBy::Keys(_)) || found < wanted {
+            if found < wanted {
                 return Ok(RowsFound { rows, next: None });
             }
             after = last;
