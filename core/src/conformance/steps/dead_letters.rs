@@ -60,7 +60,7 @@ pub async fn set_events_aside_in_order_and_settle_them(fixture: &dyn Fixture) {
     all.remove(2);
     let store = reopen(fixture, store).await;
     assert_eq!(
-        super::view_words::views(&*store)
+        super::super::view_words::views(&*store)
             .dead_letters(worker.id(), None, 100)
             .await
             .unwrap(),
