@@ -1,9 +1,11 @@
 //! Pipelines without a store, as stories.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use annals::pipeline::{Count, Fold, Pipeline, Sum, Time, Window};
 use annals::prelude::*;
+use annals::projections::ViewKey;
 
 use crate::shop::{Sale, Sales, ShopEvent, ordered, sales, sold};
 
@@ -251,3 +253,41 @@ fn a_table_of_windows_takes_back_what_was_corrected() {
         "{story}"
     );
 }
+
+#[test]
+fn windows_too_far_away_for_a_date_have_rows_of_their_own() {
+    let micros = [
+        i64::MIN + 70,
+        i64::MIN + 7_000_000,
+        0,
+        i64::MAX - 8_000_000,
+        i64::MAX - 70,
+    ];
+    let far = Pipeline::new("far", 1, |log| {
+        let sold = log.events::<ShopEvent>().timed_by(|event| match &**event {
+            ShopEvent::Ordered { cents, .. } => Time::from_micros(*cents),
+            ShopEvent::Shipped { .. } => Time::MIN,
+        });
+        let keyed = sold.key_by(|_| "all".to_owned());
+        let second = keyed.tumbling(Duration::from_secs(1)).count();
+        second.into_view_as::<Far>(|_, window, _| Far(window.start.micros()));
+    });
+    let mut trial = far.trial();
+    for micros in micros {
+        trial = trial.at("10:00:00", ordered("tea", micros)).unwrap();
+    }
+    let story = trial.end().unwrap().to_string();
+    let rows = story.lines().filter_map(|line| line.split_once("-> far ["));
+    let rows: Vec<_> = rows.filter_map(|(_, row)| row.split_once(' ')).collect();
+    let keys: BTreeSet<_> = rows.iter().map(|(window, _)| *window).collect();
+    assert_eq!((rows.len(), keys.len()), (5, 5), "{story}");
+    assert!(rows.is_sorted_by_key(|(window, _)| *window), "{story}");
+    for (window, row) in rows {
+        let start = Window::from_key(window).unwrap().start.micros();
+        assert!(row.ends_with(&format!("] {start}")), "{window} {row}");
+    }
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize, View)]
+#[view(name = "far", key = (Window, String))]
+struct Far(i64);
