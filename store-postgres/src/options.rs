@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_core::{Clock, Invalid, Limits, SystemClock};
+use percent_encoding::percent_decode_str;
 use sqlx::postgres::PgConnectOptions;
 
 /// How a store is opened.
@@ -124,8 +125,10 @@ impl Options {
             && !name.starts_with("pg_");
         if !legal {
             return Err(Invalid::new(format!(
-                "`{}` is not a name for a schema",
-                name.escape_debug()
+                "`{}` is not a name for a schema: that is 1 to {} bytes without quotes, `$` and \
+                 control characters, and does not begin with `pg_`",
+                name.escape_debug(),
+                Options::SCHEMA_BYTES_MAX
             )));
         }
         self.schema = name;
@@ -321,9 +324,14 @@ impl Options {
     /// Sets one of our own options; none when the key is not ours.
     fn set(self, key: &str, value: &str) -> Result<Option<Options>, Invalid> {
         let wrong = || {
+            let choices = match key {
+                "mode" => "it is `ro` or `rw`",
+                "migrate" | "listen" | "relaxed_durability" => "it is `true` or `false`",
+                _ => "it is a whole number",
+            };
             // Not the value: an unencoded `?` in a password puts the rest of it here.
             Invalid::new(format!(
-                "option `{key}` of a postgres url has a value that is not known"
+                "option `{key}` of a postgres url has a value that is not known: {choices}"
             ))
         };
         let milliseconds = || {
@@ -349,9 +357,38 @@ impl Options {
     }
 }
 
+/// Our own options in a URL, for error texts.
+const OURS: &str = "`schema`, `mode`, `migrate`, `listen`, `relaxed_durability`, \
+                    `statement_timeout_ms`, `connect_timeout_ms`, `readers`";
+
+/// Those of the driver that are spelt in one way.
+const OF_DRIVER: &str = "`sslmode`, `sslrootcert`, `sslcert`, `sslkey`, `host`, `hostaddr`, `port`, \
+                         `dbname`, `user`, `password`, `application_name`, `options`, \
+                         `statement-cache-capacity`";
+
+/// Whether the driver knows an option of a URL; one that it does not know it leaves out with no
+/// more than a warning.
+fn is_of_driver(key: &str) -> bool {
+    const SPELT_OTHERWISE: [&str; 5] =
+        ["ssl-mode", "ssl-root-cert", "ssl-ca", "ssl-cert", "ssl-key"];
+    OF_DRIVER
+        .split(", ")
+        .any(|name| name.trim_matches('`') == key)
+        || SPELT_OTHERWISE.contains(&key)
+        || key.starts_with("options[")
+}
+
+fn not_understood() -> Invalid {
+    // Not what the parser says: it may quote what it takes for a part of the url.
+    Invalid::new(
+        "a postgres url is not understood; it is postgres://USER:PASSWORD@HOST:PORT/DATABASE, with \
+         `@`, `:`, `/`, `?`, `#` and `%` in a user or a password percent-encoded",
+    )
+}
+
 /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, or with `postgresql:`. After a `?` are our own
 /// options and those of sqlx (`sslmode`, `sslrootcert`, `application_name`, `host` for a socket,
-/// …).
+/// …), percent-encoded; one that neither knows is refused.
 impl FromStr for Options {
     type Err = Invalid;
 
@@ -370,25 +407,30 @@ impl FromStr for Options {
         let probe = Options::new(PgConnectOptions::new());
         for setting in settings.split('&').filter(|setting| !setting.is_empty()) {
             let (key, value) = setting.split_once('=').unwrap_or((setting, ""));
-            match probe.clone().set(key, value)? {
-                Some(_) => ours.push((key, value)),
-                None => theirs.push(setting),
+            let value = percent_decode_str(value)
+                .decode_utf8()
+                .map_err(|_| not_understood())?;
+            if probe.clone().set(key, &value)?.is_some() {
+                ours.push((key, value));
+            } else if is_of_driver(key) {
+                theirs.push(setting);
+            } else if settings.contains('@') {
+                // An unencoded `?` in a password puts the rest of it here.
+                return Err(not_understood());
+            } else {
+                return Err(Invalid::new(format!(
+                    "a postgres url has no option `{}`; there are {OURS} and {OF_DRIVER}",
+                    key.escape_debug()
+                )));
             }
         }
         let separator = if theirs.is_empty() { "" } else { "?" };
         let connect = format!("{base}{separator}{}", theirs.join("&"))
             .parse()
-            .map_err(|_: sqlx::Error| {
-                // Not what the parser says: it may quote what it takes for a part of the url.
-                Invalid::new(
-                    "a postgres url is not understood; it is \
-                     postgres://USER:PASSWORD@HOST:PORT/DATABASE, with `@`, `:`, `/`, `?`, `#` and \
-                     `%` in a user or a password percent-encoded",
-                )
-            })?;
+            .map_err(|_: sqlx::Error| not_understood())?;
         let mut options = Options::new(connect);
         for (key, value) in ours {
-            options = options.clone().set(key, value)?.unwrap_or(options);
+            options = options.clone().set(key, &value)?.unwrap_or(options);
         }
         Ok(options)
     }
@@ -422,13 +464,23 @@ mod tests {
     }
 
     #[test]
+    fn values_in_a_url_are_percent_decoded() {
+        let options: Options = "postgres://x/y?schema=s%C3%A9%20a".parse().unwrap();
+        assert_eq!(options.schema_name(), "sé a");
+    }
+
+    #[test]
     fn what_is_no_url_of_ours_is_refused_and_named() {
         for (url, said) in [
             ("mysql://app:secret@x/y", "`mysql:…`"),
             ("postgres://x/y?schema=", "schema"),
             ("postgres://x/y?schema=pg_mine", "pg_mine"),
             ("postgres://x/y?readers=many", "`readers`"),
-            ("postgres://x/y?mode=fast", "`mode`"),
+            ("postgres://x/y?mode=fast", "`ro` or `rw`"),
+            ("postgres://x/y?mod=ro", "no option `mod`"),
+            ("postgres://x/y?sslmod=verify-full", "`sslmode`"),
+            ("postgres://app:my?secret@x/y", "percent-encoded"),
+            ("postgres://x/y?schema=a%22b", "quotes"),
         ] {
             let error = url.parse::<Options>().unwrap_err().to_string();
             assert!(error.contains(said) && !error.contains("secret"), "{error}");
