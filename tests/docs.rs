@@ -92,6 +92,7 @@ fn error_texts_of_the_page_are_in_the_sources() {
         "core/src",
         "projections/src",
         "runner/src",
+        "streams/src",
         "store-sqlite",
         "store-postgres",
         "store-kafka/src",
@@ -130,8 +131,9 @@ fn calls(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Names of PostgreSQL that texts are about.
-const OF_SERVERS: [&str; 4] = [
+const OF_SERVERS: [&str; 5] = [
     "__transaction_state",
+    "application_name",
     "default_transaction_read_only",
     "max_slot_wal_keep_size",
     "pg_logical_emit_message",

@@ -30,6 +30,10 @@ const BEFORE: [&str; 5] = ["; ", ". ", ": ", ", ", ", or "];
 /// A part of a text, and the test that takes its way. The file of the test has the same part.
 const WALKED: &[(&str, &str)] = &[
     (
+        "a view is called so too",
+        "a_pipeline_with_the_name_of_a_view_is_refused",
+    ),
+    (
         "merge the streams in one pipeline",
         "one_view_is_written_by_one_pipeline",
     ),
