@@ -388,7 +388,7 @@ mod on_postgres {
                 }
             },
             "date" if text.is_none_or(|text| text.len() == 10 || text.ends_with(" BC")) => {
-                same::<NaiveDate>(text)
+                same::<NaiveDate>(text);
             }
             "oid" => same::<u32>(text),
             "xid8" => same::<u64>(text),

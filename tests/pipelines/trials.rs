@@ -224,7 +224,7 @@ fn a_table_of_windows_takes_back_what_was_corrected() {
         let sums = newest.group_by(|(_, product), _| product.clone());
         let sums = sums.folded::<Sum>().changes();
         sums.into_view_with::<Rows>(|product, change| {
-            let sum = change.new.clone().unwrap_or_default();
+            let sum = change.new.unwrap_or_default();
             (product.clone(), Rows(sum.0))
         });
     });

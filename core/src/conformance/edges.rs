@@ -276,10 +276,14 @@ pub async fn a_request_of_many_names_is_answered(fixture: &dyn Fixture) {
     append(&*store, &stream("other-1"), events(1)).await;
     let names = || (0..MANY).map(|n| format!("name-{n}"));
     let categories = (0..MANY).map(|n| format!("c{n}")).chain(["name".into()]);
-    let mut by_category = Filter::default();
-    by_category.categories = categories.collect();
-    let mut by_prefix = Filter::default();
-    by_prefix.stream_prefixes = names().collect();
+    let by_category = Filter {
+        categories: categories.collect(),
+        ..Filter::default()
+    };
+    let by_prefix = Filter {
+        stream_prefixes: names().collect(),
+        ..Filter::default()
+    };
     for (filter, said) in [
         (Filter::default().types(names()), "types"),
         (by_category, "categories"),
