@@ -188,6 +188,6 @@ mod tests {
             waited += pauses.next_wait();
             looks += u32::from(waited < WAIT);
         }
-        assert_eq!(looks, 16);
+        assert_eq!(looks, 15);
     }
 }

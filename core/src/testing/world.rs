@@ -203,7 +203,7 @@ impl World {
             let mut new = match NewEvent::written(&event) {
                 Ok(new) => new,
                 Err(error) => panic!(
-                    "what was given in `{stream}` {}\n\n{self}\n",
+                    "what was given in `{stream}` cannot be written: {}\n\n{self}\n",
                     with_causes(&error)
                 ),
             };

@@ -196,7 +196,7 @@ fn what_a_decision_cannot_read_stops_the_story_and_is_named() {
     given     1  account-alice  account.frozen {}
     ");
     insta::assert_snapshot!(panic_of(|| world().given("account-bob", [AccountEvent::Limited(f64::NAN)])), @r"
-    what was given in `account-bob`, `account.limited null`, cannot be read: malformed payload of event type `account.limited` v1: invalid type: null, expected f64 at line 1 column 4
+    what was given in `account-bob` cannot be written: cannot write event `account.limited`: it is NaN, which JSON has no form for: it is not read back as it was written
 
     given     1  account-alice  account.frozen {}
     ");

@@ -155,7 +155,7 @@ fn an_event_that_cannot_be_read_stops_the_story_and_is_named() {
     insta::assert_snapshot!(
         panic_of(|| Account::given([]).when(|_| Ok::<_, String>(AccountEvent::Limited(f64::NAN)))),
         @r"
-    event 1 that was decided, `account.limited null`, cannot be read: malformed payload of event type `account.limited` v1: invalid type: null, expected f64 at line 1 column 4
+    event 1 that was decided, Limited(NaN), cannot be written: cannot write event `account.limited`: it is NaN, which JSON has no form for: it is not read back as it was written
 
     given    nothing
     "
