@@ -353,7 +353,14 @@ mod server_restarts {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn the_control_which_reads_what_is_visible_loses_events() {
-        let lost = cut("reads_what_is_visible", 4).await;
+        // Whether a crash comes before the flush of what was read is up to the machine.
+        let mut lost = 0;
+        for _ in 0..10 {
+            lost = cut("reads_what_is_visible", 4).await;
+            if lost > 0 {
+                break;
+            }
+        }
         assert!(lost > 0, "the test would not notice an event that is gone");
     }
 }
