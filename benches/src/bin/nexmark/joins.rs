@@ -11,7 +11,7 @@ use crate::rows::{Lines, text_rows};
 
 /// The category and the states that are asked for.
 const CATEGORY: i64 = 10;
-const STATES: [&str; 3] = ["OR", "ID", "CA"];
+const STATES: [&str; 3] = ["or", "id", "ca"];
 const FOR_EVER: Duration = Duration::MAX;
 
 text_rows! {

@@ -146,7 +146,7 @@ impl Market {
                     id,
                     name: format!("person {id}"),
                     city: cities[place].into(),
-                    state: ["OR", "ID", "CA", "NV", "AZ", "WY"][place].into(),
+                    state: ["or", "id", "ca", "nv", "az", "wy"][place].into(),
                     time,
                 }));
             }

@@ -2,4 +2,4 @@
 select printf('%s|%s|%s|%d', name, city, state, auctions.id)
 from auctions
 join persons on persons.id = auctions.seller
-where category = 10 and state in ('OR', 'ID', 'CA')
+where category = 10 and state in ('or', 'id', 'ca')
