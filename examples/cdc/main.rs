@@ -7,10 +7,10 @@
 //!
 //! makes a shop in a database of its own on that server, or on the private one of this clone
 //! (`cargo xtask postgres up`), takes in its tables, and shows what is printed below. Whatever
-//! changes there is changed by `psql`. The shop knows nothing of it: it has no trigger and no column
-//! for it. Only its outbox is written for us, in the transactions of the shop, so that no order is
-//! ever stored without its event, and no event sent without its order: the dual write that goes
-//! wrong in the end.
+//! changes there is changed by `psql`. The shop knows nothing of it: it has no trigger and no
+//! column for it. Only its outbox is written for us, in the transactions of the shop, so that no
+//! order is ever stored without its event, and no event sent without its order: the dual write that
+//! goes wrong in the end.
 
 #[path = "../ended/mod.rs"]
 mod ended;

@@ -93,8 +93,8 @@ pub(crate) fn judge() -> Pipeline {
 }
 
 /// Reads payments into a log. Rows that are there already are passed over, so that an import that
-/// was stopped is simply begun again. A log that holds other payments is refused, and so is one that
-/// was closed before all of these were in it: they would all be late.
+/// was stopped is simply begun again. A log that holds other payments is refused, and so is one
+/// that was closed before all of these were in it: they would all be late.
 pub(crate) async fn import(store: &dyn Store, file: &Path) -> Result<u64, Box<dyn Error>> {
     let name = file.display();
     let before = Before::of(store).await?;

@@ -13,8 +13,8 @@
 //! With a file it judges the payments of the file (`id,user,at,cents`: microseconds since 1970, in
 //! any order up to 20 seconds, some twice) by three rules of a user's last five minutes, and writes
 //! the alerts, `id,user,count_5m,cents_5m,rules`, in the order of time. With `--store` the log is
-//! kept, and a run that was killed goes on: with the same file, for another one needs a store of its
-//! own. `--rebuild` builds the pipeline once more, which sends nothing twice.
+//! kept, and a run that was killed goes on: with the same file, for another one needs a store of
+//! its own. `--rebuild` builds the pipeline once more, which sends nothing twice.
 
 mod afternoon;
 mod bank;

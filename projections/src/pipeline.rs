@@ -167,8 +167,8 @@ impl Pipeline {
     /// The pipeline of this name that does this. Raise the version whenever it gives other rows: it
     /// is built again then, beside the one that serves.
     ///
-    /// No other pipeline and no view that is folded by itself has the name; one of the views that the
-    /// pipeline writes may have it. It must never change.
+    /// No other pipeline and no view that is folded by itself has the name; one of the views that
+    /// the pipeline writes may have it. It must never change.
     ///
     /// ```
     /// # use annals_core::Event;

@@ -241,8 +241,8 @@ impl<V: View> ViewHandle<V> {
     }
 }
 
-/// The entries of a range in an index of an output of a pipeline, in which the rows of other outputs
-/// have empty ones.
+/// The entries of a range in an index of an output of a pipeline, in which the rows of other
+/// outputs have empty ones.
 fn own_entries((from, to): (Bound<String>, Bound<String>)) -> (Bound<String>, Bound<String>) {
     let stored = |entry: String| format!("{OWN_ENTRY}{entry}");
     let from = match from {

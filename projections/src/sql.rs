@@ -92,8 +92,8 @@ pub type ConnectionOf<P> = <<P as SqlProjection>::Store as CustomTables>::Connec
 /// }
 /// ```
 pub trait SqlProjection: Send + Sync + 'static {
-    /// The name under which its checkpoint is kept. Must never change, and must differ from the names
-    /// of all views.
+    /// The name under which its checkpoint is kept. Must never change, and must differ from the
+    /// names of all views.
     const NAME: &'static str;
 
     /// The version of its tables and handlers: raise it whenever they change, and new tables are
@@ -108,7 +108,8 @@ pub trait SqlProjection: Send + Sync + 'static {
 
     /// What an event is about: when one cannot be handled, it and the later ones of its key become
     /// dead letters until an operator decides, and all others go on. So the outcome for
-    /// one key must not depend on events of another. At most 255 bytes; it looks at nothing but the event.
+    /// one key must not depend on events of another. At most 255 bytes; it looks at nothing but the
+    /// event.
     ///
     /// Default: nothing, and an event that cannot be handled stops the projection.
     fn key(_: &Recorded<Self::Event>) -> Option<String> {

@@ -53,8 +53,8 @@ mod on_own_broker {
         assert!(asked.unwrap().success(), "{word}");
     }
 
-    /// Reads on until it has seen so many events, as soon as one knows how many; brokers may be away
-    /// meanwhile.
+    /// Reads on until it has seen so many events, as soon as one knows how many; brokers may be
+    /// away meanwhile.
     async fn read_on(log: &TopicLog, count: &AtomicUsize) -> BTreeMap<StreamId, Vec<u64>> {
         let mut places = vec![Position::START; log.partitions() as usize];
         let mut versions: BTreeMap<StreamId, Vec<u64>> = BTreeMap::new();

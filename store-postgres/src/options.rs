@@ -357,25 +357,49 @@ impl Options {
     }
 }
 
-/// Our own options in a URL, for error texts.
-const OURS: &str = "`schema`, `mode`, `migrate`, `listen`, `relaxed_durability`, \
-                    `statement_timeout_ms`, `connect_timeout_ms`, `readers`";
+/// Our own options in a URL.
+const OURS: [&str; 8] = [
+    "schema",
+    "mode",
+    "migrate",
+    "listen",
+    "relaxed_durability",
+    "statement_timeout_ms",
+    "connect_timeout_ms",
+    "readers",
+];
 
-/// Those of the driver that are spelt in one way.
-const OF_DRIVER: &str = "`sslmode`, `sslrootcert`, `sslcert`, `sslkey`, `host`, `hostaddr`, `port`, \
-                         `dbname`, `user`, `password`, `application_name`, `options`, \
-                         `statement-cache-capacity`";
+/// Those of the driver, which leaves out one that it does not know with no more than a warning.
+const OF_DRIVER: [&str; 13] = [
+    "sslmode",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+    "statement-cache-capacity",
+];
 
-/// Whether the driver knows an option of a URL; one that it does not know it leaves out with no
-/// more than a warning.
+/// Other spellings of some of them.
+const SPELT_OTHERWISE: [&str; 5] = ["ssl-mode", "ssl-root-cert", "ssl-ca", "ssl-cert", "ssl-key"];
+
 fn is_of_driver(key: &str) -> bool {
-    const SPELT_OTHERWISE: [&str; 5] =
-        ["ssl-mode", "ssl-root-cert", "ssl-ca", "ssl-cert", "ssl-key"];
-    OF_DRIVER
-        .split(", ")
-        .any(|name| name.trim_matches('`') == key)
-        || SPELT_OTHERWISE.contains(&key)
-        || key.starts_with("options[")
+    OF_DRIVER.contains(&key) || SPELT_OTHERWISE.contains(&key) || key.starts_with("options[")
+}
+
+fn no_option(key: &str) -> Invalid {
+    Invalid::new(format!(
+        "a postgres url has no option `{}`; there are `{}` and `{}`",
+        key.escape_debug(),
+        OURS.join("`, `"),
+        OF_DRIVER.join("`, `")
+    ))
 }
 
 fn not_understood() -> Invalid {
@@ -418,10 +442,7 @@ impl FromStr for Options {
                 // An unencoded `?` in a password puts the rest of it here.
                 return Err(not_understood());
             } else {
-                return Err(Invalid::new(format!(
-                    "a postgres url has no option `{}`; there are {OURS} and {OF_DRIVER}",
-                    key.escape_debug()
-                )));
+                return Err(no_option(key));
             }
         }
         let separator = if theirs.is_empty() { "" } else { "?" };

@@ -337,8 +337,8 @@ pub trait Operator {
         let _ = out;
     }
 
-    /// Refuses an item that would be held as it is and could not be saved, or would not be read back
-    /// as it was. What is only folded into something else is not looked at.
+    /// Refuses an item that would be held as it is and could not be saved, or would not be read
+    /// back as it was. What is only folded into something else is not looked at.
     ///
     /// # Errors
     ///

@@ -37,8 +37,8 @@ pub(crate) fn cargo<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> 
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(arguments).current_dir(root());
-    // What cargo says of this program to it is not for others: build scripts look at some of it, and
-    // what depends on them would be compiled again whenever it differs.
+    // What cargo says of this program to it is not for others: build scripts look at some of it,
+    // and what depends on them would be compiled again whenever it differs.
     for (name, _) in std::env::vars_os() {
         if is_of_this_package(&name) {
             command.env_remove(name);

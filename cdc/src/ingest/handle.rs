@@ -137,9 +137,10 @@ impl IngestHandle {
         Ok(())
     }
 
-    /// One table is read again and compared with the log, while the stream goes on: rows that differ
-    /// or lack are `read`, rows that are gone are `deleted`. A process that ends in the middle of it
-    /// begins it again. A table is named as in [`Postgres::tables`](crate::Postgres::tables).
+    /// One table is read again and compared with the log, while the stream goes on: rows that
+    /// differ or lack are `read`, rows that are gone are `deleted`. A process that ends in the
+    /// middle of it begins it again. A table is named as in
+    /// [`Postgres::tables`](crate::Postgres::tables).
     ///
     /// # Errors
     ///

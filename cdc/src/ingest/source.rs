@@ -23,8 +23,8 @@ pub trait Source: Send + Sync {
     async fn begin(&mut self, ingest: &str, last: Option<&Mark>) -> Result<(), SourceError>;
 
     /// What comes next: whole transactions, as many as are there, or a part of a large one. Waits
-    /// for it; an [empty](Chunk::is_empty) one says that the status is another. What was given before is given again after the next [`begin`](Source::begin) unless
-    /// a mark holds it.
+    /// for it; an [empty](Chunk::is_empty) one says that the status is another. What was given
+    /// before is given again after the next [`begin`](Source::begin) unless a mark holds it.
     ///
     /// # Errors
     ///

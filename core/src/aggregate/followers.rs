@@ -56,9 +56,9 @@ impl fmt::Display for FollowerAt {
 impl Annals {
     /// Drops what the store keeps of a view, of tables, a reactor or a process that no program has
     /// any more, by its stored name ([`FollowerAt::name`]): rows and history, checkpoints and dead
-    /// letters, in all generations. Archiving does not wait for it from then on. Tables of one's own
-    /// stay. A program that has it again builds it from the log; a reactor begins where a new one
-    /// does.
+    /// letters, in all generations. Archiving does not wait for it from then on. Tables of one's
+    /// own stay. A program that has it again builds it from the log; a reactor begins where a new
+    /// one does.
     ///
     /// # Errors
     ///

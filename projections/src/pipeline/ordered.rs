@@ -128,8 +128,8 @@ impl<K: PipelineKey, T: Flows> Keyed<K, T> {
     ///
     /// A late item is left out, counted in the status, and in [`late`](OnTime::late), as of
     /// [`in_time_order`](Keyed::in_time_order). One over which a condition panics is left out as if
-    /// it had not come, and is a [dead record](super::PipelineHandle::dead_records) of the event that
-    /// made it its turn.
+    /// it had not come, and is a [dead record](super::PipelineHandle::dead_records) of the event
+    /// that made it its turn.
     ///
     /// ```
     /// # use std::time::Duration;

@@ -299,11 +299,11 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
 
     /// Results as items: of windows that have closed, and their corrections.
     ///
-    /// With [`allow_late`](super::Windows::allow_late) a window comes again with each correction, and
-    /// what was before is not taken back: whoever adds items up counts such a window several times. Do
-    /// without lateness where sums follow, or make a table of the windows, which holds the newest of
-    /// each, and sum its rows with [`group_by`](super::Table::group_by). A session that became part
-    /// of another one is not taken back either.
+    /// With [`allow_late`](super::Windows::allow_late) a window comes again with each correction,
+    /// and what was before is not taken back: whoever adds items up counts such a window several
+    /// times. Do without lateness where sums follow, or make a table of the windows, which holds
+    /// the newest of each, and sum its rows with [`group_by`](super::Table::group_by). A session
+    /// that became part of another one is not taken back either.
     ///
     /// ```
     /// # use annals_projections::pipeline::Results;
@@ -335,8 +335,8 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
     }
 
     /// Of each window the keys with the highest scores, highest first; of equal ones the lower key.
-    /// Needs all keys in one slot. It is for windows that keys have in common: of sessions, which each
-    /// key has for itself, and of no keys at all it is refused when the program starts.
+    /// Needs all keys in one slot. It is for windows that keys have in common: of sessions, which
+    /// each key has for itself, and of no keys at all it is refused when the program starts.
     ///
     /// ```
     /// # use annals_projections::pipeline::Results;

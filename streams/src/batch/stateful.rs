@@ -30,13 +30,13 @@ pub struct ItemAt {
 ///
 /// A panic while an item goes in leaves the operator spoiled: it goes on to the caller of the
 /// stage, who throws the stages away, makes them anew from saved state, and sends the page again,
-/// without that item. A panic while a result is put together, or while an item is looked at whose turn
-/// came later, spoils nothing: only the result or the item is left out.
+/// without that item. A panic while a result is put together, or while an item is looked at whose
+/// turn came later, spoils nothing: only the result or the item is left out.
 ///
-/// State that cannot be saved is found when it is saved, which is long after the item that made it so.
-/// Then the items since are sent again with [`LeaveOut::saves_each`]: state is saved after each,
-/// and the first with which that fails is left out like one over which the operator panicked. What
-/// went on unwinding is a [`StateError`] then.
+/// State that cannot be saved is found when it is saved, which is long after the item that made it
+/// so. Then the items since are sent again with [`LeaveOut::saves_each`]: state is saved after
+/// each, and the first with which that fails is left out like one over which the operator panicked.
+/// What went on unwinding is a [`StateError`] then.
 pub trait LeaveOut<I, R>: Send {
     /// Whether this item is left out.
     fn leaves_out(&mut self, row: &Row<I>, at: ItemAt) -> bool;

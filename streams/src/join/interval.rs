@@ -238,8 +238,8 @@ impl<K: Key, L: Kept, R: Kept, O> IntervalJoin<K, L, R, O> {
 
     /// How long a left row waits. Also with a negative bound it stays while it is on time itself.
     /// A row closes at its time plus the bound, also where the bound is negative and that is before
-    /// its own time: as Kafka Streams closes rows, and as the cases of other engines are written. An
-    /// item that comes after that and meets nothing is late, even one that the watermark has not
+    /// its own time: as Kafka Streams closes rows, and as the cases of other engines are written.
+    /// An item that comes after that and meets nothing is late, even one that the watermark has not
     /// reached; so with a negative bound the order in which items on time come decides about rows
     /// without a partner.
     ///

@@ -61,26 +61,31 @@ impl Outcome {
 }
 
 fn watched(call: &[String], servers: &[Server]) -> Result<(Summary, bool), Stop> {
-    let mut summary = Summary::default();
-    let mut lines = Lines::default();
-    let passed = run_watched(&mut command(call, servers), |bytes| {
-        lines.take(bytes, |line| summary.take(line));
-    })?;
-    Ok((summary, passed))
+    summed(|take| run_watched(&mut command(call, servers), take))
 }
 
 /// What a call said, without showing it.
 type Heard = (Vec<u8>, (Summary, bool));
 
 fn heard(call: &mut Command) -> Result<Heard, Stop> {
+    let mut said = Vec::new();
+    let summed = summed(|take| {
+        run_heard(call, |bytes| {
+            take(bytes);
+            said.extend_from_slice(bytes);
+        })
+    })?;
+    Ok((said, summed))
+}
+
+/// Runs a call, and adds up what its test programs print.
+fn summed(
+    run: impl FnOnce(&mut dyn FnMut(&[u8])) -> Result<bool, Stop>,
+) -> Result<(Summary, bool), Stop> {
     let mut summary = Summary::default();
     let mut lines = Lines::default();
-    let mut said = Vec::new();
-    let passed = run_heard(call, |bytes| {
-        lines.take(bytes, |line| summary.take(line));
-        said.extend_from_slice(bytes);
-    })?;
-    Ok((said, (summary, passed)))
+    let passed = run(&mut |bytes| lines.take(bytes, |line| summary.take(line)))?;
+    Ok((summary, passed))
 }
 
 fn command(call: &[String], servers: &[Server]) -> Command {
