@@ -27,7 +27,8 @@ pub(crate) struct StateJson;
 
 impl Codec for StateJson {
     fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, StateError> {
-        serde_json::to_vec(value).map_err(|error| StateError::new(error.to_string()))
+        <annals_core::Json as annals_core::Codec>::encode(value)
+            .map_err(|error| StateError::new(error.to_string()))
     }
 
     fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StateError> {
@@ -446,5 +447,16 @@ impl At {
             Box::new(Each::map(either, then.port(making)))
         });
         (at, to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_that_json_would_give_back_as_nothing_is_refused() {
+        assert_eq!(StateJson::encode(&Some(Some(3))), Ok(b"3".to_vec()));
+        assert!(StateJson::encode(&Some(None::<u8>)).is_err());
     }
 }
