@@ -81,8 +81,10 @@ impl Shop {
         let name = format!("cdc_{}", EventId::random().as_uuid().simple());
         let mut admin = PgConnection::connect(&server).await?;
         run(&mut admin, format!("create database {name}")).await?;
-        let place = server.rsplit_once('/').map_or(&*server, |(place, _)| place);
-        let url = format!("{place}/{name}");
+        let address = server
+            .rsplit_once('/')
+            .map_or(&*server, |(address, _)| address);
+        let url = format!("{address}/{name}");
         let mut connection = PgConnection::connect(&url).await?;
         run(&mut connection, TABLE.to_owned()).await?;
         Ok(Shop {

@@ -68,7 +68,7 @@ pub(crate) struct Settings {
 }
 
 impl Ingest {
-    /// The ingest of this name. The name keeps its place: one with another name begins again.
+    /// The ingest of this name. Its marks are under the name: one with another name begins again.
     pub fn named(name: &'static str) -> Ingest {
         Ingest {
             name,

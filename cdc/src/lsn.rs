@@ -1,11 +1,11 @@
-//! Places in the write-ahead log of a PostgreSQL server.
+//! Positions in the write-ahead log of a PostgreSQL server.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A place in the write-ahead log of a PostgreSQL server.
+/// A position in the write-ahead log of a PostgreSQL server.
 ///
 /// ```
 /// use annals_cdc::Lsn;
@@ -25,7 +25,7 @@ impl Lsn {
     /// Before everything.
     pub const ZERO: Lsn = Lsn(0);
 
-    /// The place with this number.
+    /// The position with this number.
     pub const fn new(number: u64) -> Lsn {
         Lsn(number)
     }
@@ -47,7 +47,7 @@ impl fmt::Display for Lsn {
     }
 }
 
-/// A text that is no place in a write-ahead log.
+/// A text that is no position in a write-ahead log.
 ///
 /// ```
 /// let error = "15287A0".parse::<annals_cdc::Lsn>().unwrap_err();

@@ -62,7 +62,7 @@ pub enum Body {
 pub struct At {
     /// Where its transaction was committed. From Debezium: what the envelope says.
     pub lsn: Lsn,
-    /// Its place in the transaction, from 0.
+    /// Its number in the transaction, from 0.
     pub ordinal: u64,
     /// The transaction, if there is one.
     pub xid: Option<u64>,

@@ -12,7 +12,7 @@ use crate::record::{At, Body, Record};
 /// The records of any log, such as a topic of Kafka that `annals::kafka` reads, as a source of an
 /// ingest: they are taken into one's own log as they are, exactly once. Ids, streams, types, times
 /// and metadata stay what they were, so a log that was published to a topic as CloudEvents is had
-/// back from it. Internal streams (`$…`) are left out.
+/// back from it. Internal streams (`$…`) are skipped.
 ///
 /// ```
 /// use annals_cdc::{Ingest, Records};
@@ -29,7 +29,7 @@ pub struct Records {
     log: LogReader,
     /// Of each partition: up to where it was taken.
     taken: BTreeMap<u32, u64>,
-    /// What operators decided to leave out: partitions and positions.
+    /// What operators decided to skip: partitions and positions.
     skipped: BTreeSet<(u32, u64)>,
 }
 
@@ -48,8 +48,8 @@ impl Records {
     }
 
     fn is_wanted(&self, event: &RecordedEvent) -> bool {
-        let place = (event.partition.0, event.position.get());
-        !event.stream.as_str().starts_with('$') && !self.skipped.contains(&place)
+        let at = (event.partition.0, event.position.get());
+        !event.stream.as_str().starts_with('$') && !self.skipped.contains(&at)
     }
 }
 

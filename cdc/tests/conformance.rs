@@ -316,13 +316,13 @@ mod on_postgres {
 
     /// Commits go up, and so do the ordinals within each.
     fn check_order(id: &str, records: &[Record]) {
-        let places: Vec<(Lsn, u64)> = records
+        let order: Vec<(Lsn, u64)> = records
             .iter()
             .map(|record| (record.at.lsn, record.at.ordinal))
             .collect();
         assert!(
-            places.is_sorted_by(|one, other| one < other),
-            "case `{id}`: {places:?}"
+            order.is_sorted_by(|one, other| one < other),
+            "case `{id}`: {order:?}"
         );
     }
 

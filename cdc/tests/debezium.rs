@@ -45,13 +45,7 @@ fn write(file: &Path, lines: &[String]) {
 
 async fn start(folder: &Path) -> Program {
     let file = folder.join("t.jsonl");
-    world::open(folder)
-        .await
-        .with(Ingest::named("shop").from(Debezium::file(file)))
-        .with(TableOf::<T>::projection())
-        .start()
-        .await
-        .unwrap()
+    world::start_with_copy::<T>(folder, Debezium::file(file)).await
 }
 
 async fn value(program: &Program, id: i64) -> Option<String> {
@@ -107,7 +101,7 @@ async fn a_line_that_is_no_envelope_stops_it_with_its_place() {
     let why = world::stopped(&program).await;
     assert_eq!(
         why,
-        "position 2 of partition 0 is unusable (leave it out with `skip_message(0, 2, reason)`): a \
+        "position 2 of partition 0 is unusable (skip it with `skip_message(0, 2, reason)`): a \
          message of topic `srv.public.t` cannot be read: its `op` is `x`"
     );
     program.stop().await;

@@ -295,8 +295,8 @@ mod on_postgres {
         let remedy = "large_values_as_digest(\"public.orders\", \"notes\")";
         assert!(why.contains(remedy) && why.contains("17825792"), "{why}");
         // The other way out that it names.
-        let place = why.split_once("(commit ").unwrap().1;
-        let (commit, rest) = place.split_once(", record ").unwrap();
+        let at = why.split_once("(commit ").unwrap().1;
+        let (commit, rest) = at.split_once(", record ").unwrap();
         let record = rest.split_once(':').unwrap().0;
         let shop = program.ingest("shop").unwrap();
         let skipped = shop.skip(commit.parse().unwrap(), record.parse().unwrap(), "a scan");

@@ -75,13 +75,7 @@ mod on_kafka {
     async fn start(broker: &str, topic: &str, folder: &Path) -> Program {
         let kafka = Kafka::connect(broker).await.unwrap();
         let topic = kafka.read(Topic::named(topic)).await.unwrap();
-        world::open(folder)
-            .await
-            .with(Ingest::named("shop").from(Debezium::from(&topic)))
-            .with(TableOf::<T>::projection())
-            .start()
-            .await
-            .unwrap()
+        world::start_with_copy::<T>(folder, Debezium::from(&topic)).await
     }
 
     /// A process that is killed at the latest when it is dropped.

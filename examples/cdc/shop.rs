@@ -27,10 +27,12 @@ impl Shop {
     pub(crate) fn open(server: &str) -> Result<Shop, Box<dyn Error>> {
         let name = format!("annals_shop_{}", std::process::id());
         psql(server, &format!("create database {name}"))?;
-        let place = server.rsplit_once('/').map_or(server, |(place, _)| place);
+        let address = server
+            .rsplit_once('/')
+            .map_or(server, |(address, _)| address);
         let shop = Shop {
             server: server.to_owned(),
-            url: format!("{place}/{name}"),
+            url: format!("{address}/{name}"),
             name,
         };
         shop.does(SCHEMA)?;

@@ -26,7 +26,7 @@ pub struct DebeziumMessage {
     /// Its partition.
     #[serde(default)]
     pub partition: u32,
-    /// Its place in the partition.
+    /// Its offset in the partition.
     #[serde(default)]
     pub offset: Option<u64>,
     /// The key, as JSON.

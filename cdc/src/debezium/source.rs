@@ -176,8 +176,7 @@ fn read(
 
 /// A message that an operator has to decide about.
 fn unfit(what: &str, partition: u32, position: u64) -> SourceError {
-    let what =
-        format!("{what} (leave it out with `skip_message({partition}, {position}, reason)`)");
+    let what = format!("{what} (skip it with `skip_message({partition}, {position}, reason)`)");
     SourceError::new(SourceFailure::Stop, what)
 }
 

@@ -18,9 +18,9 @@ use crate::schema::TableName;
 #[derive(Debug)]
 pub(super) struct TablesAgain {
     tables: BTreeMap<TableName, TableAgain>,
-    /// The version of the newest of the orders that are followed with it.
+    /// The version of the newest of the requests that it answers.
     pub(super) version: Version,
-    /// The place of the log that the copy shows, once it is known.
+    /// The LSN that the copy shows, once it is known.
     point: Option<Lsn>,
     /// What the stream said before the point was known.
     early: Vec<(Lsn, TableName, Touch)>,
@@ -167,7 +167,7 @@ impl TablesAgain {
         }
     }
 
-    /// The place of the log that the copy shows.
+    /// The LSN that the copy shows.
     pub(super) fn point(&self) -> Option<Lsn> {
         self.point
     }

@@ -82,7 +82,7 @@ fn first_of(append: &Append) -> String {
         let (_, event) = append.events.first()?;
         event.metadata.keys.get(key).map(String::as_str)
     };
-    let unknown = "an unknown place";
+    let unknown = "an unknown LSN";
     format!(
         "commit {} and record {}",
         of("cdc.commit").unwrap_or(unknown),

@@ -125,7 +125,7 @@ impl IngestHandle {
 
     /// All tables are compared with the log: a new slot, a new snapshot, and rows that are gone are
     /// deleted. What happened in between is not in the history, and an event `cdc.gap` in the
-    /// stream `$cdc_gap-NAME` says between which places of the source.
+    /// stream `$cdc_gap-NAME` says between which LSNs of the source.
     ///
     /// # Errors
     ///
@@ -161,11 +161,11 @@ impl IngestHandle {
                 ),
             ));
         }
-        let order = TableResync {
+        let request = TableResync {
             table,
             reason: reason.to_owned(),
         };
-        operator::resync_table(self.db.store().as_ref(), self.name, &order).await?;
+        operator::resync_table(self.db.store().as_ref(), self.name, &request).await?;
         self.workers.decided();
         Ok(())
     }

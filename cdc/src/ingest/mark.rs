@@ -41,7 +41,7 @@ pub struct Mark {
     /// The version of the decisions of operators that were followed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decided: Option<Version>,
-    /// The version of the last order to read tables again that was followed.
+    /// The version of the last request to read tables again that is complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_again: Option<Version>,
     /// The transactions that end in its append.
@@ -57,7 +57,7 @@ pub struct Mark {
 #[serde(untagged)]
 #[non_exhaustive]
 pub enum Resume {
-    /// After this place of a write-ahead log.
+    /// After this position in a write-ahead log.
     Lsn(Lsn),
     /// After these positions, by partition.
     #[serde(deserialize_with = "by_partition")]
@@ -75,7 +75,7 @@ fn by_partition<'de, D: Deserializer<'de>>(source: D) -> Result<BTreeMap<u32, u6
 }
 
 impl Resume {
-    /// The place in a write-ahead log, when it is one.
+    /// The position in a write-ahead log, when it is one.
     ///
     /// ```
     /// use annals_cdc::{Lsn, Resume};
@@ -116,11 +116,11 @@ pub struct Partial {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(clippy::exhaustive_structs)]
 pub struct SnapshotMark {
-    /// The place of the log that it shows; nothing while it is only about to be taken.
+    /// The LSN that it shows; nothing while it is only about to be taken.
     pub point: Option<Lsn>,
     /// The rows that are in.
     pub rows: u64,
-    /// What was known before it was begun: after this place of the log the history has a gap.
+    /// What was known before it was begun: after this LSN the history has a gap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<Lsn>,
 }
@@ -152,7 +152,7 @@ impl Mark {
     }
 }
 
-/// The event that says what the history does not have: what happened between two places of the
+/// The event that says what the history does not have: what happened between two LSNs of the
 /// source, before a snapshot that was not the first. Nothing when it has all.
 pub(super) fn gap(
     name: &str,

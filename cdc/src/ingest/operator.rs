@@ -45,9 +45,9 @@ pub(super) struct Decisions {
     pub(super) version: Version,
     pub(super) skips: Vec<Skip>,
     pub(super) messages: Vec<MessageSkip>,
-    /// The version of the last order to compare all tables.
+    /// The version of the last request to compare all tables.
     pub(super) resync: Option<Version>,
-    /// The tables that are to be read again, with the versions of the orders.
+    /// The tables that are to be read again, with the versions of the requests.
     pub(super) tables: Vec<(Version, TableName)>,
 }
 
@@ -57,10 +57,10 @@ impl Decisions {
         self.skips.iter().any(same)
     }
 
-    /// The tables that were ordered to be read again since the orders up to `followed`.
+    /// The tables that were requested to be read again after version `followed`.
     pub(super) fn tables_after(&self, followed: Option<Version>) -> Vec<TableName> {
-        let orders = self.tables.iter();
-        let mut tables: Vec<_> = orders
+        let requests = self.tables.iter();
+        let mut tables: Vec<_> = requests
             .filter(|(version, _)| Some(*version) > followed)
             .map(|(_, table)| table.clone())
             .collect();
@@ -85,8 +85,8 @@ pub(super) async fn decisions(store: &dyn Store, name: &str) -> Result<Decisions
                 RESYNC => decisions.resync = Some(event.version),
                 SKIPPED => decisions.skips.push(decision(&event)?),
                 TABLE_RESYNC => {
-                    let order: TableResync = decision(&event)?;
-                    decisions.tables.push((event.version, order.table));
+                    let request: TableResync = decision(&event)?;
+                    decisions.tables.push((event.version, request.table));
                 }
                 MESSAGE_SKIPPED => decisions.messages.push(decision(&event)?),
                 _ => return Err(unreadable(&event)),
@@ -99,7 +99,7 @@ pub(super) async fn decisions(store: &dyn Store, name: &str) -> Result<Decisions
     }
 }
 
-/// A decision that cannot be read may be one to leave something out.
+/// A decision that cannot be read may be one to skip something.
 fn decision<T: DeserializeOwned>(event: &RecordedEvent) -> Result<T, StoreError> {
     serde_json::from_slice(&event.payload).map_err(|error| unreadable(event).because(error))
 }
@@ -137,9 +137,9 @@ pub(super) async fn resync(store: &dyn Store, name: &str, reason: &str) -> Resul
 pub(super) async fn resync_table(
     store: &dyn Store,
     name: &str,
-    order: &TableResync,
+    request: &TableResync,
 ) -> Result<(), StoreError> {
-    let payload = serde_json::to_vec(order).map_err(|error| Invalid::new(error.to_string()))?;
+    let payload = serde_json::to_vec(request).map_err(|error| Invalid::new(error.to_string()))?;
     append(store, name, NewEvent::json(TABLE_RESYNC, payload)).await
 }
 

@@ -1,4 +1,4 @@
-//! Rows of tables that are read again: what the log has already is left out, and rows that it alone
+//! Rows of tables that are read again: what the log has already is skipped, and rows that it alone
 //! has are gone.
 
 use annals_runner::WorkError;

@@ -23,8 +23,8 @@ pub trait Source: Send + Sync {
     async fn begin(&mut self, ingest: &str, last: Option<&Mark>) -> Result<(), SourceError>;
 
     /// What comes next: whole transactions, as many as are there, or a part of a large one. Waits
-    /// for it; an [empty](Chunk::is_empty) one says that the status is another. What was given
-    /// before is given again after the next [`begin`](Source::begin) unless a mark holds it.
+    /// for it; an [empty](Chunk::is_empty) one says that the status is another. What was returned
+    /// before is returned again after the next [`begin`](Source::begin) unless a mark holds it.
     ///
     /// # Errors
     ///
@@ -145,9 +145,9 @@ pub enum Snapshotting {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ReadAgain {
-    /// It shows these tables at this place of the log.
+    /// It shows these tables at this LSN.
     Begins(crate::lsn::Lsn, Vec<TableName>),
-    /// Some rows. Everything that was committed before its place was given.
+    /// Some rows. Everything that was committed before its LSN was given.
     Rows,
     /// All rows were given.
     Complete,

@@ -58,8 +58,7 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// The place of the log up to which everything is known; during a snapshot, the place before
-    /// it was begun.
+    /// The LSN up to which everything is known; during a snapshot, the one before it was begun.
     fn known_up_to(&self) -> Option<Lsn> {
         let mark = self.mark.as_ref()?;
         match &mark.snapshot {
@@ -282,8 +281,8 @@ impl Taking<'_> {
         });
     }
 
-    /// Skips what the log has already, and what is here twice. No one else appends it: the mark is
-    /// the fence.
+    /// Skips what the log has already, and what is here twice. No other process appends it: the
+    /// mark is the fence.
     async fn skip_known(&self, events: &mut Vec<Placed>) -> Result<(), WorkError> {
         let ids: Vec<_> = events.iter().map(|(_, event)| event.id).collect();
         if ids.is_empty() {
@@ -443,7 +442,7 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 fn unfit(record: &Record, why: &str) -> WorkError {
     let At { lsn, ordinal, .. } = record.at;
     WorkError::Stopped(format!(
-        "{why} (commit {lsn}, record {ordinal}: leave it out with `skip(commit, record, reason)`)"
+        "{why} (commit {lsn}, record {ordinal}: skip it with `skip(commit, record, reason)`)"
     ))
 }
 

@@ -55,7 +55,7 @@ pub(crate) fn of_kind(kind: &str) -> Vec<Value> {
     of_kind_in(kind, &text(), &file.display().to_string())
 }
 
-/// What a case of each kind may say. What nobody looks at could say anything.
+/// What a case of each kind may say. What is not checked could say anything.
 const MEMBERS: [(&str, &[&str]); 3] = [
     ("sql", &["setup", "sql", "steps", "expected", "requires"]),
     (

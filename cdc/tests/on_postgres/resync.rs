@@ -4,16 +4,18 @@
 
 use std::sync::Arc;
 
-use annals::cdc::{Ingest, Ingests as _, Postgres, TableOf, TableRow};
+use annals::cdc::{Ingests as _, Postgres, TableRow};
 use annals::prelude::*;
 use annals_core::conformance::rounds;
 use tokio::sync::Notify;
 
-use super::procedures::{EX, INSERTED, shop};
+use super::procedures::{EX, Ex, INSERTED, shop};
 use super::servers;
 use super::steps::{Step, dies_at};
 use crate::server::{Psql, Server};
-use crate::world::{self, following, ids, ids_of, mark, source, start, status, until};
+use crate::world::{
+    self, copy_has, following, ids, ids_of, mark, source, start, start_with_copy, status, until,
+};
 
 /// A table with values that an update does not send again.
 const DOCS: &str = "create table doc(id int primary key, v text, big text); \
@@ -38,29 +40,70 @@ fn docs(url: &str) -> Postgres {
         .part_records(300)
 }
 
-async fn with_copy(folder: &std::path::Path, source: Postgres) -> Program {
-    world::open(folder)
-        .await
-        .with(Ingest::named("shop").from(source))
-        .with(TableOf::<Doc>::projection())
-        .start()
-        .await
-        .unwrap()
+/// A program that follows the table and holds the snapshot of the next resync, and a table that
+/// changed while it was not published.
+struct Held {
+    server: Server,
+    url: String,
+    program: Program,
+    held: Arc<Notify>,
+    _folder: tempfile::TempDir,
 }
 
-/// Changes the table while nobody is told.
-fn changed_in_secret(server: &Server) {
-    server.psql(
-        "shop",
-        "alter publication cdc_pub drop table doc; \
-         update doc set big = repeat(md5(v || id), 100) where id % 2 = 0; \
-         update doc set v = 'secret' where id % 3 = 0; \
-         delete from doc where id % 5 = 0; \
-         update doc set id = id + 10000 where id % 7 = 0; \
-         insert into doc select g, 'new', repeat('n', 3000) from generate_series(20001, 20100) g; \
-         alter publication cdc_pub add table doc",
-    );
+impl Held {
+    async fn changed_unpublished() -> Held {
+        let (server, url, folder) = shop(&[], DOCS);
+        let held = lets_one();
+        let source = docs(&url).hold_snapshot(Arc::clone(&held));
+        let program = start_with_copy::<Doc>(folder.path(), source).await;
+        following(&program).await;
+        server.psql("shop", CHANGED_UNPUBLISHED);
+        Held {
+            server,
+            url,
+            program,
+            held,
+            _folder: folder,
+        }
+    }
+
+    /// Asks for a resync, and waits until its snapshot is there and held.
+    async fn resync(&self, table: &str) {
+        let shop = self.program.ingest("shop").unwrap();
+        let why = "it was not published for a while";
+        shop.resync(table, why).await.unwrap();
+        until("its slot is there", || async {
+            let ask = "select count(*) from pg_replication_slots \
+                where temporary and confirmed_flush_lsn is not null";
+            (self.server.psql("shop", ask) == "1").then_some(())
+        })
+        .await;
+    }
+
+    async fn is_equal(&self) {
+        let table = "select id || '|' || coalesce(v, '') || '|' || coalesce(big, '') from doc";
+        let line = |row: &Doc| {
+            let text = |text: &Option<String>| text.clone().unwrap_or_default();
+            format!("{}|{}|{}", row.id, text(&row.v), text(&row.big))
+        };
+        copy_has(&self.program, || self.server.psql("shop", table), line).await;
+    }
 }
+
+/// Holds every snapshot but the first.
+fn lets_one() -> Arc<Notify> {
+    let held = Arc::new(Notify::new());
+    held.notify_one();
+    held
+}
+
+const CHANGED_UNPUBLISHED: &str = "alter publication cdc_pub drop table doc; \
+    update doc set big = repeat(md5(v || id), 100) where id % 2 = 0; \
+    update doc set v = 'unpublished' where id % 3 = 0; \
+    delete from doc where id % 5 = 0; \
+    update doc set id = id + 10000 where id % 7 = 0; \
+    insert into doc select g, 'new', repeat('n', 3000) from generate_series(20001, 20100) g; \
+    alter publication cdc_pub add table doc";
 
 /// Changes of all kinds, of rows that the log has and of rows that it does not.
 fn writers(url: &str) -> Vec<Psql> {
@@ -83,40 +126,11 @@ fn writers(url: &str) -> Vec<Psql> {
     writers.collect()
 }
 
-fn shown(row: &Doc) -> String {
-    let text = |text: &Option<String>| text.clone().unwrap_or_default();
-    format!("{}|{}|{}", row.id, text(&row.v), text(&row.big))
-}
-
-async fn is_equal(server: &Server, program: &Program) {
-    let table = "select id || '|' || coalesce(v, '') || '|' || coalesce(big, '') from doc \
-        order by id";
-    until("the copy is equal", || async {
-        let mut found = Vec::new();
-        let mut next = None;
-        loop {
-            let view = program.view::<TableOf<Doc>>();
-            let page = view.rows().limit(1_000).after(next).await.unwrap();
-            let rows = page.rows.into_iter().map(|row| row.value.row());
-            // A row of which a value is not known yet is not equal.
-            found.extend(rows.collect::<Result<Vec<_>, _>>().ok()?);
-            next = page.next;
-            if next.is_none() {
-                break;
-            }
-        }
-        found.sort_by_key(|row: &Doc| row.id);
-        let found: Vec<_> = found.iter().map(shown).collect();
-        (found.join("\n") == server.psql("shop", table)).then_some(())
-    })
-    .await;
-}
-
-/// Waits until the orders so far were followed.
-async fn read_again(db: &Annals, orders: u64) {
+/// Waits until so many requests are complete.
+async fn read_again(db: &Annals, requests: u64) {
     until("it is read again", || async {
-        let followed = mark(db).await?.read_again?;
-        (followed.get() >= orders).then_some(())
+        let complete = mark(db).await?.read_again?;
+        (complete.get() >= requests).then_some(())
     })
     .await;
 }
@@ -124,41 +138,26 @@ async fn read_again(db: &Annals, orders: u64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_table_is_read_again_under_writers_and_is_equal() {
     for round in 0..rounds(1, 10) {
-        let (server, url, folder) = shop(&[], DOCS);
-        let held = Arc::new(Notify::new());
-        held.notify_one();
-        let program = with_copy(folder.path(), docs(&url).hold_snapshot(Arc::clone(&held))).await;
-        following(&program).await;
-        changed_in_secret(&server);
-        let shop = program.ingest("shop").unwrap();
-        let before = writers(&url);
-        shop.resync("doc", "it was not published for a while")
-            .await
-            .unwrap();
-        until("its slot is there", || async {
-            let ask = "select count(*) from pg_replication_slots \
-                where temporary and confirmed_flush_lsn is not null";
-            (server.psql("shop", ask) == "1").then_some(())
-        })
-        .await;
-        let after = (round % 2 == 0).then(|| writers(&url));
+        let shop = Held::changed_unpublished().await;
+        let (server, program) = (&shop.server, &shop.program);
+        let before = writers(&shop.url);
+        shop.resync("doc").await;
+        let after = (round % 2 == 0).then(|| writers(&shop.url));
         // The stream goes on meanwhile.
         let inserted = "public.other.inserted";
         server.psql("shop", "insert into other default values");
-        ids_of(&program, inserted, 1).await;
+        ids_of(program, inserted, 1).await;
         let large = "insert into other select from generate_series(1, 2000)";
         server.psql("shop", large);
-        held.notify_one();
+        shop.held.notify_one();
         for session in before.into_iter().chain(after.into_iter().flatten()) {
             session.end();
         }
-        read_again(&program, 1).await;
-        is_equal(&server, &program).await;
-        ids_of(&program, inserted, 2001).await;
-        assert_eq!(
-            ids(&program, inserted).await,
-            (1..=2001).collect::<Vec<_>>()
-        );
+        read_again(program, 1).await;
+        shop.is_equal().await;
+        ids_of(program, inserted, 2001).await;
+        let wanted: Vec<_> = (1..=2001).collect();
+        assert_eq!(ids(program, inserted).await, wanted);
         // Its slot is gone, and the other one goes on.
         until("its slot is gone", || async {
             let ask = "select string_agg(slot_name, ' ') from pg_replication_slots";
@@ -166,35 +165,22 @@ async fn a_table_is_read_again_under_writers_and_is_equal() {
         })
         .await;
         server.psql("shop", "delete from doc where id % 4 = 1; truncate other");
-        is_equal(&server, &program).await;
+        shop.is_equal().await;
         program.stop().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_truncate_while_a_table_is_read_again_is_newer() {
-    let (server, url, folder) = shop(&[], DOCS);
-    let held = Arc::new(Notify::new());
-    held.notify_one();
-    let program = with_copy(folder.path(), docs(&url).hold_snapshot(Arc::clone(&held))).await;
-    following(&program).await;
-    changed_in_secret(&server);
-    let shop = program.ingest("shop").unwrap();
-    shop.resync("public.doc", "why").await.unwrap();
-    until("its slot is there", || async {
-        let ask = "select count(*) from pg_replication_slots \
-            where temporary and confirmed_flush_lsn is not null";
-        (server.psql("shop", ask) == "1").then_some(())
-    })
-    .await;
-    server.psql(
-        "shop",
-        "update doc set v = 'u'; truncate doc; insert into doc values (2, 'after', null)",
-    );
-    held.notify_one();
-    read_again(&program, 1).await;
-    is_equal(&server, &program).await;
-    program.stop().await;
+    let shop = Held::changed_unpublished().await;
+    shop.resync("public.doc").await;
+    let truncate =
+        "update doc set v = 'u'; truncate doc; insert into doc values (2, 'after', null)";
+    shop.server.psql("shop", truncate);
+    shop.held.notify_one();
+    read_again(&shop.program, 1).await;
+    shop.is_equal().await;
+    shop.program.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -204,13 +190,11 @@ async fn a_table_read_again_by_killed_processes_is_equal() {
     let rows = "insert into ex(v) select 'v' || g from generate_series(1, 12000) g";
     server.psql("shop", rows);
     let source = || source(&url, &["ex"]).publication("cdc_pub");
-    let never = Arc::new(Notify::new());
-    never.notify_one();
-    let program = start(folder.path(), source().hold_snapshot(never)).await;
+    let program = start(folder.path(), source().hold_snapshot(lets_one())).await;
     following(&program).await;
     server.psql(
         "shop",
-        "alter publication cdc_pub drop table ex; update ex set v = 'secret' where id % 2 = 0; \
+        "alter publication cdc_pub drop table ex; update ex set v = 'unpublished' where id % 2 = 0; \
          delete from ex where id % 3 = 0; alter publication cdc_pub add table ex",
     );
     let shop = program.ingest("shop").unwrap();
@@ -228,13 +212,7 @@ async fn a_table_read_again_by_killed_processes_is_equal() {
         );
         server.psql("shop", &script);
     }
-    let program = world::open(folder.path())
-        .await
-        .with(Ingest::named("shop").from(source()))
-        .with(TableOf::<super::procedures::Ex>::projection())
-        .start()
-        .await
-        .unwrap();
+    let program = start_with_copy::<Ex>(folder.path(), source()).await;
     read_again(&program, 1).await;
     servers::is_equal(&server, &program).await;
     program.stop().await;
@@ -264,7 +242,7 @@ async fn a_table_that_cannot_be_read_again_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_order_of_another_process_is_followed() {
+async fn a_request_of_another_process_is_followed() {
     let (server, url, folder) = shop(&[], EX);
     server.psql("shop", "insert into ex(v) values ('a')");
     let works = start(folder.path(), source(&url, &["ex"])).await;

@@ -5,12 +5,12 @@
 use std::path::Path;
 use std::process::Command;
 
-use annals::cdc::{Ingest, IngestState, Ingests as _, TableOf};
+use annals::cdc::{IngestState, Ingests as _};
 use annals::prelude::*;
 
 use super::procedures::{EX, Ex, INSERTED, shop};
 use crate::server::Server;
-use crate::world::{self, following, ids, ids_of, source, start, stopped, until};
+use crate::world::{self, following, ids, ids_of, source, start, start_with_copy, stopped, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_promoted_standby_without_the_slot_is_not_followed_silently() {
@@ -31,7 +31,7 @@ async fn a_promoted_standby_without_the_slot_is_not_followed_silently() {
     .await;
     server.crash();
     standby.promote();
-    // While nobody reads it.
+    // While no ingest reads it.
     standby.psql(
         "shop",
         "insert into ex(v) values ('e'); update ex set v = 'f' where id = 1; \
@@ -44,13 +44,7 @@ async fn a_promoted_standby_without_the_slot_is_not_followed_silently() {
             true => promoted.follows_failover(),
             false => promoted,
         };
-        let program = world::open(folder.path())
-            .await
-            .with(Ingest::named("shop").from(promoted))
-            .with(TableOf::<Ex>::projection())
-            .start()
-            .await
-            .unwrap();
+        let program = start_with_copy::<Ex>(folder.path(), promoted).await;
         let why = stopped(&program).await;
         let wanted = match follows {
             true => "slot `annals_shop` is gone",
@@ -79,32 +73,9 @@ async fn a_promoted_standby_without_the_slot_is_not_followed_silently() {
 
 /// Waits until the copy is what the table is.
 pub(super) async fn is_equal(server: &Server, program: &Program) {
-    let table = "select id || '|' || coalesce(v, '') from ex order by id";
-    until("the copy is equal", || async {
-        let mut rows = rows(program).await;
-        rows.sort_by_key(|row| row.id);
-        let rows: Vec<_> = rows
-            .iter()
-            .map(|row| format!("{}|{}", row.id, row.v.as_deref().unwrap_or_default()))
-            .collect();
-        (rows.join("\n") == server.psql("shop", table)).then_some(())
-    })
-    .await;
-}
-
-/// The rows of the copy.
-pub(super) async fn rows(program: &Program) -> Vec<Ex> {
-    let mut found = Vec::new();
-    let mut next = None;
-    loop {
-        let view = program.view::<TableOf<Ex>>();
-        let page = view.rows().limit(1_000).after(next).await.unwrap();
-        found.extend(page.rows.into_iter().map(|row| row.value.row().unwrap()));
-        next = page.next;
-        if next.is_none() {
-            return found;
-        }
-    }
+    let table = || server.psql("shop", "select id || '|' || coalesce(v, '') from ex");
+    let line = |row: &Ex| format!("{}|{}", row.id, row.v.as_deref().unwrap_or_default());
+    world::copy_has(program, table, line).await;
 }
 
 /// A certificate of `name`, signed by the authority in the folder.

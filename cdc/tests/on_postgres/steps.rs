@@ -10,7 +10,7 @@ use std::sync::Arc;
 use annals::Store;
 use annals::cdc::{
     Body, Chunk, Ingest, Mark, Postgres, ReadAgain, Resume, RowOp, Snapshotting, Source,
-    SourceError, TableName, TableOf,
+    SourceError, TableName,
 };
 use annals::prelude::*;
 use annals::store::{Append, AppendError, Appended};
@@ -22,7 +22,7 @@ use super::procedures::{EX, Ex, confirmed, resume, shop};
 use super::servers;
 use crate::server::Server;
 use crate::slot;
-use crate::world::{self, following, mark, source, start, until};
+use crate::world::{self, following, mark, source, start, start_with_copy, until};
 
 const URL: &str = "ANNALS_CDC_URL";
 const FOLDER: &str = "ANNALS_CDC_FOLDER";
@@ -39,7 +39,7 @@ pub(super) enum Step {
     Decoded,
     /// They are about to be appended.
     BeforeAppend,
-    /// They are appended, and nobody was told.
+    /// They are appended, and the answer is lost.
     Unanswered,
     /// It is known, and the source was not told.
     BeforeConfirm,
@@ -268,13 +268,7 @@ async fn a_copy_that_is_killed_begins_again_and_is_exact() {
             ),
         );
     }
-    let program = world::open(folder.path())
-        .await
-        .with(Ingest::named("shop").from(careful(&url)))
-        .with(TableOf::<Ex>::projection())
-        .start()
-        .await
-        .unwrap();
+    let program = start_with_copy::<Ex>(folder.path(), careful(&url)).await;
     following(&program).await;
     servers::is_equal(&server, &program).await;
     server.psql("shop", "delete from ex where id > 6000");

@@ -6,16 +6,16 @@
 use std::sync::Arc;
 
 use annals::cdc::{
-    Body, Chunk, Ingest, Lsn, Mark, Postgres, Record, Resume, Source, SourceError, SourceFailure,
-    TableOf,
+    Body, Chunk, Lsn, Mark, Postgres, Record, Resume, Source, SourceError, SourceFailure, TableOf,
 };
 use annals::prelude::*;
 
 use super::procedures::{Ex, INSERTED, confirmed, shop};
-use super::servers::rows;
 use super::steps::{committed, taken, with_oracle};
 use crate::server::Server;
-use crate::world::{self, following, ids, ids_of, source, start, stopped, until};
+use crate::world::{
+    self, copied, following, ids, ids_of, source, start, start_with_copy, stopped, until,
+};
 
 /// A fault of a source.
 enum Fault {
@@ -23,7 +23,7 @@ enum Fault {
     Sound,
     /// It confirms what it gives, and then breaks off, as a process that dies before its append.
     ConfirmsFirst,
-    /// It goes on at the place of a row, and not after its commit.
+    /// It goes on at the LSN of a row, and not after its commit.
     ResumesAtARow,
     /// It goes on where the slot is, whatever the log says.
     TrustsTheSlot(u64),
@@ -96,13 +96,7 @@ impl Source for Faulty {
 
 async fn with_fault(url: &str, folder: &std::path::Path, fault: Fault) -> Program {
     let inner = source(url, &["ex"]).publication("cdc_pub");
-    world::open(folder)
-        .await
-        .with(Ingest::named("shop").from(Faulty { inner, fault }))
-        .with(TableOf::<Ex>::projection())
-        .start()
-        .await
-        .unwrap()
+    start_with_copy::<Ex>(folder, Faulty { inner, fault }).await
 }
 
 /// Takes in one row in order, and stops.
@@ -128,7 +122,7 @@ async fn a_confirmation_before_the_append_is_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn going_on_at_the_place_of_a_row_is_noticed() {
+async fn resuming_at_the_lsn_of_a_row_is_noticed() {
     let (server, url, folder) = with_oracle(&[]).await;
     one_row(&server, &url, folder.path()).await;
     let program = with_fault(&url, folder.path(), Fault::ResumesAtARow).await;
@@ -195,7 +189,7 @@ async fn a_null_for_what_was_not_sent_is_seen_in_the_comparison() {
             (row.columns().get("n") == Some(Some("1"))).then_some(())
         })
         .await;
-        let row = &rows(&program).await[0];
+        let row = &copied::<Ex>(&program).await.unwrap()[0];
         assert_eq!(row.v == Some("v".repeat(9_000)), is_kept);
         program.stop().await;
     }

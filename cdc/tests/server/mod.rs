@@ -62,7 +62,7 @@ fn run(command: &mut Command) {
 impl Server {
     /// A new one with these settings, which runs.
     pub(crate) fn start(settings: &[&str]) -> Server {
-        let server = Server::place();
+        let server = Server::unused();
         let mut init = command("initdb");
         init.args([
             "--no-sync",
@@ -85,8 +85,8 @@ impl Server {
         server
     }
 
-    /// A directory and a port that nobody has.
-    fn place() -> Server {
+    /// A directory and a port of its own.
+    fn unused() -> Server {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("cdc-{}-{number}", std::process::id());
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -111,7 +111,7 @@ impl Server {
 
     /// A copy of it that follows it, as a standby, and runs.
     pub(crate) fn standby(&self) -> Server {
-        let standby = Server::place();
+        let standby = Server::unused();
         let mut copy = command("pg_basebackup");
         copy.args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync"]);
         copy.arg("--dbname").arg(self.url("postgres"));
@@ -131,7 +131,7 @@ impl Server {
         self.control(&[], "promote");
     }
 
-    /// Puts a file into its directory, which nobody else can read.
+    /// Puts a file into its directory, which only its account can read.
     pub(crate) fn file(&self, name: &str, content: &[u8]) {
         use std::os::unix::fs::PermissionsExt as _;
         let file = self.directory.join(name);

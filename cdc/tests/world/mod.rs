@@ -6,7 +6,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use annals::cdc::{Ingest, IngestState, IngestStatus, Ingests as _, Mark, Postgres, last_mark};
+use annals::cdc::{
+    Ingest, IngestState, IngestStatus, Ingests as _, Mark, Postgres, Source, TableOf, TableRow,
+    last_mark,
+};
 use annals::prelude::*;
 use annals::store::{ReadLog, RecordedEvent};
 
@@ -33,6 +36,53 @@ pub(crate) async fn start(folder: &Path, source: Postgres) -> Program {
         .start()
         .await
         .unwrap()
+}
+
+/// A program that takes it in as `shop`, with a copy of the table of `T`.
+pub(crate) async fn start_with_copy<T: TableRow>(
+    folder: &Path,
+    source: impl Source + 'static,
+) -> Program {
+    let db = open(folder).await;
+    db.with(Ingest::named("shop").from(source))
+        .with(TableOf::<T>::projection())
+        .start()
+        .await
+        .unwrap()
+}
+
+/// The rows of the copy; nothing while a value of one of them is not known.
+pub(crate) async fn copied<T: TableRow>(program: &Program) -> Option<Vec<T>> {
+    let mut found = Vec::new();
+    let mut next = None;
+    loop {
+        let view = program.view::<TableOf<T>>();
+        let page = view.rows().limit(1_000).after(next).await.unwrap();
+        for row in page.rows {
+            found.push(row.value.row().ok()?);
+        }
+        next = page.next;
+        if next.is_none() {
+            return Some(found);
+        }
+    }
+}
+
+/// Waits until the copy has the lines that the table has then, in whatever order.
+pub(crate) async fn copy_has<T: TableRow>(
+    program: &Program,
+    lines: impl Fn() -> String,
+    line_of: impl Fn(&T) -> String,
+) {
+    until("the copy is equal", || async {
+        let mut found: Vec<_> = copied(program).await?.iter().map(&line_of).collect();
+        found.sort();
+        let lines = lines();
+        let mut wanted: Vec<_> = lines.lines().collect();
+        wanted.sort_unstable();
+        (found == wanted).then_some(())
+    })
+    .await;
 }
 
 /// Looks again and again, until it is so.

@@ -1,5 +1,5 @@
 //! Tables that are read again beside the stream: under the snapshot of a slot that lives only for
-//! it, and given once the stream has passed the place that the snapshot shows.
+//! it, and given once the stream has passed the LSN of the snapshot.
 
 use futures_util::FutureExt as _;
 use tokio::task::JoinSet;
@@ -184,7 +184,7 @@ impl Session {
         self.again.waits = true;
         let news = match news {
             Ok(news) => news,
-            // The stream goes on without it; the order is followed after the next start.
+            // The stream goes on without it; it is tried again at the next start.
             Err(error) if error.failure() == SourceFailure::Stop => {
                 let why = annals_core::with_causes(&error).to_string();
                 let tables = names(&self.again.tables);
@@ -247,7 +247,7 @@ impl Session {
             time: now(),
             _slot: made.slot,
         });
-        // A quiet stream passes the place of the snapshot with it.
+        // A quiet stream passes the LSN of the snapshot with it.
         self.beat().await?;
         Ok(Chunk {
             source: std::sync::Arc::clone(&self.source),

@@ -1,11 +1,13 @@
 //! Slots and publications that are not what they were.
 
-use annals::cdc::{Ingest, IngestState, Ingests as _, Lsn, TableOf};
+use annals::cdc::{IngestState, Ingests as _, Lsn, TableOf};
 use annals::prelude::*;
 use annals::store::ReadStream;
 
 use super::{EX, Ex, INSERTED, confirmed, resume, shop};
-use crate::world::{self, following, ids, ids_of, mark, source, start, stopped, until};
+use crate::world::{
+    self, following, ids, ids_of, mark, source, start, start_with_copy, stopped, until,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn proc_slot_lost() {
@@ -30,13 +32,7 @@ async fn proc_slot_lost() {
         (server.psql("shop", ask) == "lost").then_some(())
     })
     .await;
-    let again = world::open(folder.path())
-        .await
-        .with(Ingest::named("shop").from(source(&url, &["ex"])))
-        .with(TableOf::<Ex>::projection())
-        .start()
-        .await
-        .unwrap();
+    let again = start_with_copy::<Ex>(folder.path(), source(&url, &["ex"])).await;
     let why = stopped(&again).await;
     assert!(why.contains("slot `annals_shop` is lost"), "{why}");
     assert!(
@@ -114,8 +110,8 @@ async fn proc_slot_missing_or_recreated() {
         panic!("{gaps:?}");
     };
     let gap: serde_json::Value = serde_json::from_slice(&gap.payload).unwrap();
-    let place = |name: &str| gap[name].as_str().unwrap().parse::<Lsn>().unwrap();
-    assert!(place("after") < place("up_to"), "{gap}");
+    let lsn = |name: &str| gap[name].as_str().unwrap().parse::<Lsn>().unwrap();
+    assert!(lsn("after") < lsn("up_to"), "{gap}");
     program.stop().await;
 }
 

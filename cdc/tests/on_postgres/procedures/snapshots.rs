@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals::cdc::{Ingest, IngestState, TableOf};
-use annals::prelude::*;
+use annals::cdc::IngestState;
 use annals_core::conformance::rounds;
 use tokio::sync::Notify;
 
+use super::super::servers;
 use super::{EX, Ex, shop};
 use crate::server::Psql;
-use crate::world::{self, following, ids_of, source, start, status, until};
+use crate::world::{self, following, ids_of, source, start, start_with_copy, status, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn proc_snapshot_handover() {
@@ -41,13 +41,8 @@ async fn handover() {
         writers.push(session);
     }
     let held = Arc::new(Notify::new());
-    let program = world::open(folder.path())
-        .await
-        .with(Ingest::named("shop").from(source(&url, &["ex"]).hold_snapshot(Arc::clone(&held))))
-        .with(TableOf::<Ex>::projection())
-        .start()
-        .await
-        .unwrap();
+    let held_source = source(&url, &["ex"]).hold_snapshot(Arc::clone(&held));
+    let program = start_with_copy::<Ex>(folder.path(), held_source).await;
     open.run("commit");
     open.end();
     until("the slot is made", || async {
@@ -60,39 +55,7 @@ async fn handover() {
     writers.into_iter().for_each(|session| drop(session.end()));
     following(&program).await;
     server.psql("shop", "insert into ex(v) values ('last')");
-    let table = server.psql(
-        "shop",
-        "select id || '|' || coalesce(v, '') from ex order by id",
-    );
-    let wanted: Vec<&str> = table.lines().collect();
-    let newest: i64 = server
-        .psql("shop", "select last_value from ex_id_seq")
-        .parse()
-        .unwrap();
-    until("the last row is there", || async {
-        program.view::<TableOf<Ex>>().get(newest).await.ok()?
-    })
-    .await;
-    let mut found = Vec::new();
-    let mut next = None;
-    loop {
-        let rows = program
-            .view::<TableOf<Ex>>()
-            .rows()
-            .limit(1_000)
-            .after(next);
-        let page = rows.await.unwrap();
-        found.extend(page.rows.into_iter().map(|row| row.value.row().unwrap()));
-        next = page.next;
-        if next.is_none() {
-            break;
-        }
-    }
-    found.sort_by_key(|row| row.id);
-    let found = found
-        .iter()
-        .map(|row| format!("{}|{}", row.id, row.v.as_deref().unwrap_or("")));
-    assert_eq!(found.collect::<Vec<_>>(), wanted);
+    servers::is_equal(&server, &program).await;
     // No insert of a key that is there, no update or delete of one that is not.
     let mut live = std::collections::HashSet::new();
     for event in world::events(&program).await {
