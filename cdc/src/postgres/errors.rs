@@ -43,6 +43,8 @@ pub(super) fn of_replication(doing: &str, error: PgWireError) -> SourceError {
             "{doing}: what is missing was made after the slot, or made again, and the slot cannot \
              see it; `resync_all` of the ingest makes a new slot and compares all tables"
         )
+    } else if is_of(FORBIDDEN) {
+        format!("{doing}: its role needs `alter role … replication`")
     } else {
         doing.to_owned()
     };
@@ -53,6 +55,14 @@ pub(super) fn of_replication(doing: &str, error: PgWireError) -> SourceError {
 pub(super) fn state_of(error: &sqlx::Error) -> Option<String> {
     let error = error.as_database_error()?;
     error.code().map(|code| code.into_owned())
+}
+
+/// The state of what a role has no right to.
+const FORBIDDEN: &str = "42501";
+
+/// Whether the role has no right to it.
+pub(super) fn is_forbidden(error: &sqlx::Error) -> bool {
+    state_of(error).as_deref() == Some(FORBIDDEN)
 }
 
 /// An error of the control connection.

@@ -11,12 +11,12 @@ use tokio::task::JoinSet;
 
 use super::control::{Control, Published};
 use super::copy::{Lines, values};
-use super::errors::{of_control, retry, stop};
+use super::errors::{is_forbidden, of_control, retry, stop};
 use crate::columns::Columns;
 use crate::ingest::SourceError;
 use crate::payload::Because;
 use crate::record::{BeforeImage, RowOp, RowRecord};
-use crate::schema::quoted;
+use crate::schema::{TableName, quoted};
 
 /// Pages of a range: 400 MB.
 const RANGE_PAGES: i64 = 50_000;
@@ -128,6 +128,13 @@ async fn read_ranges(
     }
 }
 
+/// What a role needs to read a table.
+fn grants(table: &TableName) -> String {
+    let schema = quoted(&table.schema);
+    let table = table.quoted();
+    format!("its role needs `grant usage on schema {schema}` and `grant select on {table}`")
+}
+
 async fn read_range(control: &mut Control, range: &Range, give: &Give) -> Result<(), SourceError> {
     let schema = &range.published.schema;
     let doing = format!("cannot copy table `{}`", schema.table);
@@ -136,7 +143,10 @@ async fn read_range(control: &mut Control, range: &Range, give: &Give) -> Result
         .connection
         .copy_out_raw(&copy)
         .await
-        .map_err(|error| of_control(&doing, error))?;
+        .map_err(|error| match is_forbidden(&error) {
+            true => of_control(&format!("{doing}: {}", grants(&schema.table)), error),
+            false => of_control(&doing, error),
+        })?;
     let mut lines = Lines::default();
     let mut rows = Vec::new();
     let mut bytes = 0;

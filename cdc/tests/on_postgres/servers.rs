@@ -78,6 +78,36 @@ pub(super) async fn is_equal(server: &Server, program: &Program) {
     world::copy_has(program, table, line).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_right_is_named_in_sql() {
+    let setup = format!("{EX} create publication cdc_pub for table ex; create role reader login");
+    let (server, url, folder) = shop(&[], &setup);
+    let url = url.replace("postgres@", "reader@");
+    let program = start(folder.path(), source(&url, &["ex"]).publication("cdc_pub")).await;
+    for (lacks, gets) in [
+        (
+            "`alter role … replication`",
+            "alter role reader replication",
+        ),
+        (
+            "`grant select on \"public\".\"ex\"`",
+            "grant select on ex to reader",
+        ),
+    ] {
+        until("it says what it lacks", || async {
+            let state = world::status(&program).state;
+            let stopped = matches!(&state, IngestState::Stopped(why) if why.contains(lacks));
+            stopped.then_some(())
+        })
+        .await;
+        server.psql("shop", gets);
+    }
+    following(&program).await;
+    server.psql("shop", "insert into ex(v) values ('a')");
+    assert_eq!(ids_of(&program, INSERTED, 1).await, [1]);
+    program.stop().await;
+}
+
 /// A certificate of `name`, signed by the authority in the folder.
 fn certificate(folder: &Path, name: &str) {
     let make = format!(
