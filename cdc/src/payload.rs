@@ -76,22 +76,70 @@ pub struct RowPayload {
     pub schema: u32,
 }
 
+/// As [`RowPayload`], without copies of the values: it is written for every change.
+#[derive(Serialize)]
+pub(crate) struct RowPayloadOf<'a> {
+    key: &'a Columns,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    before: Option<&'a Columns>,
+    #[serde(skip_serializing_if = "is_default")]
+    before_kind: BeforeKind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    after: Option<&'a Columns>,
+    #[serde(skip_serializing_if = "is_empty")]
+    unchanged: &'a [Arc<str>],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    carried: Option<&'a Columns>,
+    #[serde(skip_serializing_if = "Because::is_deleted")]
+    because: Because,
+    #[serde(skip_serializing_if = "is_default")]
+    schema: u32,
+}
+
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
+}
+
+fn is_empty(names: &&[Arc<str>]) -> bool {
+    names.is_empty()
+}
+
+impl<'a> RowPayloadOf<'a> {
+    pub(crate) fn new(
+        record: &'a RowRecord,
+        schema: u32,
+        carried: Option<&'a Columns>,
+    ) -> RowPayloadOf<'a> {
+        RowPayloadOf {
+            key: &record.key,
+            before: record.before.columns(),
+            before_kind: BeforeKind::of(&record.before),
+            after: record.after.as_ref(),
+            unchanged: &record.unchanged,
+            carried,
+            because: record.because,
+            schema,
+        }
+    }
+}
+
+impl BeforeKind {
+    fn of(before: &BeforeImage) -> BeforeKind {
+        match before {
+            BeforeImage::None => BeforeKind::None,
+            BeforeImage::Key(_) => BeforeKind::Key,
+            BeforeImage::Full(_) => BeforeKind::Full,
+        }
+    }
 }
 
 impl RowPayload {
     /// What is stored of a change.
     pub fn of(record: &RowRecord, schema: u32) -> RowPayload {
-        let (before_kind, before) = match &record.before {
-            BeforeImage::None => (BeforeKind::None, None),
-            BeforeImage::Key(columns) => (BeforeKind::Key, Some(columns.clone())),
-            BeforeImage::Full(columns) => (BeforeKind::Full, Some(columns.clone())),
-        };
         RowPayload {
             key: record.key.clone(),
-            before,
-            before_kind,
+            before: record.before.columns().cloned(),
+            before_kind: BeforeKind::of(&record.before),
             after: record.after.clone(),
             unchanged: record.unchanged.clone(),
             carried: None,
@@ -246,4 +294,52 @@ pub fn body_of(stored: Stored<'_>) -> Result<EventBody, MalformedChange> {
     };
     let payload = serde_json::from_slice(stored.payload).map_err(malformed)?;
     Ok(EventBody::Row(op, payload))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::TableName;
+
+    #[test]
+    fn what_is_written_without_copies_is_the_payload() {
+        let columns = |value| Columns::default().with("id", Some(value)).with("n", None);
+        let carried = columns("3");
+        for (before, after, unchanged, because) in [
+            (
+                BeforeImage::None,
+                Some(columns("1")),
+                vec![],
+                Because::Deleted,
+            ),
+            (BeforeImage::Key(columns("0")), None, vec![], Because::Sweep),
+            (
+                BeforeImage::Full(columns("0")),
+                Some(columns("1")),
+                vec!["big".into()],
+                Because::Deleted,
+            ),
+        ] {
+            let record = RowRecord {
+                op: RowOp::Update,
+                table: TableName::new("public", "t"),
+                key: columns("1"),
+                before,
+                after,
+                unchanged,
+                schema: None,
+                because,
+                snapshot: None,
+            };
+            for carried in [None, Some(&carried)] {
+                let mut payload = RowPayload::of(&record, 3);
+                payload.carried = carried.cloned();
+                let written = RowPayloadOf::new(&record, 3, carried);
+                assert_eq!(
+                    serde_json::to_string(&written).unwrap(),
+                    serde_json::to_string(&payload).unwrap()
+                );
+            }
+        }
+    }
 }

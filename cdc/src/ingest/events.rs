@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::Placed;
 use crate::columns::Columns;
 use crate::key::{escaped, row_stream, table_stream};
-use crate::payload::{MovedPayload, RowPayload, TruncatePayload};
+use crate::payload::{MovedPayload, RowPayloadOf, TruncatePayload};
 use crate::record::{At, LogicalMessage, Record, RowOp, RowRecord};
 use crate::schema::{TableName, TableSchema};
 
@@ -86,9 +86,7 @@ impl EventMaker {
             RowOp::Delete => "deleted",
         };
         let stream = self.row_stream(&row.table, &row.key)?;
-        let mut payload = RowPayload::of(row, schema);
-        payload.carried = carried;
-        let payload = json_of(&payload)?;
+        let payload = json_of(&RowPayloadOf::new(row, schema, carried.as_ref()))?;
         // Deletions of a truncate share the place of the truncate.
         let event_type = self.event_type(&row.table, what);
         let id = self.id(record, &format!("{what} {stream}"));
