@@ -13,8 +13,9 @@ use rusqlite::{Connection, OptionalExtension};
 use crate::statements as sql;
 use crate::streams;
 
-/// Streams that are cached: some 10 MB.
-const STREAMS: usize = 65_536;
+/// Streams that are cached: some 5 MB, also when each of them is new, as in a large transaction of a
+/// captured table.
+const STREAMS: usize = 32_768;
 /// Kinds, categories and tags that are cached, of each.
 const NAMES: usize = 16_384;
 /// Categories that have kinds of their own; events of all others share those of category 0, and

@@ -87,7 +87,7 @@ impl EventMaker {
         };
         let stream = self.row_stream(&row.table, &row.key)?;
         let payload = json_of(&RowPayloadOf::new(row, schema, carried.as_ref()))?;
-        // Deletions of a truncate share the place of the truncate.
+        // Deletions of a truncate share the ordinal of the truncate.
         let event_type = self.event_type(&row.table, what);
         let id = self.id(record, &format!("{what} {stream}"));
         let mut events = Vec::with_capacity(1);
@@ -182,7 +182,8 @@ impl EventMaker {
     }
 
     /// The id of an event of a record: the same whenever the record is taken in. In the order of
-    /// the commits, so that it goes in at the end of an index.
+    /// the commits, and nearly in that of the records of a large transaction, so that it goes in
+    /// at the end of an index.
     pub fn id(&self, record: &Record, what: &str) -> EventId {
         let mut hash = Sha256::new();
         let mut part = |bytes: &[u8]| {
@@ -198,7 +199,12 @@ impl EventMaker {
             }
         }
         part(what.as_bytes());
-        EventId::from_uuid(derived(record.at.time, &hash.finalize()))
+        // What a source repeats may come in another order.
+        let block = match &record.repeat_key {
+            Some(_) => None,
+            None => Some(record.at.ordinal / BLOCK_RECORDS),
+        };
+        EventId::from_uuid(derived(record.at.time, block, &hash.finalize()))
     }
 
     /// What all events of a transaction have in common.
@@ -207,7 +213,7 @@ impl EventMaker {
         hash.update(self.source.as_bytes());
         hash.update(at.lsn.get().to_be_bytes());
         hash.update(at.xid.unwrap_or_default().to_be_bytes());
-        derived(at.time, &hash.finalize())
+        derived(at.time, None, &hash.finalize())
     }
 
     pub(crate) fn with_metadata(&self, event: NewEvent, record: &Record) -> NewEvent {
@@ -229,16 +235,73 @@ impl EventMaker {
     }
 }
 
-/// 48 bits of time, then a hash.
-fn derived(time: Option<DateTime<Utc>>, hash: &[u8]) -> Uuid {
+/// So many records of a transaction have ids in one part of an index. All of them have the same
+/// time, and the hashes of a million would change every page of the index with each append.
+const BLOCK_RECORDS: u64 = 4_096;
+
+/// 48 bits of time, then 12 bits of the number of the block, where there is one, then a hash.
+fn derived(time: Option<DateTime<Utc>>, block: Option<u64>, hash: &[u8]) -> Uuid {
     let millis = time.map_or(0, |time| time.timestamp_millis().max(0));
     let mut bytes = [0; 16];
     bytes[..6].copy_from_slice(&millis.to_be_bytes()[2..]);
     bytes[6..].copy_from_slice(&hash[..10]);
+    if let Some(block) = block {
+        // The highest four bits are the version. Beyond the last block it begins again.
+        bytes[6..8].copy_from_slice(&((block % 4_096) as u16).to_be_bytes());
+    }
     Uuid::new_v8(bytes)
 }
 
 fn json_of(value: &impl serde::Serialize) -> Result<Vec<u8>, Invalid> {
     serde_json::to_vec(value)
         .map_err(|error| Invalid::new(format!("a change cannot be written: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lsn::Lsn;
+    use crate::record::Body;
+
+    fn record(ordinal: u64, repeat_key: Option<&str>) -> Record {
+        let message = LogicalMessage {
+            prefix: String::new(),
+            content: Vec::new(),
+            transactional: true,
+        };
+        Record {
+            body: Body::Message(message),
+            at: At {
+                lsn: Lsn::new(7),
+                ordinal,
+                xid: Some(1),
+                time: Some(DateTime::UNIX_EPOCH),
+            },
+            origin: None,
+            repeat_key: repeat_key.map(Into::into),
+        }
+    }
+
+    #[test]
+    fn ids_of_a_large_transaction_are_in_the_order_of_its_blocks() {
+        let maker = EventMaker::new("postgres 7", "");
+        let blocks = (0..4_096).map(|block| {
+            let mut ids = [0, 1, BLOCK_RECORDS - 1]
+                .map(|record_in| record(block * BLOCK_RECORDS + record_in, None))
+                .map(|record| *maker.id(&record, "inserted public.t-1").as_uuid());
+            ids.sort();
+            ids
+        });
+        let ids: Vec<Uuid> = blocks.flatten().collect();
+        assert!(ids.is_sorted_by(|one, other| one < other));
+        assert!(ids.iter().all(|id| id.get_version_num() == 8));
+    }
+
+    #[test]
+    fn the_id_of_what_may_be_repeated_is_of_its_key() {
+        let maker = EventMaker::new("postgres 7", "");
+        let id = |ordinal, key| maker.id(&record(ordinal, Some(key)), "read public.t-1");
+        assert_eq!(id(0, "one"), id(1_000_000, "one"));
+        assert_ne!(id(0, "one"), id(0, "other"));
+    }
 }
