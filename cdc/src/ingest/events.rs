@@ -28,6 +28,8 @@ use crate::schema::{TableName, TableSchema};
 pub struct EventMaker {
     source: Arc<str>,
     prefix: String,
+    /// What an event is made of: a new one would ask for an id and for the time, to be replaced.
+    blank: NewEvent,
 }
 
 impl EventMaker {
@@ -36,6 +38,7 @@ impl EventMaker {
         EventMaker {
             source: source.into(),
             prefix: prefix.to_owned(),
+            blank: NewEvent::json("", ""),
         }
     }
 
@@ -94,7 +97,9 @@ impl EventMaker {
         if let Some(old) = row.moved_from() {
             events.push(self.moved(record, &row.table, &old, &row.key)?);
         }
-        let event = NewEvent::json(event_type, payload).id(id);
+        let mut event = self.blank.clone().id(id);
+        event.event_type = event_type.into();
+        event.payload = payload.into();
         events.push((stream, self.with_metadata(event, record)));
         Ok(events)
     }
