@@ -11,7 +11,11 @@ mod on_postgres {
         TableRow, Toasted, Transactions,
     };
     use annals::prelude::*;
+    use annals::projections::{
+        Listens, On, Process, ProcessSetup, ReactError, Reactor, ReactorSetup, Request, Step,
+    };
     use annals::store::RecordedEvent;
+    use tokio::sync::mpsc;
 
     use super::server::Server;
     use super::world::{self, following, source, until};
@@ -103,6 +107,88 @@ mod on_postgres {
         })
         .await;
         assert_eq!(row(&program, 2).await, None);
+        program.stop().await;
+    }
+
+    #[derive(Event, Debug, Serialize, Deserialize)]
+    #[event(category = "parcel")]
+    enum Parcel {
+        Wanted { order: i64 },
+    }
+
+    #[derive(Default)]
+    struct Parcels;
+
+    impl Process for Parcels {
+        const NAME: &'static str = "parcels";
+        type Event = Parcel;
+
+        fn listens() -> Listens<Parcels> {
+            Listens::new().to::<Change<Order>>()
+        }
+
+        fn apply(&mut self, _: &Parcel) {}
+    }
+
+    impl On<Change<Order>> for Parcels {
+        fn on(&self, event: &Recorded<Change<Order>>) -> Vec<Step<Parcels>> {
+            match &**event {
+                Change::Inserted { after } => {
+                    vec![Step::emit(Parcel::Wanted { order: after.id })]
+                }
+                _ => vec![],
+            }
+        }
+    }
+
+    struct Bell(mpsc::UnboundedSender<i64>);
+
+    impl Reactor for Bell {
+        const NAME: &'static str = "bell";
+        type Event = Change<Order>;
+
+        async fn react(
+            &self,
+            event: &Recorded<Change<Order>>,
+            _: &Request,
+        ) -> Result<(), ReactError> {
+            if let Change::Inserted { after } = &**event {
+                self.0.send(after.id).map_err(ReactError::permanent)?;
+            }
+            Ok(())
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn reactors_and_processes_follow_a_captured_table() {
+        let server = Server::start(&[]);
+        let url = server.database("shop");
+        server.psql("shop", ORDERS);
+        let folder = tempfile::tempdir().unwrap();
+        let (ring, mut rung) = mpsc::unbounded_channel();
+        let program = world::open(folder.path())
+            .await
+            .with(Ingest::named("shop").from(source(&url, &["orders"])))
+            .with(ReactorSetup::of(Bell(ring)))
+            .with(ProcessSetup::<Parcels>::new())
+            .start()
+            .await
+            .unwrap();
+        following(&program).await;
+        server.psql("shop", "insert into orders values (7, 'pending', 5, null)");
+        until("it is told", || {
+            let told = rung.try_recv().ok();
+            async move { told.filter(|id| *id == 7) }
+        })
+        .await;
+        until("it is wanted", || async {
+            let events = world::events(&program).await;
+            let mut wanted = events
+                .iter()
+                .filter(|of| &*of.event_type == "parcel.wanted");
+            wanted.next().filter(|of| of.stream.id() == "7").map(drop)
+        })
+        .await;
         program.stop().await;
     }
 
