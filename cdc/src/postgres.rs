@@ -7,6 +7,7 @@ mod copy;
 mod errors;
 mod heartbeat;
 mod pgwire;
+mod pump;
 mod session;
 mod snapshot;
 mod spool;

@@ -3,17 +3,23 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::FutureExt as _;
 use pgwire_replication::{PgWireError, ReplicationClient, ReplicationConfig, ReplicationEvent};
 
 use super::errors::{of_replication, retry};
+use super::pump::Pump;
 use super::transport::{Frame, Lives, ServerIdentity, Transport};
 use crate::ingest::SourceError;
 use crate::lsn::Lsn;
 use crate::pgoutput::time;
 
 pub(super) struct Pgwire {
-    client: ReplicationClient,
+    state: State,
+}
+
+enum State {
+    Asks(Box<ReplicationClient>),
+    Streams(Pump),
+    Ended,
 }
 
 impl std::fmt::Debug for Pgwire {
@@ -26,13 +32,32 @@ impl Pgwire {
     pub(super) async fn connect(config: ReplicationConfig) -> Result<Pgwire, SourceError> {
         let client = ReplicationClient::connect_gated(config).await;
         let client = client.map_err(|error| of_replication("cannot connect", error))?;
-        Ok(Pgwire { client })
+        Ok(Pgwire {
+            state: State::Asks(Box::new(client)),
+        })
+    }
+
+    /// The client, before the stream begins.
+    fn asks(&mut self) -> Result<&mut ReplicationClient, SourceError> {
+        match &mut self.state {
+            State::Asks(client) => Ok(client),
+            State::Streams(_) | State::Ended => Err(retry("the session streams already")),
+        }
+    }
+
+    fn streams(&mut self) -> Result<&mut Pump, SourceError> {
+        match &mut self.state {
+            State::Streams(pump) => Ok(pump),
+            State::Asks(_) | State::Ended => Err(retry("the session does not stream")),
+        }
     }
 }
 
 impl Drop for Pgwire {
     fn drop(&mut self) {
-        self.client.abort();
+        if let State::Asks(client) = &mut self.state {
+            client.abort();
+        }
     }
 }
 
@@ -81,7 +106,9 @@ fn frame(event: ReplicationEvent) -> Result<Frame, SourceError> {
     })
 }
 
-fn received(event: Result<Option<ReplicationEvent>, PgWireError>) -> Result<Frame, SourceError> {
+pub(super) fn received(
+    event: Result<Option<ReplicationEvent>, PgWireError>,
+) -> Result<Frame, SourceError> {
     match event {
         Ok(Some(event)) => frame(event),
         Ok(None) => Err(retry("the server ended the stream")),
@@ -98,7 +125,7 @@ fn text(value: Option<bytes::Bytes>) -> String {
 #[async_trait]
 impl Transport for Pgwire {
     async fn identify(&mut self) -> Result<ServerIdentity, SourceError> {
-        let found = self.client.identify_system().await;
+        let found = self.asks()?.identify_system().await;
         let found = found.map_err(|error| of_replication("cannot connect", error))?;
         Ok(ServerIdentity {
             system: found.system_id,
@@ -108,7 +135,7 @@ impl Transport for Pgwire {
     }
 
     async fn show(&mut self, setting: &str) -> Result<String, SourceError> {
-        let rows = self.client.simple_query(&format!("show {setting}")).await;
+        let rows = self.asks()?.simple_query(&format!("show {setting}")).await;
         let rows = rows.map_err(|error| of_replication("cannot read a setting", error))?;
         let value = rows
             .into_iter()
@@ -130,7 +157,7 @@ impl Transport for Pgwire {
         let create = format!(
             "CREATE_REPLICATION_SLOT \"{slot}\"{temporary} LOGICAL pgoutput EXPORT_SNAPSHOT"
         );
-        let rows = self.client.simple_query(&create).await;
+        let rows = self.asks()?.simple_query(&create).await;
         let rows = rows.map_err(|error| of_replication(&doing, error))?;
         let mut row = rows
             .into_iter()
@@ -149,26 +176,40 @@ impl Transport for Pgwire {
 
     async fn start(&mut self) -> Result<(), SourceError> {
         let cannot = |error| of_replication("cannot begin to stream", error);
-        self.client.start().await.map_err(cannot)?;
-        self.client.wait_started().await.map_err(cannot)
+        let client = self.asks()?;
+        client.start().await.map_err(cannot)?;
+        client.wait_started().await.map_err(cannot)?;
+        if let State::Asks(client) = std::mem::replace(&mut self.state, State::Ended) {
+            self.state = State::Streams(Pump::start(*client));
+        }
+        Ok(())
     }
 
     async fn next(&mut self) -> Result<Frame, SourceError> {
-        received(self.client.recv().await)
+        self.streams()?.next().await
     }
 
     fn try_next(&mut self) -> Option<Result<Frame, SourceError>> {
-        // What is not there now is received by `next`.
-        self.client.recv().now_or_never().map(received)
+        match self.streams() {
+            Ok(pump) => pump.try_next(),
+            Err(error) => Some(Err(error)),
+        }
     }
 
     fn confirm(&mut self, up_to: Lsn) {
-        let up_to = pgwire_replication::Lsn::from_u64(up_to.get());
-        self.client.update_applied_lsn(up_to);
+        if let State::Streams(pump) = &self.state {
+            pump.confirm(up_to);
+        }
     }
 
     async fn end(&mut self) {
-        let ended = self.client.shutdown();
+        let ended = async {
+            match &mut self.state {
+                State::Asks(client) => drop(client.shutdown().await),
+                State::Streams(pump) => pump.end().await,
+                State::Ended => {}
+            }
+        };
         // A server that does not answer is left.
         let _ = tokio::time::timeout(Duration::from_secs(2), ended).await;
     }

@@ -31,6 +31,19 @@ pub(super) enum Frame {
     KeepAlive { at: Lsn, asks: bool },
 }
 
+impl Frame {
+    /// The bytes of its content.
+    pub(super) fn content_bytes(&self) -> usize {
+        match self {
+            Frame::Data(bytes) => bytes.len(),
+            Frame::Logical {
+                prefix, content, ..
+            } => prefix.len() + content.len(),
+            Frame::Begin { .. } | Frame::Commit { .. } | Frame::KeepAlive { .. } => 0,
+        }
+    }
+}
+
 /// How long a slot is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lives {
