@@ -104,9 +104,7 @@ impl Strategy for OutOfOrder {
         {
             return Observed::Ahead;
         }
-        if self.max.is_none_or(|max| time > max) {
-            self.max = Some(time);
-        }
+        self.max = self.max.max(Some(time));
         Observed::Counted
     }
 
@@ -293,5 +291,19 @@ impl<I: Ord> MinOfInputs<I> {
         if let Some(to) = to {
             self.watermark = self.watermark.max(to);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_times_above_the_bound_are_too_far_ahead() {
+        let mut clock = OutOfOrder::by(Span::ZERO).at_most_ahead(Span::from_micros(5));
+        let recorded_at = Time::from_micros(10);
+        let observed = [15, 16].map(|time| clock.observe(Time::from_micros(time), recorded_at));
+        assert_eq!(observed, [Observed::Counted, Observed::Ahead]);
+        assert_eq!(clock.watermark(), Time::from_micros(14));
     }
 }

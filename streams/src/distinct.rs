@@ -79,7 +79,7 @@ impl<K: Key, T: Clone, I: Key> Operator for DistinctBy<K, T, I> {
     }
 
     fn process(&mut self, input: Input<'_, Self::In>, out: &mut Output<Self::Out, Self::Late>) {
-        if input.watermark >= self.due.next() {
+        if is_closed(input.watermark, self.next_due()) {
             self.advance(input.watermark, out);
         }
         self.watermark = self.watermark.max(input.watermark);

@@ -151,7 +151,7 @@ impl<K: Key, T: Kept> Operator for InTimeOrder<K, T> {
     }
 
     fn process(&mut self, input: Input<'_, Self::In>, out: &mut Output<Self::Out, Self::Late>) {
-        if input.watermark >= self.due.next() {
+        if is_closed(input.watermark, self.next_due()) {
             self.advance(input.watermark, out);
         }
         if !self.hold(input.watermark, input.time, input.place, input.item) {

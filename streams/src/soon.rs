@@ -104,7 +104,7 @@ impl<K: Key, A: Clone> Operator for AsSoonAs<K, A> {
     }
 
     fn process(&mut self, input: Input<'_, Self::In>, out: &mut Output<Self::Out, Self::Late>) {
-        if input.watermark >= self.due.next() {
+        if is_closed(input.watermark, self.next_due()) {
             self.advance(input.watermark, out);
         }
         self.watermark = self.watermark.max(input.watermark);

@@ -2,7 +2,7 @@
 
 use crate::{
     Emission, Input, Kept, Key, Kind, Operator, Output, Span, StateError, Time, Window,
-    due::DueIndex,
+    due::{DueIndex, is_closed},
     hash::Map,
     state::{Bytes, Codec, Mark, Marks, Pieces, Value, holds},
 };
@@ -155,7 +155,7 @@ impl<K: Key, S: Kept + Ord> Operator for TopOfWindow<K, S> {
     }
 
     fn process(&mut self, input: Input<'_, Self::In>, out: &mut Output<Self::Out, Self::Late>) {
-        if input.watermark >= self.due.next() {
+        if is_closed(input.watermark, self.next_due()) {
             self.advance(input.watermark, out);
         }
         self.watermark = self.watermark.max(input.watermark);

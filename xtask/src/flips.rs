@@ -11,7 +11,7 @@ use crate::stop::Stop;
 use crate::terminal::say;
 
 /// Where windows, joins and their clocks compare times.
-const FILES: [&str; 19] = [
+const FILES: [&str; 20] = [
     "due.rs",
     "clock.rs",
     "time.rs",
@@ -31,6 +31,7 @@ const FILES: [&str; 19] = [
     "join/interval.rs",
     "join/window.rs",
     "join/as_of.rs",
+    "pattern/detect.rs",
 ];
 const PAIRS: [(&str, &str); 4] = [
     (" < ", " <= "),
@@ -38,11 +39,96 @@ const PAIRS: [(&str, &str); 4] = [
     (" > ", " >= "),
     (" >= ", " > "),
 ];
-/// A flip may also make a test run for ever, which is noticed too.
-const RUNS_FOR: Duration = Duration::from_secs(120);
+/// A flip may also make a test run for ever, which is noticed too: it is given so many times as long
+/// as without a flip, and at least [`AT_LEAST`].
+const TIMES_AS_LONG: u32 = 10;
+const AT_LEAST: Duration = Duration::from_secs(60);
+/// The tests run thousands of cases for each flip, so they are optimised.
+const PROFILE: &str = "[profile.dev]\nopt-level = 1\ndebug = false\n";
 
 /// Flips that change nothing that can be seen, and why: the file, what stands there, and how.
-const SAME: [(&str, &str, &str); 0] = [];
+const SAME: [(&str, &str, &str); 16] = [
+    (
+        "order.rs",
+        "if first.is_none_or(|first| time < first) {",
+        "a key that is noted twice for a time is looked at twice",
+    ),
+    (
+        "window/assign.rs",
+        "if next < i128::from(i64::MIN) {",
+        "what is exactly there stays there",
+    ),
+    (
+        "window/panes.rs",
+        "let place = self.opened.partition_point(|opened| opened.start < start);",
+        "one that begins there was found before",
+    ),
+    (
+        "window/panes.rs",
+        "if self.spare.len() < SPARE_MAX {",
+        "only how much memory is kept for later",
+    ),
+    (
+        "window/sessions.rs",
+        "if is_new || wanted < armed {",
+        "a key that is noted twice for a time is looked at twice",
+    ),
+    (
+        "window/sessions.rs",
+        "let at = sessions.partition_point(|session| session.start < start);",
+        "saved state holds one session of a key that begins there",
+    ),
+    (
+        "window/slices.rs",
+        "let place = self.slices.partition_point(|slice| slice.start < start);",
+        "one that begins there was found before",
+    ),
+    (
+        "window/slices.rs",
+        "if input.watermark > self.watermark {",
+        "a watermark that was reached is reached again",
+    ),
+    (
+        "window/sliding.rs",
+        "if left.is_some_and(|left| left <= time + span) {",
+        "the window that begins after that item ends later",
+    ),
+    (
+        "window/sliding.rs",
+        "if self.time(next).is_some_and(|next| next <= start + span) {",
+        "a window ends at that item anyway",
+    ),
+    (
+        "window/sliding.rs",
+        "&& items.armed.is_none_or(|armed| next < armed)",
+        "a key that is noted twice for a time is looked at twice",
+    ),
+    (
+        "window/sliding.rs",
+        "if self.options.emit.on_close() && self.watermark > before {",
+        "nothing ends between a watermark and itself",
+    ),
+    (
+        "join/interval.rs",
+        "&& lanes.armed.is_none_or(|armed| next < armed)",
+        "a key that is noted twice for a time is looked at twice",
+    ),
+    (
+        "join/window.rs",
+        "let place = self.opened.partition_point(|opened| opened.start < start);",
+        "one that begins there was found before",
+    ),
+    (
+        "join/as_of.rs",
+        "&& known.armed.is_none_or(|armed| next < armed)",
+        "a key that is noted twice for a time is looked at twice",
+    ),
+    (
+        "pattern/detect.rs",
+        "&& known.armed.is_none_or(|armed| deadline < armed)",
+        "a key that is noted twice for a time is looked at twice",
+    ),
+];
 
 /// A comparison that is flipped.
 struct Flip {
@@ -57,9 +143,18 @@ struct Flip {
 pub(crate) fn run(only: &[String]) -> Result<(), Stop> {
     let scratch = target_directory().join("flips");
     copied(&scratch)?;
-    if let Some(why) = fails(&scratch)? {
+    let began = Instant::now();
+    let compiled = programs(&scratch)?;
+    say!("compiled in {} s", began.elapsed().as_secs());
+    let began = Instant::now();
+    if let Some(why) = compiled.fail(&scratch, None)? {
         return Err(Stop::failed(format!("nothing was flipped, and {why}")));
     }
+    say!(
+        "without a flip the tests take {} s",
+        began.elapsed().as_secs()
+    );
+    let limit = (began.elapsed() * TIMES_AS_LONG).max(AT_LEAST);
     let mut survived = 0;
     let mut all = 0;
     for flip in flips(&scratch)? {
@@ -70,7 +165,7 @@ pub(crate) fn run(only: &[String]) -> Result<(), Stop> {
         let path = scratch.join("streams/src").join(flip.file);
         let right = read(&path)?;
         write(&path, &flip.applied(&right))?;
-        let failed = fails(&scratch);
+        let failed = programs(&scratch).and_then(|compiled| compiled.fail(&scratch, Some(limit)));
         write(&path, &right)?;
         let Flip {
             before,
@@ -117,6 +212,7 @@ fn copied(scratch: &Path) -> Result<(), Stop> {
             kept.push('\n');
         }
     }
+    kept.push_str(PROFILE);
     let streams = scratch.join("streams");
     if streams.exists() {
         fs::remove_dir_all(&streams).map_err(|error| failed(&streams, &error))?;
@@ -189,8 +285,13 @@ impl Flip {
     }
 }
 
-/// Why the tests fail, if they do.
-fn fails(scratch: &Path) -> Result<Option<String>, Stop> {
+/// The test programs of the copy, or that it does not compile.
+enum Compiled {
+    Not,
+    Programs(Vec<PathBuf>),
+}
+
+fn programs(scratch: &Path) -> Result<Compiled, Stop> {
     let tests = [
         "test",
         "-q",
@@ -205,7 +306,7 @@ fn fails(scratch: &Path) -> Result<Option<String>, Stop> {
     let built = build.stderr(Stdio::null()).output();
     let built = built.map_err(|error| Stop::failed(format!("cargo cannot be run: {error}")))?;
     if !built.status.success() {
-        return Ok(Some("it does not compile".into()));
+        return Ok(Compiled::Not);
     }
     let messages = String::from_utf8_lossy(&built.stdout);
     let programs = messages.lines().filter_map(|line| {
@@ -214,29 +315,40 @@ fn fails(scratch: &Path) -> Result<Option<String>, Stop> {
     });
     // The cases first: they take no time.
     let mut programs: Vec<_> = programs.collect();
-    programs.sort_by_key(|path| {
-        let name = path
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned());
-        !name.unwrap_or_default().starts_with("conformance")
-    });
-    if programs.is_empty() {
-        return Err(Stop::failed("cargo names no test programs"));
+    programs.sort_by_key(|path| !name(path).starts_with("conformance"));
+    match programs.is_empty() {
+        true => Err(Stop::failed("cargo names no test programs")),
+        false => Ok(Compiled::Programs(programs)),
     }
-    for program in programs {
-        if let Some(why) = run_one(&program, scratch)? {
-            return Ok(Some(why));
-        }
-    }
-    Ok(None)
 }
 
-fn run_one(program: &Path, scratch: &Path) -> Result<Option<String>, Stop> {
-    let name = program
-        .file_name()
-        .map(|name| name.to_string_lossy().into_owned());
-    let name = name.unwrap_or_default();
-    let name = name.split('-').next().unwrap_or_default().to_owned();
+impl Compiled {
+    /// Why the tests fail, if they do; without a limit one that never ends is waited for.
+    fn fail(&self, scratch: &Path, limit: Option<Duration>) -> Result<Option<String>, Stop> {
+        let Compiled::Programs(programs) = self else {
+            return Ok(Some("it does not compile".into()));
+        };
+        for program in programs {
+            if let Some(why) = run_one(program, scratch, limit)? {
+                return Ok(Some(why));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The name of a test program, without what cargo adds to it.
+fn name(program: &Path) -> String {
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    name.split('-').next().unwrap_or_default().to_owned()
+}
+
+fn run_one(
+    program: &Path,
+    scratch: &Path,
+    limit: Option<Duration>,
+) -> Result<Option<String>, Stop> {
+    let name = name(program);
     let mut child = Command::new(program)
         .current_dir(scratch.join("streams"))
         .stdout(Stdio::null())
@@ -249,7 +361,7 @@ fn run_one(program: &Path, scratch: &Path) -> Result<Option<String>, Stop> {
         if let Some(status) = ended {
             return Ok((!status.success()).then(|| format!("`{name}` fails")));
         }
-        if began.elapsed() > RUNS_FOR {
+        if limit.is_some_and(|limit| began.elapsed() > limit) {
             child.kill().map_err(|error| failed(program, &error))?;
             child.wait().map_err(|error| failed(program, &error))?;
             return Ok(Some(format!("`{name}` never ends")));

@@ -350,7 +350,7 @@ impl<K: Key, L: Kept, V: Kept, O> Operator for AsOfJoin<K, L, V, O> {
     }
 
     fn process(&mut self, input: Input<'_, Self::In>, out: &mut Output<Self::Out, Self::Late>) {
-        if input.watermark >= self.due.next() {
+        if is_closed(input.watermark, self.next_due()) {
             self.advance(input.watermark, out);
         }
         self.watermark = self.watermark.max(input.watermark);

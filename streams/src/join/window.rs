@@ -182,7 +182,7 @@ impl<K: Key, L: Kept, R: Kept, O> Operator for WindowJoin<K, L, R, O> {
     }
 
     fn process(&mut self, input: Input<'_, Self::In>, out: &mut Output<Self::Out, Self::Late>) {
-        if input.watermark >= self.next_due {
+        if is_closed(input.watermark, self.next_due()) {
             self.advance(input.watermark, out);
         }
         self.watermark = self.watermark.max(input.watermark);

@@ -434,7 +434,11 @@ impl<K: Key, T: Kept> State for Detect<K, T> {
         self.begun.restore::<C>(key, place, value)?;
         let steps = self.pattern.steps.len();
         let begun = self.begun.keys.values().flat_map(|known| &known.partials);
-        match begun.map(|partial| partial.step).find(|step| *step > steps) {
+        // Whatever has passed the last step is a match, and is not kept.
+        match begun
+            .map(|partial| partial.step)
+            .find(|step| *step >= steps)
+        {
             Some(step) => Err(StateError::new(format!("the pattern has no step {step}"))),
             None => Ok(()),
         }

@@ -56,11 +56,11 @@ impl Aligned {
     pub fn hopping(size: Span, slide: Span) -> Result<Self, ConfigError> {
         let size = positive("size", size)?;
         let slide = positive("slide", slide)?;
-        if size / slide > WINDOWS_MAX {
+        let windows = (size - 1) / slide + 1;
+        if windows > WINDOWS_MAX {
             return Err(ConfigError::new(format!(
-                "windows of {size} microseconds every {slide} put an item into {} windows, \
-                 more than {WINDOWS_MAX}",
-                size / slide
+                "windows of {size} microseconds every {slide} put an item into {windows} windows, \
+                 more than {WINDOWS_MAX}"
             )));
         }
         Ok(Self {
@@ -243,6 +243,31 @@ mod tests {
             assert!(aligned.windows(time).count() > 0);
         }
         assert_eq!(aligned.last(Time::MAX), Time::MAX);
+    }
+
+    #[test]
+    fn a_size_and_a_slide_of_zero_are_refused() {
+        let some = Span::from_micros(1);
+        for (size, slide) in [(Span::ZERO, some), (some, Span::ZERO)] {
+            let refused = Aligned::hopping(size, slide).unwrap_err().to_string();
+            assert!(refused.contains("at least 1 microsecond"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn at_the_end_of_time_no_window_is_open() {
+        let aligned = Aligned::tumbling(Span::from_micros(10)).unwrap();
+        let before = Time::from_micros(i64::MAX - 1);
+        assert!(aligned.first_open(before).is_some());
+        assert_eq!(aligned.first_open(Time::MAX), None);
+    }
+
+    #[test]
+    fn an_item_is_in_a_million_windows_and_no_more() {
+        let hopping = |size| Aligned::hopping(Span::from_micros(size), Span::from_micros(3));
+        assert!(hopping(3 * WINDOWS_MAX).is_ok());
+        let refused = hopping(3 * WINDOWS_MAX + 1).unwrap_err().to_string();
+        assert!(refused.contains("into 1000001 windows"), "{refused}");
     }
 
     #[test]

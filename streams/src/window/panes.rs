@@ -172,7 +172,7 @@ impl<K: Key, T: Clone, A: Fold<T>> Operator for Panes<K, T, A> {
     }
 
     fn process(&mut self, input: Input<'_, Self::In>, out: &mut Output<Self::Out, Self::Late>) {
-        if input.watermark >= self.next_due {
+        if is_closed(input.watermark, self.next_due()) {
             self.advance(input.watermark, out);
         }
         self.watermark = self.watermark.max(input.watermark);

@@ -195,7 +195,7 @@ impl<K: Key, T: Clone, A: Fold<T>> Operator for Slices<K, T, A> {
                 break;
             }
             self.close(start, &mut closing);
-            self.unclosed = (start < Time::MAX).then(|| start + Span::from_micros(1));
+            self.unclosed = start.micros().checked_add(1).map(Time::from_micros);
         }
         closing.emit_into(out);
         self.reach(watermark);
@@ -204,7 +204,7 @@ impl<K: Key, T: Clone, A: Fold<T>> Operator for Slices<K, T, A> {
     }
 
     fn process(&mut self, input: Input<'_, Self::In>, out: &mut Output<Self::Out, Self::Late>) {
-        if input.watermark >= self.next_due {
+        if is_closed(input.watermark, self.next_due()) {
             self.advance(input.watermark, out);
         }
         if input.watermark > self.watermark {

@@ -86,7 +86,7 @@ impl<T> Items<T> {
         let before = self.lane.range(from - span - TICK, to - span - TICK);
         for held in self.lane.in_range(before) {
             let start = held.time + TICK;
-            if start > held.time && !self.lane.range(start, start + span).is_empty() {
+            if !self.lane.range(start, start + span).is_empty() {
                 ends.insert(start + span);
             }
         }
@@ -105,7 +105,7 @@ impl<T> Items<T> {
             }
             let next = self.lane.range(time, time).end;
             let start = time + TICK;
-            if start > time && self.time(next).is_some_and(|next| next <= start + span) {
+            if self.time(next).is_some_and(|next| next <= start + span) {
                 right = Some(start + span);
                 break;
             }
@@ -213,7 +213,7 @@ impl<K: Key, T: Kept, A: Fold<T>> Sliding<K, T, A> {
         while items
             .lane
             .first()
-            .is_some_and(|held| self.watermark >= self.expiry(held.time))
+            .is_some_and(|held| is_closed(self.watermark, self.expiry(held.time)))
         {
             if let Some(held) = items.lane.pop_until(Time::MAX) {
                 self.marks
@@ -272,7 +272,7 @@ impl<K: Key, T: Kept, A: Fold<T>> Operator for Sliding<K, T, A> {
     }
 
     fn process(&mut self, input: Input<'_, Self::In>, out: &mut Output<Self::Out, Self::Late>) {
-        if input.watermark >= self.due.next() {
+        if is_closed(input.watermark, self.next_due()) {
             self.advance(input.watermark, out);
         }
         self.watermark = self.watermark.max(input.watermark);
@@ -303,7 +303,7 @@ impl<K: Key, T: Kept, A: Fold<T>> Operator for Sliding<K, T, A> {
             return;
         };
         let right = time + TICK + self.span;
-        let had_right = right > time && items.has_window(right, self.span);
+        let had_right = items.has_window(right, self.span);
         let at = items.lane.insert(time, input.place, item.clone());
         if let Some(held) = items.lane.at_mut(at) {
             self.marks
@@ -314,7 +314,7 @@ impl<K: Key, T: Kept, A: Fold<T>> Operator for Sliding<K, T, A> {
             return;
         };
         let mut ends = items.ends(time, time + self.span, self.span);
-        if !had_right && right > time && items.has_window(right, self.span) {
+        if !had_right && items.has_window(right, self.span) {
             ends.insert(right);
         }
         for end in ends {

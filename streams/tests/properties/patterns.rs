@@ -1,9 +1,12 @@
 //! Patterns, order, deduplication, scans, suppression and tops beside plain models.
 
-use super::{support::Run, windows::arriving};
+use super::{
+    support::{Json, Run, snapshot},
+    windows::arriving,
+};
 use annals_streams::{
     Aligned, AlignedWindows, AtMostEvery, Collect, Detect, DistinctBy, Emission, InTimeOrder, Kind,
-    Pattern, Scan, Skip, Span, Time, TopOfWindow, UntilClosed, Window, WindowOptions,
+    Pattern, Scan, Skip, Span, State, Time, TopOfWindow, UntilClosed, Window, WindowOptions,
 };
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -100,6 +103,33 @@ fn three(within: i64) -> Pattern<(char, u32)> {
 fn a_no_c_then_b(within: i64) -> Pattern<(char, u32)> {
     let pattern = Pattern::first(is('a')).never(then('c')).then(then('b'));
     pattern.within(Span::from_micros(within))
+}
+
+#[test]
+fn a_pattern_of_one_step_matches_each_item() {
+    let each = |within| Pattern::times(1, |_| true).within(Span::from_micros(within));
+    let (found, _) = detect(each, 10, &[(0, 1, 'a', 0), (0, 2, 'a', 1)], 0, true);
+    assert_eq!(found, [(1, 1, 0, vec![0]), (2, 2, 0, vec![1])]);
+}
+
+#[test]
+fn state_of_a_longer_pattern_is_refused() {
+    let begun = |pattern: fn(i64) -> Pattern<(char, u32)>| {
+        Run::new(move || Detect::<u8, (char, u32)>::new(pattern(10)).unwrap())
+    };
+    let mut longer = begun(three);
+    for number in [0, 1] {
+        longer.put_at(1, 2, &(0, ('a', number)));
+    }
+    longer.advance(3);
+    let saved = snapshot(&longer.operator);
+    let mut shorter = begun(a_then_b).operator;
+    let restored = saved.iter().try_for_each(|(address, value)| {
+        let value = value.unwrap();
+        shorter.restore::<Json>(&address.key, &address.place, value)
+    });
+    let refused = restored.unwrap_err().to_string();
+    assert!(refused.contains("the pattern has no step 2"), "{refused}");
 }
 
 proptest! {
