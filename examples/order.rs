@@ -1,5 +1,5 @@
 //! Orders that are shipped when they are paid for, and cancelled when they are not paid within half
-//! an hour: a process.
+//! an hour: a process manager.
 //!
 //! `cargo run --example order` tells a short story in memory. The clock is held by hand, so that
 //! half an hour takes no time.
@@ -86,7 +86,7 @@ impl Aggregate for Payment {
     fn apply(&mut self, _: &PaymentEvent) {}
 }
 
-/// What the process remembers.
+/// What the process manager remembers.
 #[derive(Event, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[event(category = "fulfilment")]
 enum FulfilmentEvent {
@@ -167,7 +167,7 @@ async fn tell(db: Annals, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
             .aggregate::<Order>(order)
             .run(|_| Ok::<_, String>(OrderEvent::Placed { cents: 2_000 }))
             .await?;
-        processes.wait_for(&placed, PATIENCE).await?;
+        processes.wait_for(&placed, TIMEOUT).await?;
     }
     pay(&db, &processes, "1", 2_000).await?;
     pay(&db, &processes, "2", 500).await?;
@@ -188,7 +188,7 @@ async fn tell(db: Annals, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 async fn pay(
     db: &Program,
@@ -204,7 +204,7 @@ async fn pay(
         .aggregate::<Payment>(order)
         .run(|_| Ok::<_, String>(received.clone()))
         .await?;
-    processes.wait_for(&done, PATIENCE).await?;
+    processes.wait_for(&done, TIMEOUT).await?;
     Ok(())
 }
 

@@ -116,7 +116,7 @@ impl Reactor for LargeWithdrawals {
     }
 }
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 async fn tell(db: Annals, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
     let gateway = Arc::new(Gateway::default());
@@ -133,14 +133,14 @@ async fn tell(db: Annals, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
         .await?;
     alice.run(|account| account.withdraw(2_500)).await?;
     let done = alice.run(|account| account.withdraw(250_000)).await?;
-    texts.wait_for(&done, PATIENCE).await?;
+    texts.wait_for(&done, TIMEOUT).await?;
     writeln!(out, "sent: {:?}", gateway.sent())?;
 
     gateway.down.store(true, Ordering::SeqCst);
     let done = alice.run(|account| account.withdraw(100_000)).await?;
-    texts.wait_for(&done, PATIENCE).await?;
+    texts.wait_for(&done, TIMEOUT).await?;
     for failed in texts.dead_letters().keys(None, 10).await? {
-        writeln!(out, "{} waits: {}", failed.key, failed.cause)?;
+        writeln!(out, "{} waits: {}", failed.key, failed.reason)?;
     }
 
     gateway.down.store(false, Ordering::SeqCst);

@@ -116,8 +116,8 @@ pub mod status {
 ///
 /// `Serialize` and `Deserialize` are serde's; their derives name the crate `serde`, which a program
 /// depends on itself. With the feature `testing`, which tests switch on, they can also say
-/// `Account::given([..])`: see `annals::testing`. Reactors, processes and tables of one's own are
-/// in [`projections`].
+/// `Account::given([..])`: see `annals::testing`. Reactors, process managers and tables of one's
+/// own are in [`projections`].
 pub mod prelude {
     pub use serde::{Deserialize, Serialize};
 

@@ -75,7 +75,7 @@ fn is_off(url: &str, feature: &str) -> StoreError {
 /// A URL without user and password, for messages.
 fn shown(url: &str) -> String {
     let Some((before, place)) = url.rsplit_once('@') else {
-        // What is asked for behind a `?` may be a password, too.
+        // What follows a `?` may be a password, too.
         return match url.split_once('?') {
             Some((place, _)) => format!("{place}?…"),
             None => url.to_owned(),

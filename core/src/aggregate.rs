@@ -90,8 +90,8 @@ pub trait Aggregate: Default + Send + Sync + 'static {
     }
 }
 
-/// Commands as messages, for queues, HTTP and processes: [`AggregateRef::execute`] takes them
-/// through the same loop as closures.
+/// Commands as messages, for queues, HTTP and process managers: [`AggregateRef::execute`] takes
+/// them through the same loop as closures.
 pub trait Handle<C>: Aggregate {
     /// A refusal.
     type Error: Send;

@@ -85,7 +85,7 @@ impl Annals {
         self.with(|shared| shared.ids = ids)
     }
 
-    /// The same store with another patience.
+    /// The same store with other retries.
     #[must_use]
     pub fn with_retries(self, retries: Retries) -> Annals {
         self.with(|shared| shared.retries = retries)

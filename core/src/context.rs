@@ -11,8 +11,9 @@ tokio::task_local! {
 /// Runs `future`; every command inside it, in the same task, carries `metadata` where it does not
 /// say otherwise.
 ///
-/// Reactors and processes run their handlers so, with the metadata of the event that they handle; a
-/// web service does it once for each request. A task that is spawned inside starts without it.
+/// Reactors and process managers run their handlers so, with the metadata of the event that they
+/// handle; a web service does it once for each request. A task that is spawned inside starts
+/// without it.
 ///
 /// ```
 /// use annals_core::{Metadata, with_metadata};

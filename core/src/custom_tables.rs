@@ -32,8 +32,9 @@ pub trait CustomTables: ViewStore {
 
     /// Takes a step, as [`RowStore::commit_view`](crate::RowStore::commit_view) does, with `work`
     /// in its transaction. The work comes after the fence was looked at, and may change the step:
-    /// how far it goes, what is set aside. The step is checked after it, and the fence is looked at
-    /// until the end: what was done under a lease that somebody else took meanwhile is undone.
+    /// how far it goes, what becomes a dead letter. The step is checked after it, and the fence is
+    /// looked at until the end: what was done under a lease that somebody else took meanwhile is
+    /// undone.
     ///
     /// # Errors
     ///
@@ -80,7 +81,7 @@ pub trait CustomTables: ViewStore {
     /// Those of the connection.
     async fn mark(connection: &mut Self::Connection) -> Result<(), StoreError>;
 
-    /// History what was done since the last mark, and forgets the mark.
+    /// Keeps what was done since the last mark, and forgets the mark.
     ///
     /// # Errors
     ///

@@ -138,7 +138,7 @@ impl GenerationSpec {
         }
     }
 
-    /// Whether it only stands in the place of a follower that was
+    /// Whether it only takes the place of a follower that was
     /// [dropped](crate::Annals::drop_follower).
     ///
     /// ```

@@ -148,7 +148,7 @@ impl fmt::Display for LogId {
     }
 }
 
-/// One history of a log, as far as this process has noticed: what is remembered of one is worth
+/// One incarnation of a log, as far as this process has noticed: what is remembered of one is worth
 /// nothing in the next.
 ///
 /// A log goes on in a new incarnation when it was restored, failed over to a server that lacks

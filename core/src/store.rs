@@ -122,7 +122,7 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
     /// Which log this is.
     fn id(&self) -> LogId;
 
-    /// Which of its histories this process sees. It changes when the store notices that the log
+    /// Which of its incarnations this process sees. It changes when the store notices that the log
     /// was restored, swapped or failed over to one that lacks events: a reader that remembers
     /// anything of the log compares this first.
     fn incarnation(&self) -> Incarnation {
@@ -292,7 +292,7 @@ pub trait TaggedStore: fmt::Debug + Send + Sync + 'static {
 /// A place for snapshots, beside the log.
 #[async_trait]
 pub trait SnapshotStore: fmt::Debug + Send + Sync + 'static {
-    /// History the snapshot; one of the same stream, fold and version is replaced.
+    /// Keeps the snapshot; one of the same stream, fold and version is replaced.
     ///
     /// # Errors
     ///

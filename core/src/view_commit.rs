@@ -76,8 +76,8 @@ pub struct RowChange {
     pub indexed: Vec<String>,
 }
 
-/// What a row was after a run of events: the fold of everything up to `up_to`. Nothing is said of
-/// the moments in between.
+/// What a row was after an interval of the log: the fold of everything up to `up_to`. Nothing is
+/// said of the moments in between.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct RowVersion {
@@ -85,8 +85,8 @@ pub struct RowVersion {
     pub key: String,
     /// The run begins after this position.
     pub after: Position,
-    /// The run ends at this position, from which on the value holds until the next version of the
-    /// key.
+    /// The interval ends at this position, from which on the value holds until the next version of
+    /// the key.
     pub up_to: Position,
     /// When the event at that position was recorded.
     pub recorded_at: DateTime<Utc>,
@@ -109,16 +109,16 @@ pub struct ViewCommit {
     pub to: Checkpoint,
     /// Rows that change, each key at most once.
     pub rows: Vec<RowChange>,
-    /// What is kept of the past, oldest first; the runs of a key follow one another. They may lie
-    /// before `from`: those of dead letters that are settled now.
+    /// What is kept of the past, oldest first; the intervals of a key follow one another. They may
+    /// lie before `from`: those of dead letters that are settled now.
     pub versions: Vec<RowVersion>,
     /// Which events touched which key; one that is known already stays.
     pub touched: Vec<(String, Position)>,
     /// Events of the same partition that become dead letters; one that is already (it was tried
     /// again) is replaced.
-    pub park: Vec<DeadLetter>,
+    pub dead_letters: Vec<DeadLetter>,
     /// Dead letters of the same partition that are settled now; what is none is ignored.
-    pub unpark: Vec<(String, Position)>,
+    pub settled_letters: Vec<(String, Position)>,
     /// Of an inline view: how far each row is taken that something is said of here. Of other views:
     /// nothing.
     pub advances: Vec<RowAdvance>,
@@ -143,8 +143,8 @@ impl ViewCommit {
             rows: Vec::new(),
             versions: Vec::new(),
             touched: Vec::new(),
-            park: Vec::new(),
-            unpark: Vec::new(),
+            dead_letters: Vec::new(),
+            settled_letters: Vec::new(),
             advances: Vec::new(),
             state: Vec::new(),
         }
@@ -156,10 +156,10 @@ impl ViewCommit {
     ///
     /// A slot or partition that it does not have, the lease of another slot, a step backwards, a
     /// key twice, a key or entry that is too long, a wrong number of entries, a past that it does
-    /// not keep, runs of a key that overlap, something beyond the place to which the step goes, an
-    /// event that is a dead letter twice or is both a dead letter and settled, a row of an inline
-    /// view of which it is not said how far it is taken, or one of another view of which it is, and
-    /// state of an inline view.
+    /// not keep, intervals of a key that overlap, something beyond the place to which the step
+    /// goes, an event that is a dead letter twice or is both a dead letter and settled, a row of an
+    /// inline view of which it is not said how far it is taken, or one of another view of which it
+    /// is, and state of an inline view.
     ///
     /// ```
     /// use annals_core::{
@@ -217,7 +217,7 @@ impl ViewCommit {
         self.check_past(spec)?;
         self.check_stands(spec)?;
         self.check_state(spec)?;
-        self.check_parked()
+        self.check_dead_letters()
     }
 
     fn check_state(&self, spec: &GenerationSpec) -> Result<(), Invalid> {
@@ -274,7 +274,10 @@ impl ViewCommit {
         }
         let versions = self.versions.iter().map(|version| &version.key);
         let touched = self.touched.iter().map(|(key, _)| key);
-        let dead_letters = self.park.iter().map(|dead_letters| &dead_letters.key);
+        let dead_letters = self
+            .dead_letters
+            .iter()
+            .map(|dead_letters| &dead_letters.key);
         let mut keys = self
             .rows
             .iter()
@@ -311,7 +314,7 @@ impl ViewCommit {
                 let after = version.after;
                 let up_to = version.up_to;
                 return Err(Invalid::new(format!(
-                    "a run of key `{key}` from {after} to {up_to}, after {before} in a step to {}",
+                    "a version of `{key}` from {after} to {up_to}, after {before} in a step to {}",
                     self.to.position
                 )));
             }
@@ -381,7 +384,7 @@ impl ViewCommit {
     }
 
     /// Takes out what is said of these rows: they have it already.
-    pub fn leave_out(&mut self, keys: &HashSet<String>) {
+    pub fn without_keys(&mut self, keys: &HashSet<String>) {
         if keys.is_empty() {
             return;
         }
@@ -391,14 +394,14 @@ impl ViewCommit {
         self.advances.retain(|step| !keys.contains(&step.key));
     }
 
-    fn check_parked(&self) -> Result<(), Invalid> {
+    fn check_dead_letters(&self) -> Result<(), Invalid> {
         let settled: HashSet<(&str, Position)> = self
-            .unpark
+            .settled_letters
             .iter()
             .map(|(key, at)| (key.as_str(), *at))
             .collect();
         let mut dead_letters = HashSet::new();
-        for event in &self.park {
+        for event in &self.dead_letters {
             let key = event.key.as_str();
             let position = event.position;
             let place = format_args!("the event at {position} of key `{}`", key.escape_debug());
@@ -445,7 +448,7 @@ pub struct DeadLetter {
     /// Its id.
     pub event: EventId,
     /// Why it could not be folded; nothing for one that only waits.
-    pub cause: Option<String>,
+    pub reason: Option<String>,
     /// How often it was tried.
     pub attempts: u32,
     /// When it became a dead letter.
@@ -453,7 +456,7 @@ pub struct DeadLetter {
 }
 
 impl DeadLetter {
-    /// The cause of one whose event was archived: what it was before may have told of the event.
+    /// The reason of one whose event was archived: what it was before may have told of the event.
     pub const ARCHIVED: &str = "the event was archived";
 }
 

@@ -62,8 +62,8 @@ fails_on! {
         append::beyond_a_limit_is_invalid_and_names_what_is_too_much on LimitsPass;
     a_store_that_says_of_a_wrong_step_that_it_passes_is_noticed:
         steps::that_can_never_succeed_change_nothing on WrongStepsPass;
-    a_store_that_keeps_causes_of_the_archived_is_noticed:
-        steps::forget_the_cause_of_what_is_archived on KeepsCauses;
+    a_store_that_keeps_reasons_of_the_archived_is_noticed:
+        steps::forget_the_reason_of_what_is_archived on KeepsReasons;
 }
 
 /// Looks for a prefix among the first names only, those without events included.
@@ -268,16 +268,16 @@ impl StoreFault for WrongStepsPass {
 
 /// Does not know which events its dead letters are.
 #[derive(Debug)]
-struct KeepsCauses;
+struct KeepsReasons;
 
 #[async_trait]
-impl StoreFault for KeepsCauses {
+impl StoreFault for KeepsReasons {
     async fn commit_view(
         &self,
         views: &dyn ViewStore,
         mut step: ViewCommit,
     ) -> Result<(), CommitError> {
-        for letter in &mut step.park {
+        for letter in &mut step.dead_letters {
             letter.event = EventId::random();
         }
         views.commit_view(step).await

@@ -18,19 +18,19 @@ use async_trait::async_trait;
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Wrong {
     Nothing,
-    NamesNobody,
+    NamesNoOwner,
     NamesTheFirstOwner,
     TakesAppendsOfReaders,
     TakesChangesOfReaders,
     AcknowledgesWithoutOwning,
     WritesAndSaysItDoesNotOwn,
-    BeginsAnewWithEachOwner,
+    BeginsAgainWithEachOwner,
     ShowsPartsOfAppends,
     LosesEventsWithItsCopy,
     LosesIdsWithItsCopy,
 }
 
-/// A memory store with one owner, which is whoever was opened last.
+/// A memory store with one owner, the one that was opened last.
 #[derive(Debug)]
 struct Owned {
     wrong: Wrong,
@@ -59,7 +59,7 @@ impl Handle {
             return None;
         }
         let owner = match self.of.wrong {
-            Wrong::NamesNobody => None,
+            Wrong::NamesNoOwner => None,
             Wrong::NamesTheFirstOwner => shared.owners.first(),
             _ => shared.owners.last(),
         };
@@ -69,7 +69,7 @@ impl Handle {
     }
 }
 
-/// Places that nobody wrote to.
+/// Places that were never written to.
 async fn made_up(store: &dyn Store, append: &Append) -> Appended {
     let (stream, _) = append.events.first().unwrap();
     let partition = store.partition_of(stream);
@@ -132,11 +132,11 @@ impl StoreFault for Handle {
 }
 
 #[derive(Debug)]
-struct Fixture(Arc<Owned>);
+struct OwnedStores(Arc<Owned>);
 
-impl Fixture {
-    fn new(wrong: Wrong) -> Fixture {
-        Fixture(Arc::new(Owned {
+impl OwnedStores {
+    fn new(wrong: Wrong) -> OwnedStores {
+        OwnedStores(Arc::new(Owned {
             wrong,
             shared: Mutex::new(Shared {
                 store: MemoryStore::with_partitions(3),
@@ -154,11 +154,11 @@ impl Fixture {
 }
 
 #[async_trait]
-impl OwnedFixture for Fixture {
+impl OwnedFixture for OwnedStores {
     async fn open_owner(&self, process: &str) -> Arc<dyn Store> {
         let mut shared = self.0.shared.lock().unwrap();
         shared.owners.push(process.to_owned());
-        if self.0.wrong == Wrong::BeginsAnewWithEachOwner {
+        if self.0.wrong == Wrong::BeginsAgainWithEachOwner {
             shared.store = MemoryStore::with_partitions(3);
         }
         let number = shared.owners.len();
@@ -186,7 +186,7 @@ fn failing(wrong: Wrong) -> Vec<&'static str> {
         ($($case:ident)*) => {
             $(
                 let case = AssertUnwindSafe(|| {
-                    run(async move { owned::$case(&Fixture::new(wrong)).await });
+                    run(async move { owned::$case(&OwnedStores::new(wrong)).await });
                 });
                 if catch_unwind(case).is_err() {
                     failing.push(stringify!($case));
@@ -214,7 +214,7 @@ fn a_store_that_keeps_the_promise_passes_every_case() {
 #[test]
 fn a_store_that_breaks_the_promise_fails_the_case() {
     for (wrong, case) in [
-        (Wrong::NamesNobody, "an_append_where_another"),
+        (Wrong::NamesNoOwner, "an_append_where_another"),
         (Wrong::NamesTheFirstOwner, "a_new_owner"),
         (Wrong::TakesAppendsOfReaders, "an_append_where_another"),
         (Wrong::TakesChangesOfReaders, "an_append_where_another"),
@@ -224,7 +224,7 @@ fn a_store_that_breaks_the_promise_fails_the_case() {
         ),
         (Wrong::AcknowledgesWithoutOwning, "of_two_that_own"),
         (Wrong::WritesAndSaysItDoesNotOwn, "of_two_that_own"),
-        (Wrong::BeginsAnewWithEachOwner, "a_new_owner"),
+        (Wrong::BeginsAgainWithEachOwner, "a_new_owner"),
         (Wrong::ShowsPartsOfAppends, "a_reader_sees_appends"),
         (Wrong::LosesEventsWithItsCopy, "a_lost_local_copy"),
         (Wrong::LosesEventsWithItsCopy, "an_id_is_known"),

@@ -57,7 +57,7 @@ impl Shop {
     }
 }
 
-/// Runs a script; whoever brought a private server says where its programs are.
+/// Runs a script; who brought a private server says where its programs are.
 fn psql(url: &str, script: &str) -> Result<(), Box<dyn Error>> {
     let beside = std::env::var("ANNALS_TEST_POSTGRES_BINARIES").ok();
     let beside = beside.map(|folder| Path::new(&folder).join("psql"));

@@ -12,7 +12,7 @@ pub(crate) fn ended(name: &str, done: Result<(), Box<dyn Error>>) -> ExitCode {
         Some(error) => {
             let text = causes(&*error).map(ToString::to_string);
             let text = text.collect::<Vec<_>>().join(": ").replace('\n', " ");
-            // Whoever closed stderr wants to know nothing.
+            // Who closed stderr wants to know nothing.
             let _ = writeln!(io::stderr(), "{name}: {text}");
             ExitCode::FAILURE
         }

@@ -70,7 +70,7 @@ pub(crate) fn happenings() -> Vec<(i64, What)> {
             };
             all.push((now + 7 + 30 * half, What::Purchase(purchase)));
         }
-        // Each product is listed anew every twenty minutes, a minute or two after some purchases.
+        // Each product is listed again every twenty minutes, a minute or two after some purchases.
         let index = minute % 20;
         if index % 5 == 0 {
             let product = PRODUCTS[(index / 5) as usize].to_owned();

@@ -189,7 +189,7 @@ fn apart(log: &Log, paid: &Keyed<String, Payment>) -> Keyed<String, Alert> {
 /// A large payment whose merchant is not trusted; who does not answer in time is not.
 ///
 /// Payments meet answers by the id of the payment: that is another key, so it is taken from the
-/// log anew.
+/// log again.
 fn merchant(log: &Log) -> Keyed<String, (String, Alert)> {
     let large = delivered(log).filter(|payment| payment.cents >= LOOKED_UP);
     let large = large

@@ -105,7 +105,7 @@ async fn boards_of_killed_games_are_those_of_a_count() {
     let last = all.last().unwrap().recorded;
     let counted = |number, by: DateTime<Utc>| counted_in(all.clone().into_iter(), number, by);
     let hours = (first - begin()).num_hours()..=(last - begin()).num_hours();
-    assert!(hours.clone().count() > 1, "an hour begins anew");
+    assert!(hours.clone().count() > 1, "an hour begins again");
     for rebuilt in [false, true] {
         if rebuilt {
             let rebuild = db.pipeline("leaderboard").unwrap().rebuild();

@@ -12,7 +12,7 @@ mod row;
 pub(crate) use batch::Checks;
 pub(crate) use cache::Rows;
 pub(crate) use changes::Changes;
-pub(crate) use history::{between_runs, run_end};
+pub(crate) use history::{between_intervals, interval_end};
 pub(crate) use queue::{DrainedKey, Waiting, drained};
 pub(crate) use refold::{RowVersionBefore, folded, refold, versions};
 pub(crate) use row::{RowError, decoded, encode, first_difference, read_back};

@@ -1,6 +1,6 @@
 //! Read models: kept up to date exactly once, rebuilt while the old one serves, and asked about the
-//! past. And side effects: reactors that follow the log, and processes that decide over a long
-//! time.
+//! past. And side effects: reactors that follow the log, and process managers that decide over a
+//! long time.
 
 mod begin;
 mod context;

@@ -1,4 +1,4 @@
-//! Processes: long-running decisions that react to events by issuing commands and setting
+//! Process managers: long-running decisions that react to events by issuing commands and setting
 //! deadlines.
 
 mod due;
@@ -28,9 +28,9 @@ use crate::view::step::{StepError, decode};
 /// A long-running decision: it reacts to what happens to aggregates by giving commands to others,
 /// and remembers what it needs in a stream of its own.
 ///
-/// Each process has an id; its stream is `category-id` of its own events, with its deadlines.
-/// Whatever dies when, every command takes effect once, because its idempotency key follows from
-/// the process, the event and its place among the steps.
+/// Each process manager has an id; its stream is `category-id` of its own events, with its
+/// deadlines. Whatever dies when, every command takes effect once, because its idempotency key
+/// follows from the process manager, the event and its place among the steps.
 ///
 /// ```
 /// use annals_core::chrono::TimeDelta;
@@ -102,17 +102,17 @@ pub trait Process: Default + Send + Sync + 'static {
     fn apply(&mut self, event: &Self::Event);
 
     /// What is to be done when a deadline is reached. One that was cancelled, set again, or belongs
-    /// to a process that has finished, is not. Default: nothing.
+    /// to a process manager that has finished, is not. Default: nothing.
     fn reached(&self, id: &str, deadline: &str) -> Vec<Step<Self>> {
         let _ = (id, deadline);
         Vec::new()
     }
 }
 
-/// How a process reacts to an event type.
+/// How a process manager reacts to an event type.
 pub trait On<E: Event>: Process {
-    /// The process whose business it is, if it is one's. Default: the id of the stream (`42` in
-    /// `order-42`). It depends on the event alone.
+    /// The process manager whose business it is, if it is one's. Default: the id of the stream
+    /// (`42` in `order-42`). It depends on the event alone.
     fn id(event: &Recorded<E>) -> Option<String> {
         Some(event.record.stream.id().into())
     }
@@ -122,7 +122,7 @@ pub trait On<E: Event>: Process {
     fn on(&self, event: &Recorded<E>) -> Vec<Step<Self>>;
 }
 
-/// The event types that a process reacts to.
+/// The event types that a process manager reacts to.
 pub struct Listens<P: Process> {
     // In the order of their registration.
     by_type: BTreeMap<&'static str, Vec<Prepare<P>>>,
@@ -217,7 +217,7 @@ impl<P: Process> fmt::Debug for Listens<P> {
     }
 }
 
-/// The processes of a kind, and how they are run: what a program is started
+/// The process managers of a kind, and how they are run: what a program is started
 /// [`with`](crate::With::with).
 ///
 /// ```
@@ -254,7 +254,7 @@ impl<P: Process> ProcessSetup<P> {
         self
     }
 
-    /// With steps of so many processes at once (at least 1). Default: 16.
+    /// With steps of so many process managers at once (at least 1). Default: 16.
     pub fn calls_max(mut self, calls: usize) -> ProcessSetup<P> {
         self.options.calls_max = calls.max(1);
         self
@@ -268,8 +268,8 @@ impl<P: Process> ProcessSetup<P> {
         self
     }
 
-    /// How long the steps of a process may take for one event. Default: 60 s. What takes longer is
-    /// tried again.
+    /// How long the steps of a process manager may take for one event. Default: 60 s. What takes
+    /// longer is tried again.
     pub fn call_timeout(mut self, longest: Duration) -> ProcessSetup<P> {
         self.options.call_timeout = longest;
         self
@@ -316,14 +316,14 @@ impl<P: Process> Part for ProcessSetup<P> {
     }
 }
 
-/// Adds the processes of a kind, their events and those that they react to.
+/// Adds the process managers of a kind, their events and those that they react to.
 pub(crate) fn register<P: Process>(registry: Registry) -> Registry {
     let listens = P::listens();
     let process = ReactorKind::new(Kind::Process, P::NAME, listens.types());
     registry.with_reactor(process, listens.kinds())
 }
 
-/// The processes of a kind in a running program. It derefs to [`ReactorHandle`]: dead
+/// The process managers of a kind in a running program. It derefs to [`ReactorHandle`]: dead
 /// letters are listed and settled there, by the id of the process.
 ///
 /// ```
@@ -368,7 +368,8 @@ impl<P: Process> ProcessHandle<P> {
             .await
     }
 
-    /// The deadlines that a process has set and that were not reached or cancelled, by name.
+    /// The deadlines that a process manager has set and that were not reached or cancelled, by
+    /// name.
     ///
     /// # Errors
     ///
@@ -380,7 +381,7 @@ impl<P: Process> ProcessHandle<P> {
             .await
     }
 
-    /// Whether a process has finished.
+    /// Whether a process manager has finished.
     ///
     /// # Errors
     ///

@@ -118,13 +118,13 @@ pub enum ReactError {
 
 impl ReactError {
     /// May pass.
-    pub fn retry(cause: impl fmt::Display) -> ReactError {
-        ReactError::Retry(cause.to_string())
+    pub fn retry(reason: impl fmt::Display) -> ReactError {
+        ReactError::Retry(reason.to_string())
     }
 
     /// Does not pass by itself.
-    pub fn permanent(cause: impl fmt::Display) -> ReactError {
-        ReactError::Permanent(cause.to_string())
+    pub fn permanent(reason: impl fmt::Display) -> ReactError {
+        ReactError::Permanent(reason.to_string())
     }
 }
 
@@ -401,7 +401,7 @@ pub(crate) fn key_of(
 
 type MakeHandler = Box<dyn FnOnce(&WorkerContext) -> Arc<dyn Handler> + Send + Sync>;
 
-/// A reactor or the processes of a kind, their types erased.
+/// A reactor or the process managers of a kind, their types erased.
 pub(crate) struct Registered {
     pub(crate) of: TypeId,
     pub(crate) kind: Kind,

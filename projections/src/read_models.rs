@@ -1,4 +1,4 @@
-//! The read models, reactors and processes of a running program.
+//! The read models, reactors and process managers of a running program.
 
 use annals_runner::Program;
 
@@ -48,7 +48,7 @@ pub trait ReadModels {
     #[track_caller]
     fn reactor<R: Reactor>(&self) -> ReactorHandle;
 
-    /// The processes of a kind: their states, and their dead letters.
+    /// The process managers of a kind: their states, and their dead letters.
     ///
     /// # Panics
     ///

@@ -19,7 +19,7 @@ use annals_runner::{Coordination, GenerationWorkers, Subject, WorkerContext, is_
 pub use building::{BuildProgress, Building};
 pub use error::RebuildError;
 
-use crate::fold::between_runs;
+use crate::fold::between_intervals;
 
 /// What can be done with the generations of a view.
 ///
@@ -127,7 +127,7 @@ impl<V> Rebuild<V> {
             .into()
             .resolve(&**self.context.db.store(), Partition(0))
             .await?;
-        self.begin_at(between_runs(moment)).await
+        self.begin_at(between_intervals(moment)).await
     }
 
     async fn begin_at(&self, start: Position) -> Result<Building, RebuildError> {

@@ -1,4 +1,4 @@
-//! What tools may know of views, reactors and processes, without their types.
+//! What tools may know of views, reactors and process managers, without their types.
 
 use std::any::type_name;
 
@@ -11,7 +11,8 @@ use crate::process::{self, Process};
 use crate::reactor::{self, Reactor};
 use crate::view::View;
 
-/// Adds read models, reactors and processes to a [`Registry`] that is made without a program.
+/// Adds read models, reactors and process managers to a [`Registry`] that is made without a
+/// program.
 ///
 /// ```
 /// # use annals_projections::{Register, Registry, View};
@@ -28,7 +29,7 @@ pub trait Register: Sized {
     #[must_use]
     fn reactor<R: Reactor>(self) -> Self;
 
-    /// With the processes of a kind, their events and those that they react to.
+    /// With the process managers of a kind, their events and those that they react to.
     #[must_use]
     fn process<P: Process>(self) -> Self;
 }

@@ -23,15 +23,15 @@ const FOLDS_NONE: &str = "name the event that says what was archived in `Project
 /// The events that count: those up to a position, and where a time is named only those that had
 /// occurred by then.
 #[derive(Clone, Copy)]
-pub(crate) struct Counted {
+pub(crate) struct CountedEvents {
     pub(crate) up_to: Position,
     pub(crate) valid_at: Option<DateTime<Utc>>,
 }
 
-impl Counted {
+impl CountedEvents {
     /// All up to a position.
-    pub(crate) fn up_to(position: Position) -> Counted {
-        Counted {
+    pub(crate) fn up_to(position: Position) -> CountedEvents {
+        CountedEvents {
             up_to: position,
             valid_at: None,
         }
@@ -45,7 +45,7 @@ impl<V: View> Handlers<V> {
         store: &dyn Store,
         options: &Options,
         removed: &[Removed],
-        counted: Counted,
+        counted: CountedEvents,
     ) -> Result<Option<Removed>, StoreError> {
         if options.leaves_out_archived {
             return Ok(None);
@@ -73,7 +73,7 @@ impl<V: View> Handlers<V> {
         &self,
         store: &dyn Store,
         stream: &StreamId,
-        counted: Counted,
+        counted: CountedEvents,
     ) -> Result<bool, StoreError> {
         if self.summaries().is_empty() {
             return Ok(false);
@@ -100,7 +100,7 @@ impl<V: View> Handlers<V> {
     ) -> Result<(), WorkError> {
         // Rows that readers see are not made half of events and half of their summary.
         let needed = if is_building || options.leaves_out_archived {
-            let all = Counted::up_to(Position::MAX);
+            let all = CountedEvents::up_to(Position::MAX);
             self.needed(store, options, removed, all).await?
         } else {
             removed.first().cloned()
@@ -125,7 +125,7 @@ impl<V: View> Handlers<V> {
         store: &dyn Store,
         options: &Options,
         removed: &[Removed],
-        counted: Counted,
+        counted: CountedEvents,
     ) -> Result<(), ViewError> {
         match self.needed(store, options, removed, counted).await? {
             Some(removed) => Err(ViewError::Archived { removed }),
@@ -140,7 +140,7 @@ impl<V: View> Handlers<V> {
         store: &dyn Store,
         options: &Options,
         partition: Partition,
-        counted: Counted,
+        counted: CountedEvents,
         stream: Option<&StreamId>,
     ) -> Result<Vec<Removed>, ViewError> {
         if options.leaves_out_archived {

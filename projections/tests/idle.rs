@@ -34,10 +34,10 @@ struct Calls {
 
 /// A store that counts.
 #[derive(Clone, Debug, Default)]
-struct Counted(Arc<Calls>);
+struct CountsCalls(Arc<Calls>);
 
 #[async_trait]
-impl StoreFault for Counted {
+impl StoreFault for CountsCalls {
     async fn before(&self, call: Call) -> Result<(), StoreError> {
         let counter = match call {
             Call::Head => &self.0.heads,
@@ -64,7 +64,7 @@ impl Other {
 
 #[tokio::test]
 async fn an_idle_program_polls_once_for_all_its_views() {
-    let counted = Counted::default();
+    let counted = CountsCalls::default();
     let store = FaultyStore::new(Arc::new(MemoryStore::new()), counted.clone());
     let calls = counted.0;
     let db = Annals::on(store)

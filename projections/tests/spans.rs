@@ -26,7 +26,7 @@ async fn fixture() -> Arc<dyn Fixture> {
 
 type Spans = BTreeMap<String, BTreeSet<String>>;
 
-/// History the names of spans with those of their fields.
+/// Keeps the names of spans with those of their fields.
 #[derive(Clone, Default)]
 struct Kept(Arc<Mutex<Spans>>);
 
@@ -89,13 +89,10 @@ fn batches_commits_calls_and_rebuilds_are_spans() {
                 .await
                 .unwrap();
             let done = happens(&db, "alice", deposited(1)).await;
-            let patience = Duration::from_secs(60);
-            db.view::<Balance>()
-                .wait_for(&done, patience)
-                .await
-                .unwrap();
+            let timeout = Duration::from_secs(60);
+            db.view::<Balance>().wait_for(&done, timeout).await.unwrap();
             db.reactor::<Quiet>()
-                .wait_for(&done, patience)
+                .wait_for(&done, timeout)
                 .await
                 .unwrap();
             db.rebuild::<Balance>()

@@ -13,7 +13,7 @@ use crate::rate::Rate;
 pub enum Activity {
     /// It waits for events of the log.
     Reading,
-    /// The code of the view, the reactor or the process runs.
+    /// The code of the view, the reactor or the process manager runs.
     Handling,
     /// It waits for its transaction.
     Committing,

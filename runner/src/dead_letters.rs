@@ -35,8 +35,8 @@ pub trait Drain: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<DrainResult, WorkError>>;
 }
 
-/// The dead letters of a view, a reactor or a process, for tools that know it by its name: keys are
-/// texts here. Programs that know a view's type use the same of its handle.
+/// The dead letters of a view, a reactor or a process manager, for tools that know it by its name:
+/// keys are texts here. Programs that know a view's type use the same of its handle.
 ///
 /// A decision takes effect in every generation that this program follows. The worker of this
 /// program that holds the slot of the key takes it up between two steps; where another process
@@ -47,7 +47,7 @@ pub trait Drain: Send + Sync + 'static {
 /// # async fn example(db: Program) -> Result<(), ViewError> {
 /// if let Some(dead_letters) = db.dead_letters("balances") {
 ///     for key in dead_letters.keys(None, 100).await? {
-///         println!("{} is dead since {}: {}", key.key, key.dead_since, key.cause);
+///         println!("{} is dead since {}: {}", key.key, key.dead_since, key.reason);
 ///         dead_letters.retry(&key.key).await?;
 ///     }
 /// }
@@ -114,7 +114,7 @@ impl DeadLetters {
     }
 
     /// All dead letters, in the order of key, partition and position, after `after`, at most
-    /// `limit`. The one of a key that has a cause is the one that failed; the others are queued.
+    /// `limit`. The one of a key that has a reason is the one that failed; the others are queued.
     ///
     /// # Errors
     ///

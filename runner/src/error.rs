@@ -77,7 +77,7 @@ impl WorkError {
     }
 }
 
-/// Why a read model, a reactor or a process did not answer.
+/// Why a read model, a reactor or a process manager did not answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ViewError {
@@ -104,7 +104,7 @@ pub enum ViewError {
     /// has decided.
     #[error(
         "row `{key}` lacks its events from position {position} on, which are dead letters: \
-         {cause}; retry, skip or discard them"
+         {reason}; retry, skip or discard them"
     )]
     DeadLetters {
         /// The key of the row.
@@ -112,7 +112,7 @@ pub enum ViewError {
         /// The position of the first one.
         position: Position,
         /// Why it is one.
-        cause: String,
+        reason: String,
     },
     /// A worker stopped and will not come so far before an operator has acted: waiting longer is of
     /// no use.

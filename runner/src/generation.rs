@@ -1,5 +1,5 @@
-//! The generations of one view, reactor or process that this program follows, with their workers:
-//! for readers that ask and wait, for operators, and for the status.
+//! The generations of one view, reactor or process manager that this program follows, with their
+//! workers: for readers that ask and wait, for operators, and for the status.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

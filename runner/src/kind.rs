@@ -11,7 +11,7 @@ pub enum Kind {
     View,
     /// A reactor.
     Reactor,
-    /// The processes of a kind.
+    /// The process managers of a kind.
     Process,
     /// What publishes the log elsewhere.
     Relay,

@@ -2,8 +2,8 @@
 //! work on, once in a process.
 //!
 //! The first slot that asks for a page makes it, and the others are given the same. A slot that is
-//! somewhere else is given a page in which it stands, so that slots meet. Whoever is too far away
-//! makes his own.
+//! somewhere else is given a page that holds its place, so that slots meet. A slot that is too far
+//! away makes his own.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -71,7 +71,7 @@ impl<P: SharedPage> Pages<P> {
     }
 
     /// What is made of this read of the log, now or since a slot [began](Pages::forget). It may
-    /// begin before the read, with events that the slot has behind it.
+    /// begin before the read, with events that the slot has passed.
     ///
     /// # Errors
     ///
@@ -161,7 +161,7 @@ impl<P: SharedPage> Kept<P> {
     }
 }
 
-/// What of a page is after where a slot stands.
+/// What of a page is after where a slot is.
 pub(crate) fn after(page: &LogPage, after: Position) -> LogPage {
     let first = page.events.partition_point(|of| of.position <= after);
     let removed = page.removed.iter();
@@ -226,7 +226,7 @@ mod tests {
             assert_eq!(page.events.len(), 10);
         }
         assert_eq!(reads(), 1);
-        // Somewhere within the page: what is left of it, up to where the others stand.
+        // Somewhere within the page: what is left of it, up to where the others are.
         let rest = read(from(7)).await;
         assert_eq!((positions(&rest), reads()), (vec![8, 9, 10], 1));
         // The end is asked for by each, because there may be more by then.

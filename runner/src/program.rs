@@ -106,8 +106,8 @@ impl Program {
         of_type.filter_map(|handle| handle.downcast_ref::<H>().cloned())
     }
 
-    /// The dead letters of the view, the tables, the reactor or the process of this name; nothing
-    /// when the program has none.
+    /// The dead letters of the view, the tables, the reactor or the process manager of this name;
+    /// nothing when the program has none.
     pub fn dead_letters(&self, name: &str) -> Option<DeadLetters> {
         let mut named = self.shared.parts.iter().filter(|part| {
             let followed = part.followed.as_ref();
@@ -128,8 +128,8 @@ impl Program {
         &self.shared.registry
     }
 
-    /// What every projection, reactor and process does, and how far it has come: an entry for each
-    /// generation that is followed here.
+    /// What every projection, reactor and process manager does, and how far it has come: an entry
+    /// for each generation that is followed here.
     pub fn status(&self) -> Vec<Status> {
         let now = self.shared.db.clock().now();
         let followed = self

@@ -12,8 +12,8 @@ use serde::Serialize;
 
 use crate::kind::Kind;
 
-/// The events, aggregates, views, reactors and processes of a program. A program that runs [has
-/// one](crate::Program::registry), and one can be made without a store.
+/// The events, aggregates, views, reactors and process managers of a program. A program that runs
+/// [has one](crate::Program::registry), and one can be made without a store.
 ///
 /// ```
 /// # use annals_core::{Aggregate, Annals, RecordedEvent, ShowError};
@@ -69,7 +69,7 @@ pub type KeysOf = fn(&RecordedEvent) -> Result<Vec<String>, ShowError>;
 pub type FoldRow =
     fn(&str, Option<&JsonText>, &[RecordedEvent]) -> Result<Option<JsonText>, ShowError>;
 
-/// A reactor of a program, or the processes of a kind.
+/// A reactor of a program, or the process managers of a kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ReactorKind {
@@ -123,7 +123,7 @@ impl Registry {
             .fold(self, |registry, kind| registry.with_events(&kind))
     }
 
-    /// With a reactor or the processes of a kind, and their events.
+    /// With a reactor or the process managers of a kind, and their events.
     pub fn with_reactor(
         mut self,
         mut reactor: ReactorKind,
@@ -165,7 +165,7 @@ impl Registry {
         self.views.values().rev().find(|view| view.name == name)
     }
 
-    /// The reactors and processes, by name.
+    /// The reactors and process managers, by name.
     pub fn reactors(&self) -> impl Iterator<Item = &ReactorKind> {
         self.reactors.values()
     }

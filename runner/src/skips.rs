@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use annals_core::{DeadLetter, EventId, Partition, Position, RecordedEvent, SkipDecision};
 
-/// The skip decisions about one view, reactor or process.
+/// The skip decisions about one view, reactor or process manager.
 #[derive(Clone, Debug, Default)]
 pub struct Skips {
     events: HashMap<(Partition, Position), SkippedEvent>,

@@ -35,7 +35,8 @@ use crate::progress::SlotProgress;
 pub struct Status {
     /// What it is.
     pub kind: Kind,
-    /// The name of the view; of a reactor or process the name under which its checkpoint is kept.
+    /// The name of the view; of a reactor or process manager the name under which its checkpoint is
+    /// kept.
     pub view: String,
     /// The version of its fold.
     pub version: u32,

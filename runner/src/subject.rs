@@ -1,4 +1,4 @@
-//! What is supervised: a view, tables, a reactor, the processes of a kind.
+//! What is supervised: a view, tables, a reactor, the process managers of a kind.
 
 use annals_core::{CommitError, Generation, GenerationId};
 use tokio::sync::watch;

@@ -36,7 +36,7 @@ const NEAR_EVENTS: u64 = 10_000;
 /// Pauses between two attempts at a switch that was refused.
 const REFUSED: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(3_600));
 
-/// Supervises the generations of one view, reactor or process.
+/// Supervises the generations of one view, reactor or process manager.
 pub struct Supervisor {
     context: WorkerContext,
     workers: GenerationWorkers,

@@ -129,7 +129,7 @@ impl Slot {
         Ok(found.unwrap_or_else(|| Checkpoint::start(self.number, partition)))
     }
 
-    /// Reads a page of the log. Slots of one process that stand at the same place read it once.
+    /// Reads a page of the log. Slots of one process that are at the same place read it once.
     ///
     /// # Errors
     ///
@@ -145,7 +145,7 @@ impl Slot {
 
     /// Forgets pages that were read before: for a slot that begins, because a log may have been
     /// restored meanwhile.
-    pub fn read_anew(&self) {
+    pub fn reread(&self) {
         self.workers.pages().forget();
     }
 

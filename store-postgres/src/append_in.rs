@@ -443,7 +443,7 @@ fn aborted(error: Error) -> StoreError {
     StoreError::new(Failure::Invalid, context).because(error)
 }
 
-/// The keys of a staged append are of another history.
+/// The keys of a staged append are of another incarnation.
 fn outdated(name: &str) -> StoreError {
     let context = format!(
         "nothing was written: the server of `{name}` recovered after the append was staged; begin \

@@ -397,7 +397,7 @@ impl AppendSession {
         }
     }
 
-    /// Learns how far the log goes, and which history it is, when that is not known.
+    /// Learns how far the log goes, and which incarnation it is, when that is not known.
     pub(crate) async fn inform(&mut self) -> Result<(), Error> {
         let database = Arc::clone(&self.database);
         while !self.is_informed || self.incarnation != database.incarnation.number() {
@@ -405,7 +405,7 @@ impl AppendSession {
             let row = query(database.text(sql::LOG_HEAD))
                 .fetch_one(&mut *connection)
                 .await?;
-            // After the read, so that what was read is of the history known now, or of none.
+            // After the read, so that what was read is of the incarnation known now, or of none.
             database
                 .incarnation
                 .check(&database, connection, true)
@@ -427,7 +427,7 @@ impl AppendSession {
         Ok(())
     }
 
-    /// Refuses an append that was decided on a history that is not there any more.
+    /// Refuses an append that was decided on an incarnation that is not there any more.
     pub(crate) fn check_incarnation(&self, job: &AppendJob) -> Result<(), AppendError> {
         let now = Incarnation::numbered(self.log_id, self.incarnation);
         job.request.append.check_incarnation(now)

@@ -45,7 +45,7 @@ pub(crate) struct Database {
     pub(crate) horizon: Cached<Option<Arc<Horizon>>>,
     /// The names that readers know and do not use just now.
     pub(crate) names: Cached<Vec<Names>>,
-    /// Which history everything cached was read from.
+    /// Which incarnation everything cached was read from.
     pub(crate) incarnation: Incarnation,
     pub(crate) durable: Durable,
     pub(crate) moves: Moves,
@@ -123,13 +123,13 @@ impl Database {
         })
     }
 
-    /// Forgets what was seen of a history that is not there any more.
+    /// Forgets what was seen of an incarnation that is not there any more.
     pub(crate) fn forget(&self) {
         self.seen_head.store(0, Ordering::Relaxed);
         self.rare_types.store(0, Ordering::Relaxed);
     }
 
-    /// Asks which history the server has, on any connection, and gives the head.
+    /// Asks which incarnation the server has, on any connection, and gives the head.
     pub(crate) async fn check_history(&self) -> Result<u64, Error> {
         self.look(false).await
     }
@@ -158,7 +158,7 @@ impl Database {
     }
 
     /// A connection outside the pool, to append on: the server may have been started with other
-    /// settings since the last one, and may have another history.
+    /// settings since the last one, and may have another incarnation.
     pub(crate) async fn connection(&self) -> Result<PgConnection, Error> {
         let mut connection = self.opening_connection().await?;
         self.incarnation
@@ -234,7 +234,7 @@ impl Database {
     }
 }
 
-/// Connections that read the history that is known, or have it noticed that they do not.
+/// Connections that read the incarnation that is known, or have it noticed that they do not.
 fn pool(options: &Options, connect: PgConnectOptions, database: Weak<Database>) -> PgPool {
     PgPoolOptions::new()
         .max_connections(options.readers)

@@ -69,9 +69,9 @@ impl NameLoan {
         }
     }
 
-    /// Fails when the rows may be of another history than their names.
+    /// Fails when the rows may be of another incarnation than their names.
     fn check(&self) -> Result<(), Error> {
-        self.database.check_same_history(self.incarnation)
+        self.database.check_same_incarnation(self.incarnation)
     }
 }
 
@@ -191,7 +191,7 @@ pub(crate) async fn read<T>(
 /// A page ends with the event that fills it, and before one whose payload was left out, whatever
 /// follows.
 pub(crate) struct Decoding<R> {
-    lent: NameLoan,
+    loan: NameLoan,
     first: usize,
     found: usize,
     events: Vec<RecordedEvent>,
@@ -211,7 +211,7 @@ impl<R: Columns> Decoding<R> {
     /// Of about so many rows, in which the columns of an event begin with column `first`.
     pub(crate) fn begin(database: &Arc<Database>, first: usize, about: usize) -> Decoding<R> {
         Decoding {
-            lent: NameLoan::of(database),
+            loan: NameLoan::of(database),
             first,
             found: 0,
             events: Vec::with_capacity(about),
@@ -246,9 +246,9 @@ impl<R: Columns> Decoding<R> {
         database: &Database,
     ) -> Result<(usize, Vec<RecordedEvent>), Error> {
         let waiting = std::mem::take(&mut self.waiting);
-        self.lent.check()?;
+        self.loan.check()?;
         if !waiting.is_empty() {
-            self.lent
+            self.loan
                 .names
                 .learn(database, &waiting, self.first)
                 .await?;
@@ -265,14 +265,14 @@ impl<R: Columns> Decoding<R> {
                 )));
             }
         }
-        self.lent.check()?;
+        self.loan.check()?;
         Ok((self.found, self.events))
     }
 
     /// Whether the names of the row are known.
     fn know(&mut self, stream: i64, kind: i32) -> bool {
         if self.stream.as_ref().is_none_or(|(key, _)| *key != stream) {
-            let Some(name) = self.lent.names.streams.get(&stream) else {
+            let Some(name) = self.loan.names.streams.get(&stream) else {
                 return false;
             };
             self.stream = Some((stream, name.clone()));
@@ -284,7 +284,7 @@ impl<R: Columns> Decoding<R> {
                     self.kinds.swap(at, last);
                 }
                 None => {
-                    let Some(known) = self.lent.names.kinds.get(&kind) else {
+                    let Some(known) = self.loan.names.kinds.get(&kind) else {
                         return false;
                     };
                     let event_type = Arc::from(&*known.event_type);
@@ -384,8 +384,8 @@ mod tests {
     async fn names_of_many_readers_at_once_are_not_kept() {
         let options: Options = "postgres://annals@localhost/annals".parse().unwrap();
         let database = Database::new(&options);
-        let lent: Vec<NameLoan> = (0..200).map(|_| NameLoan::of(&database)).collect();
-        drop(lent);
+        let loan: Vec<NameLoan> = (0..200).map(|_| NameLoan::of(&database)).collect();
+        drop(loan);
         let incarnation = database.incarnation.number();
         let kept = database.names.of(incarnation, |idle| idle.len());
         assert_eq!(kept, IDLE_MAX);

@@ -1,4 +1,4 @@
-//! Which history of the log this process reads and writes.
+//! Which incarnation of the log this process reads and writes.
 //!
 //! Keys, names and versions are cached, and what they mean is only certain in the history that they
 //! were read from. A server that crashed and lost commits that were not flushed, a standby that was
@@ -17,7 +17,7 @@ use crate::database::Database;
 use crate::row::number;
 use crate::statements as sql;
 
-/// What distinguishes one history from another.
+/// What distinguishes one incarnation from another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Identity {
     /// When the server was started.
@@ -27,7 +27,7 @@ struct Identity {
     is_standby: bool,
 }
 
-/// What is known of the history.
+/// What is known of the incarnation.
 #[derive(Debug, Default)]
 struct Known {
     log: Option<Uuid>,
@@ -37,14 +37,14 @@ struct Known {
     event: Option<Uuid>,
 }
 
-/// The history that everything cached was read from.
+/// The incarnation that everything cached was read from.
 #[derive(Debug, Default)]
 pub(crate) struct Incarnation {
     number: AtomicU64,
     known: Mutex<Known>,
 }
 
-/// What a connection says of its history.
+/// What a connection says of its incarnation.
 struct Seen {
     log: Uuid,
     identity: Identity,
@@ -74,7 +74,7 @@ impl Seen {
 }
 
 impl Known {
-    /// Whether what a connection says belongs to another history than the one known.
+    /// Whether what a connection says belongs to another incarnation than the one known.
     fn differs(&self, seen: &Seen) -> bool {
         let Some(known) = &self.identity else {
             return false;
@@ -87,7 +87,7 @@ impl Known {
 }
 
 impl Incarnation {
-    /// Goes up when another history was noticed: what was cached before means nothing any more.
+    /// Goes up when another incarnation was noticed: what was cached before means nothing any more.
     pub(crate) fn number(&self) -> u64 {
         self.number.load(Ordering::Acquire)
     }
@@ -106,8 +106,8 @@ impl Incarnation {
         }
     }
 
-    /// Asks a connection which history it reads. Names the incarnation of a server that recovered,
-    /// when this store `writes`.
+    /// Asks a connection which incarnation it reads. Names the incarnation of a server that
+    /// recovered, when this store `writes`.
     pub(crate) async fn check<C>(
         &self,
         database: &Database,
@@ -149,7 +149,7 @@ impl Incarnation {
         self.compare(database, number, position, Seen::of(&row)?)
     }
 
-    /// Takes in what was seen while the history had this number; the head.
+    /// Takes in what was seen while the incarnation had this number; the head.
     fn compare(
         &self,
         database: &Database,
@@ -170,8 +170,8 @@ impl Incarnation {
                 database = database.name,
                 position,
                 head = seen.head,
-                "the server has another history of the log than before (a crash, a fail-over or a \
-                 restore): everything that was cached of it is forgotten"
+                "the server has another incarnation of the log than before (a crash, a fail-over \
+                 or a restore): everything that was cached of it is forgotten"
             );
             number = self.number.fetch_add(1, Ordering::AcqRel) + 1;
             database.moves.begin_at(seen.head);

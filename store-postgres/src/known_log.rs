@@ -1,4 +1,4 @@
-//! The history that a writer knows: which one it is, and how far it goes.
+//! The incarnation that a writer knows: which one it is, and how far it goes.
 
 use sqlx::error::BoxDynError;
 use sqlx::postgres::{PgArguments, PgRow};

@@ -102,7 +102,7 @@ impl Options {
         &self.schema
     }
 
-    /// History everything in this schema, which is made when it is not there. Two stores in two
+    /// Keeps everything in this schema, which is made when it is not there. Two stores in two
     /// schemas of one database know nothing of each other. Default: `annals`. In a URL: `schema`.
     ///
     /// # Errors

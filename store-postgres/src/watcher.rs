@@ -81,7 +81,7 @@ impl Moves {
         raise(&self.own, head);
     }
 
-    /// The log has another history, which goes to here.
+    /// The log has another incarnation, which goes to here.
     pub(crate) fn begin_at(&self, head: u64) {
         self.seen.send_replace(head);
         self.own.send_replace(head);

@@ -11,7 +11,7 @@ mod server;
 #[cfg(target_os = "linux")]
 mod standby;
 
-/// Tests that stop the server. They are left out by this name where it may not be stopped.
+/// Tests that stop the server. They are skipped by this name where it may not be stopped.
 pub(crate) mod server_restarts {
     use std::time::Duration;
 

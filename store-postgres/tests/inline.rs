@@ -28,7 +28,7 @@ async fn soon<T>(answer: impl Future<Output = T>) -> T {
 }
 
 /// A view, who works on it, and a connection that takes no part in it.
-struct Fixture {
+struct LeasedView {
     store: PostgresStore,
     generation: Generation,
     lease: Lease,
@@ -37,8 +37,8 @@ struct Fixture {
     schema: Schema,
 }
 
-impl Fixture {
-    async fn of(inline: bool, indexes: &[&str]) -> Fixture {
+impl LeasedView {
+    async fn of(inline: bool, indexes: &[&str]) -> LeasedView {
         let schema = Schema::new();
         let store = PostgresStore::connect_with(schema.options().statement_timeout(PATIENT * 2))
             .await
@@ -54,7 +54,7 @@ impl Fixture {
         let Acquired::Granted(lease) = asked else {
             panic!("{asked:?}")
         };
-        Fixture {
+        LeasedView {
             store,
             generation,
             lease,
@@ -158,7 +158,7 @@ impl Fixture {
 
 #[tokio::test]
 async fn an_append_leaves_a_row_locked_by_a_step_to_it() {
-    let mut fixture = Fixture::of(true, &[]).await;
+    let mut fixture = LeasedView::of(true, &[]).await;
     fixture.append("other", 0).await.unwrap().unwrap();
     let stream = StreamId::new("account-1").unwrap();
     fixture
@@ -213,7 +213,7 @@ async fn an_append_leaves_a_row_locked_by_a_step_to_it() {
 }
 
 /// What is left of a generation that was dropped, when all is cleared away that is seen.
-async fn nothing_is_left(fixture: &Fixture) {
+async fn nothing_is_left(fixture: &LeasedView) {
     fixture
         .until("select not exists (select from annals.view_generation)")
         .await;
@@ -237,7 +237,7 @@ async fn a_dropped_generation_leaves_no_versions_made_meanwhile() {
         "select annals.ensure_stream_versions(array[ID], array['1'::bytea])".to_owned(),
         format!("select annals.ensure_step_stream_versions(ID, {lease}, array['1'::bytea])"),
     ] {
-        let mut fixture = Fixture::of(true, &[]).await;
+        let mut fixture = LeasedView::of(true, &[]).await;
         let id = fixture.generation.id;
         let make = make
             .replace("ID", &id.to_string())
@@ -262,7 +262,7 @@ async fn a_dropped_generation_leaves_no_versions_made_meanwhile() {
 
 #[tokio::test]
 async fn appends_do_not_wait_for_a_generation_being_dropped() {
-    let mut fixture = Fixture::of(true, &[]).await;
+    let mut fixture = LeasedView::of(true, &[]).await;
     let id = fixture.generation.id;
     let name = fixture.lease.name.clone();
     fixture
@@ -292,7 +292,7 @@ async fn appends_do_not_wait_for_a_generation_being_dropped() {
 #[tokio::test]
 async fn steps_of_two_slots_on_one_row_are_both_applied() {
     for indexes in [&[][..], &["one"]] {
-        let mut fixture = Fixture::of(false, indexes).await;
+        let mut fixture = LeasedView::of(false, indexes).await;
         let id = fixture.generation.id;
         let insert = "insert into annals.view_row (generation, key, value) values";
         fixture

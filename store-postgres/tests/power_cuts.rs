@@ -11,7 +11,7 @@
 mod outage;
 mod server;
 
-/// Tests that stop the server. They are left out by this name where it may not be stopped.
+/// Tests that stop the server. They are skipped by this name where it may not be stopped.
 mod server_restarts {
     use std::collections::{HashMap, HashSet};
     use std::io::{BufRead, BufReader, Write};

@@ -7,7 +7,7 @@
 mod outage;
 mod server;
 
-/// Tests that need a server that may be stopped. They are left out by this name where it may not.
+/// Tests that need a server that may be stopped. They are skipped by this name where it may not.
 mod server_restarts {
     use std::collections::HashSet;
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -122,14 +122,14 @@ async fn fill(store: &PostgresStore) {
         value: Some("1".into()),
     });
     step.touched.push(("account-1".into(), Position::new(2)));
-    step.park.push(DeadLetter {
+    step.dead_letters.push(DeadLetter {
         key: "account-2".into(),
         partition: Partition(0),
         position: Position::new(3),
         event: id(3),
         attempts: 4,
         dead_since: at(3),
-        cause: Some("no such currency".into()),
+        reason: Some("no such currency".into()),
     });
     store.commit_view(step).await.unwrap();
     store.switch_to(generation.id).await.unwrap();
@@ -238,7 +238,7 @@ async fn check(store: &PostgresStore) {
     assert_eq!(touched, [Position::new(2)]);
     let letters = store.dead_letters(generation.id, None, 10).await.unwrap();
     assert_eq!(letters[0].key, "account-2");
-    assert_eq!(letters[0].cause.as_deref(), Some("no such currency"));
+    assert_eq!(letters[0].reason.as_deref(), Some("no such currency"));
     let decisions = store.skip_decisions("balances").await.unwrap();
     assert_eq!(decisions[0].reason, "tested");
 }

@@ -82,7 +82,7 @@ pub enum ReplicaEntry {
 /// }
 /// ```
 pub trait Upstream: fmt::Debug + Send + 'static {
-    /// Records everything or nothing, for good, and answers with the cursor behind it. The replica
+    /// Records everything or nothing, for good, and answers with the cursor after it. The replica
     /// commits the same only after that.
     ///
     /// # Errors
@@ -106,7 +106,7 @@ pub trait Upstream: fmt::Debug + Send + 'static {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct ReplicaPlace {
-    /// The cursor behind what was applied or recorded last; 0 at first.
+    /// The cursor after what was applied or recorded last; 0 at first.
     pub cursor: u64,
     /// The last note.
     pub note: Option<String>,

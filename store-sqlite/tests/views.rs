@@ -76,12 +76,12 @@ fn step(
             let partition = Partition(0);
             let position = at(to);
             let dead_since = recorded_at;
-            step.park.push(DeadLetter {
+            step.dead_letters.push(DeadLetter {
                 key,
                 partition,
                 position,
                 event,
-                cause: None,
+                reason: None,
                 attempts: 1,
                 dead_since,
             });

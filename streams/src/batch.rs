@@ -19,7 +19,7 @@ mod stateful;
 
 pub use each::Each;
 pub use split::{Branch, Joint, JointEnd, Sink};
-pub use stateful::{ItemAt, LeaveOut, Stateful};
+pub use stateful::{ItemAt, SkipItems, Stateful};
 
 /// What a panic of a user's code said.
 pub type Panic = Box<dyn Any + Send>;

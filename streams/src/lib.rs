@@ -61,7 +61,7 @@ mod top;
 mod window;
 
 pub use batch::{
-    Batch, Branch, Each, ItemAt, Joint, JointEnd, LeaveOut, Page, Panic, Saved, Sink, Stage,
+    Batch, Branch, Each, ItemAt, Joint, JointEnd, Page, Panic, Saved, Sink, SkipItems, Stage,
     Stateful,
 };
 pub use clock::{MinOfInputs, Observed, OutOfOrder, Strategy};

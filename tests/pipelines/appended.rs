@@ -118,7 +118,7 @@ async fn events_are_the_same_for_every_store_and_slots() {
             let found = sent(&*store).await;
             assert!(found.len() > 30, "{} alerts", found.len());
             assert!(found.is_sorted_by_key(|of| of.cause), "{found:?}");
-            // Nothing is sent again by who builds it anew.
+            // Nothing is sent again by a rebuild.
             rebuild(&db, "alerts").await;
             all_sent(&db).await;
             assert_eq!(sent(&*store).await, found);

@@ -91,7 +91,7 @@ struct Priced {
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
 #[view(name = "counted", key = (Window, String))]
-struct Counted {
+struct OrderCounts {
     #[view(index)]
     orders: u64,
     #[view(index)]
@@ -107,7 +107,7 @@ async fn rows_of_several_outputs_are_found_by_their_indexes() {
                 .tumbling(Duration::from_mins(1))
                 .folded::<Sales>();
             minutes.into_view_as::<Priced>(|_, _, of| Priced { cents: of.cents });
-            minutes.into_view_as::<Counted>(|_, _, of| Counted {
+            minutes.into_view_as::<OrderCounts>(|_, _, of| OrderCounts {
                 orders: of.orders,
                 largest: (of.orders > 1).then_some(of.cents),
             });
@@ -133,7 +133,7 @@ async fn rows_of_several_outputs_are_found_by_their_indexes() {
         assert_eq!(products((Unbounded, Unbounded)).await, "rum salt tea");
         assert_eq!(products((Unbounded, Excluded(7))).await, "rum");
         assert_eq!(products((Included(7), Unbounded)).await, "salt tea");
-        let counted = db.view::<Counted>();
+        let counted = db.view::<OrderCounts>();
         let page = counted.rows().by_index::<i64>("largest", ..).await.unwrap();
         assert_eq!(page.rows.len(), 1, "absent entries are in no range");
         let first = counted

@@ -408,14 +408,14 @@ fn drawn(dice: &mut Dice, count: u64, late: bool) -> Vec<NewEvent> {
     let mut all = Vec::new();
     for number in 0..count {
         rest += if dice.roll(60) == 0 { 3_600 } else { 0 };
-        let behind = match dice.roll(12) {
+        let lag = match dice.roll(12) {
             0 if late => dice.roll(120),
             _ => dice.roll(4),
         };
         let at = dawn() + TimeDelta::milliseconds((rest + number * 2) as i64 * 1_000);
         // No two happen at once.
         let at = at + TimeDelta::microseconds(number as i64);
-        let at = at - TimeDelta::milliseconds(behind as i64 * 1_000 + dice.roll(3) as i64);
+        let at = at - TimeDelta::milliseconds(lag as i64 * 1_000 + dice.roll(3) as i64);
         let key = ["a", "b", "c", "d"][dice.roll(4) as usize].to_owned();
         let number = dice.roll(90) as i64;
         let new = match dice.roll(8) {

@@ -343,7 +343,7 @@ async fn chains_survive_kills_of_their_processes() {
     assert!(halted >= all * 3, "only {halted} were killed at a commit");
 }
 
-/// Left out by this name where there is no server.
+/// Skipped by this name where there is no server.
 #[cfg(feature = "postgres")]
 mod on_postgres {
     use super::*;

@@ -1,6 +1,6 @@
 //! The program of the example `fraud`, killed with `SIGKILL` at every kind of step: around what
-//! slots, sender, view, reactor and process commit, and around what they append. What came of it is
-//! that of one undisturbed run, each alert once.
+//! slots, sender, view, reactor and process manager commit, and around what they append. What came
+//! of it is that of one undisturbed run, each alert once.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -419,7 +419,7 @@ async fn alerts_of_four_killed_slots_are_sent_once() {
     on_a_file(4, 5).await;
 }
 
-/// Left out by this name where there is no server.
+/// Skipped by this name where there is no server.
 #[cfg(feature = "postgres")]
 mod on_postgres {
     use super::{Place, killed_again_and_again, rounds};

@@ -111,10 +111,7 @@ async fn a_slow_store_holds_up_who_offers_and_loses_nothing() {
     let done = intake.finish().await;
     // Those that wait, and those of the append on its way.
     assert!(done.most_waiting <= 2 * BOUND as u64, "{done:?}");
-    assert_eq!(
-        (done.appended, done.left_out, done.waiting),
-        (OFFERED, 0, 0)
-    );
+    assert_eq!((done.appended, done.dropped, done.waiting), (OFFERED, 0, 0));
     assert_eq!(numbers(&*inner).await, (0..OFFERED).collect::<Vec<_>>());
     let closed = intake
         .offer("sensor-7", &SensorEvent::Measured { number: 1 })
@@ -137,8 +134,8 @@ async fn the_oldest_make_room_and_are_counted() {
     store.fault().0.add_permits(100);
     let done = intake.finish().await;
     assert_eq!(done.offered, 100);
-    assert_eq!(done.appended + done.left_out, 100);
-    assert!(done.left_out >= 80, "{done:?}");
+    assert_eq!(done.appended + done.dropped, 100);
+    assert!(done.dropped >= 80, "{done:?}");
     let found = numbers(&*inner).await;
     assert_eq!(found[found.len() - 10..], (90..100).collect::<Vec<_>>());
 }
@@ -155,7 +152,7 @@ async fn samples_and_rates_leave_out_what_was_said() {
         offer(&sample, number).await;
     }
     let done = sample.finish().await;
-    assert_eq!((done.appended, done.left_out), (3, 27));
+    assert_eq!((done.appended, done.dropped), (3, 27));
     assert_eq!(numbers(&*store).await, [0, 10, 20]);
     let rate = Intake::into(&db)
         .when_full(Overload::AtMost { per_second: 2 })
@@ -170,7 +167,7 @@ async fn samples_and_rates_leave_out_what_was_said() {
         }
     }
     assert_eq!(taken, [100, 101, 104, 105]);
-    assert_eq!(rate.finish().await.left_out, 4);
+    assert_eq!(rate.finish().await.dropped, 4);
 }
 
 #[tokio::test]

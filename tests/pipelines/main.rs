@@ -75,7 +75,7 @@ mod on_sqlite {
     }
 }
 
-/// Left out by this name where there is no server.
+/// Skipped by this name where there is no server.
 #[cfg(feature = "postgres")]
 mod on_postgres {
     proofs!(crate::shop::Location::schema);

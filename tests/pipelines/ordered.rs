@@ -56,7 +56,7 @@ fn a_duplicate_goes_on_once_while_it_is_remembered() {
         ("00:00", 1),
         ("00:10", 2),
         ("00:20", 1),
-        // The watermark is three seconds behind.
+        // The watermark lags by three seconds.
         ("01:02.999999", 1),
         ("01:03.000001", 1),
     ];

@@ -74,7 +74,7 @@ pub(crate) fn ordered(product: &str, cents: i64) -> ShopEvent {
     }
 }
 
-/// Per product and minute; what comes later than a minute stands beside.
+/// Per product and minute; what comes later than a minute is in the side output.
 pub(crate) fn sales() -> Pipeline {
     Pipeline::new("sales", 1, |log| {
         let windows = sold(log)

@@ -135,7 +135,7 @@ impl Fold<Sale> for ByProduct {
 fn best(with_ties: bool) -> Pipeline {
     Pipeline::new("best", 1, move |log| {
         let events = log.events::<ShopEvent>().timed_by(|event| match &**event {
-            // The minute of an order stands in its cents.
+            // The minute of an order is in its cents.
             ShopEvent::Ordered { cents, .. } => Time::from_micros(cents * 60_000_000),
             ShopEvent::Shipped { .. } => Time::from_micros(0),
         });

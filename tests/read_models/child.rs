@@ -18,7 +18,7 @@ use annals_core::conformance::faulty::{Call, FaultyStore, StoreFault};
 use async_trait::async_trait;
 
 use crate::fixture::Location;
-use crate::oracle::{Forgetful, PATIENCE, Tally, options};
+use crate::oracle::{Forgetful, TIMEOUT, Tally, options};
 use crate::rebuilt::{Bell, build};
 use crate::shared::sharing;
 
@@ -326,7 +326,7 @@ impl ChildProcess {
 
     /// The next thing it says that begins so; what it says before is passed over.
     pub(crate) fn says(&self, begin: &str) -> String {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + TIMEOUT;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let line = self

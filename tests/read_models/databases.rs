@@ -8,7 +8,7 @@ use annals::postgres::sqlx::{
 use async_trait::async_trait;
 
 use crate::child::ChildProcess;
-use crate::fixture::{Fixture, HeldCommit, Location};
+use crate::fixture::{HeldCommit, Location, SharedLogs};
 use crate::server;
 
 /// Databases with names of their own, dropped at the end.
@@ -47,7 +47,7 @@ async fn run(connection: &mut PgConnection, statements: &str) {
 }
 
 #[async_trait]
-impl Fixture for Databases {
+impl SharedLogs for Databases {
     async fn place(&self, log: &str) -> Location {
         let name = self.name(log);
         let mut server = server::connection().await;

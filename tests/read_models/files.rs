@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use tempfile::TempDir;
 
 use crate::child::ChildProcess;
-use crate::fixture::{Fixture, HeldCommit, Location};
+use crate::fixture::{HeldCommit, Location, SharedLogs};
 
 /// A directory of files.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ impl Files {
 }
 
 #[async_trait]
-impl Fixture for Files {
+impl SharedLogs for Files {
     async fn place(&self, log: &str) -> Location {
         Location(format!("sqlite:{}", self.file(log).display()))
     }

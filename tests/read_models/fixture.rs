@@ -23,7 +23,7 @@ impl Location {
 
 /// Some logs of this test alone, by their names; gone when this is dropped.
 #[async_trait]
-pub(crate) trait Fixture: fmt::Debug + Send + Sync {
+pub(crate) trait SharedLogs: fmt::Debug + Send + Sync {
     async fn place(&self, log: &str) -> Location;
 
     /// Puts a copy of one log, which is not used any more, in the place of another one.

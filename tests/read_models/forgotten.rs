@@ -7,8 +7,8 @@ use annals::prelude::*;
 use annals::projections::{Options, ReactError, Reactor, ReactorSetup, Request, ViewError};
 use annals::{Metadata, Snapshots, Store};
 
-use crate::fixture::Fixture;
-use crate::oracle::PATIENCE;
+use crate::fixture::SharedLogs;
+use crate::oracle::TIMEOUT;
 
 /// It is found wherever it is.
 const NAME: &str = "Grace Hopper";
@@ -114,7 +114,7 @@ impl Reactor for Letters {
 }
 
 /// The rows of all tables that tell of the person.
-async fn found(fixture: &dyn Fixture) -> Vec<String> {
+async fn found(fixture: &dyn SharedLogs) -> Vec<String> {
     let mut stored = fixture.stored("log").await;
     stored.retain(|row| row.contains(NAME));
     stored
@@ -144,22 +144,22 @@ async fn registered(db: &Annals, time: u64) -> Token {
 
 async fn seen(db: &Program, done: &Token) {
     db.view::<People>()
-        .wait_for(done.clone(), PATIENCE)
+        .wait_for(done.clone(), TIMEOUT)
         .await
         .unwrap();
     db.view::<Greeting>()
-        .wait_for(done.clone(), PATIENCE)
+        .wait_for(done.clone(), TIMEOUT)
         .await
         .unwrap();
     db.reactor::<Letters>()
-        .wait_for(done.clone(), PATIENCE)
+        .wait_for(done.clone(), TIMEOUT)
         .await
         .unwrap();
 }
 
-pub(crate) async fn a_forgotten_person_is_nowhere_in_the_store(fixture: &dyn Fixture) {
+pub(crate) async fn a_forgotten_person_is_nowhere_in_the_store(fixture: &dyn SharedLogs) {
     let store = fixture.place("log").await.open().await;
-    // An older program leaves a generation behind that nothing follows any more.
+    // An older program leaves a generation that nothing follows any more.
     let older = Annals::on(Arc::clone(&store));
     let older = older
         .with(ViewSetup::<Earlier>::new())
@@ -169,7 +169,7 @@ pub(crate) async fn a_forgotten_person_is_nowhere_in_the_store(fixture: &dyn Fix
     let done = registered(&older, 1).await;
     older
         .view::<Earlier>()
-        .wait_for(done, PATIENCE)
+        .wait_for(done, TIMEOUT)
         .await
         .unwrap();
     older.stop().await;
@@ -189,7 +189,7 @@ pub(crate) async fn a_forgotten_person_is_nowhere_in_the_store(fixture: &dyn Fix
         );
     }
 
-    // What is left behind is named, and dropped; then the person is archived.
+    // What is left is named, and dropped; then the person is archived.
     let person = db.aggregate::<Person>("7");
     let forgets = |_: &Person| Ok::<_, String>(PersonEvent::Forgotten);
     let refused = person.archive(forgets).await.unwrap_err().to_string();
@@ -219,7 +219,7 @@ pub(crate) async fn a_forgotten_person_is_nowhere_in_the_store(fixture: &dyn Fix
             tokio::task::yield_now().await;
         }
     };
-    let in_time = tokio::time::timeout(PATIENCE, cleared).await;
+    let in_time = tokio::time::timeout(TIMEOUT, cleared).await;
     assert!(in_time.is_ok(), "{:#?}", found(fixture).await);
     let error = db.view::<People>().get("7").as_of(1).await.unwrap_err();
     assert!(matches!(error, ViewError::BeforeHistory { .. }), "{error}");

@@ -11,7 +11,7 @@ use annals::store::ReadLog;
 use annals_core::conformance::Dice;
 
 use crate::databases::Databases;
-use crate::fixture::Fixture;
+use crate::fixture::SharedLogs;
 use crate::oracle::{Rows, Tally, append, caught_up, history, options, program, replay, rows};
 
 /// How far each way sees: the head, a reader of the log, the end of a filtered page, the present as

@@ -9,16 +9,16 @@ use annals::{Partition, Store};
 use annals_core::conformance::Dice;
 
 use crate::child::{ChildProcess, Step, Work};
-use crate::fixture::{Fixture, kills};
-use crate::oracle::{Counted, Forgetful, Tally, append, caught_up, differences, history, options};
+use crate::fixture::{SharedLogs, kills};
+use crate::oracle::{Forgetful, HasCount, Tally, append, caught_up, differences, history, options};
 use crate::oracle::{program, replay, rows};
 
 const KEYS: u64 = 20;
 
 /// How many events the rows have twice, and how many are missing, after a worker was killed at this
 /// step again and again.
-async fn killed_at<V: Counted>(
-    fixture: &dyn Fixture,
+async fn killed_at<V: HasCount>(
+    fixture: &dyn SharedLogs,
     step: Step,
     kills: u64,
     times_max: u64,
@@ -93,7 +93,7 @@ impl fmt::Display for Found {
 
 /// Brings the view to the head and compares it with a replay, and 20 moments of its past when it
 /// has one. They are equal unless they may differ.
-async fn found<V: Counted>(store: &Arc<dyn Store>, dice: &mut Dice, may_differ: bool) -> Found {
+async fn found<V: HasCount>(store: &Arc<dyn Store>, dice: &mut Dice, may_differ: bool) -> Found {
     let head = store.head(Partition(0)).await.unwrap().visible;
     let db = program::<V>(store, options().batch_events_max(5_000)).await;
     caught_up::<V>(&db).await;
@@ -120,40 +120,40 @@ async fn found<V: Counted>(store: &Arc<dyn Store>, dice: &mut Dice, may_differ: 
     }
 }
 
-async fn survives(fixture: &dyn Fixture, step: Step, times_max: u64) {
+async fn survives(fixture: &dyn SharedLogs, step: Step, times_max: u64) {
     assert_eq!(
         killed_at::<Tally>(fixture, step, kills(), times_max).await,
         (0, 0)
     );
 }
 
-pub(crate) async fn a_worker_killed_after_reading_harms_nothing(fixture: &dyn Fixture) {
+pub(crate) async fn a_worker_killed_after_reading_harms_nothing(fixture: &dyn SharedLogs) {
     survives(fixture, Step::AfterRead, 5).await;
 }
 
-pub(crate) async fn a_worker_killed_while_folding_harms_nothing(fixture: &dyn Fixture) {
+pub(crate) async fn a_worker_killed_while_folding_harms_nothing(fixture: &dyn SharedLogs) {
     survives(fixture, Step::InFold, 30).await;
 }
 
-pub(crate) async fn a_worker_killed_before_writing_harms_nothing(fixture: &dyn Fixture) {
+pub(crate) async fn a_worker_killed_before_writing_harms_nothing(fixture: &dyn SharedLogs) {
     survives(fixture, Step::BeforeWrite, 3).await;
 }
 
-pub(crate) async fn a_worker_killed_while_writing_harms_nothing(fixture: &dyn Fixture) {
+pub(crate) async fn a_worker_killed_while_writing_harms_nothing(fixture: &dyn SharedLogs) {
     survives(fixture, Step::InWrite, 3).await;
 }
 
-pub(crate) async fn a_worker_killed_after_a_commit_harms_nothing(fixture: &dyn Fixture) {
+pub(crate) async fn a_worker_killed_after_a_commit_harms_nothing(fixture: &dyn SharedLogs) {
     survives(fixture, Step::AfterCommit, 3).await;
 }
 
-pub(crate) async fn a_worker_killed_before_a_renewal_harms_nothing(fixture: &dyn Fixture) {
+pub(crate) async fn a_worker_killed_before_a_renewal_harms_nothing(fixture: &dyn SharedLogs) {
     survives(fixture, Step::BeforeRenewal, 1).await;
 }
 
 /// The step of a process that is killed there is rolled back as a whole, or a server still commits
 /// it as a whole.
-pub(crate) async fn a_worker_killed_before_its_commit_ends_harms_nothing(fixture: &dyn Fixture) {
+pub(crate) async fn a_worker_killed_before_its_commit_ends_harms_nothing(fixture: &dyn SharedLogs) {
     let began = Instant::now();
     let place = fixture.place("log").await;
     let store = place.open().await;
@@ -213,7 +213,7 @@ async fn stands_at(store: &dyn Store) -> Position {
 
 /// The tests above can fail: with the checkpoint in a transaction of its own they do.
 pub(crate) async fn a_checkpoint_in_a_second_transaction_applies_events_twice(
-    fixture: &dyn Fixture,
+    fixture: &dyn SharedLogs,
 ) {
     let (twice, missing) = killed_at::<Forgetful>(fixture, Step::Torn, 10, 2).await;
     assert!(

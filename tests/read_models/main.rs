@@ -62,7 +62,7 @@ mod on_sqlite {
     proofs!(crate::files::Files::new);
 }
 
-/// Left out by this name where there is no server.
+/// Skipped by this name where there is no server.
 #[cfg(feature = "postgres")]
 mod on_postgres {
     proofs!(crate::databases::Databases::new);

@@ -12,7 +12,7 @@ use annals::store::{Append, AppendError, NewEvent, ReadLog, RecordedEvent};
 use annals::{Failure, Partition, Recorded, Store};
 use annals_core::conformance::Dice;
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(120);
 
 #[derive(Event, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[event(category = "tally")]
@@ -83,17 +83,17 @@ impl Project<Tallied> for Forgetful {
     }
 }
 
-pub(crate) trait Counted: View<Key = String> {
+pub(crate) trait HasCount: View<Key = String> {
     fn count(&self) -> Count;
 }
 
-impl Counted for Tally {
+impl HasCount for Tally {
     fn count(&self) -> Count {
         self.count
     }
 }
 
-impl Counted for Forgetful {
+impl HasCount for Forgetful {
     fn count(&self) -> Count {
         self.count
     }
@@ -172,10 +172,10 @@ pub(crate) fn replay(history: &[(String, u64)]) -> Rows {
 pub(crate) async fn caught_up<V: View>(db: &Program) {
     let head = db.store().head(Partition(0)).await.unwrap().visible;
     let token = Token::new(db.store().id()).with(Partition(0), head);
-    db.view::<V>().wait_for(token, PATIENCE).await.unwrap();
+    db.view::<V>().wait_for(token, TIMEOUT).await.unwrap();
 }
 
-pub(crate) async fn rows<V: Counted>(db: &Program, moment: Option<Position>) -> Rows {
+pub(crate) async fn rows<V: HasCount>(db: &Program, moment: Option<Position>) -> Rows {
     let mut rows = Rows::new();
     let mut after = None;
     loop {

@@ -7,7 +7,7 @@ use annals::Store;
 use annals_core::conformance::Dice;
 
 use crate::child::{ChildProcess, Step, Work};
-use crate::fixture::{Fixture, kills};
+use crate::fixture::{SharedLogs, kills};
 use crate::oracle::{Tally, append, caught_up, history, options, program, replay, rows};
 
 /// Stops it at a moment at which it does not write: one that is stopped in the middle of that keeps
@@ -27,7 +27,7 @@ pub(crate) async fn stop(sleeper: &ChildProcess, store: &dyn Store) {
     }
 }
 
-pub(crate) async fn a_worker_paused_past_its_lease_is_fenced(fixture: &dyn Fixture) {
+pub(crate) async fn a_worker_paused_past_its_lease_is_fenced(fixture: &dyn SharedLogs) {
     let began = Instant::now();
     let pauses = kills() / 2;
     let place = fixture.place("log").await;

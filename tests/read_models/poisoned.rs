@@ -10,9 +10,9 @@ use annals::store::{Append, NewEvent};
 use annals_core::conformance::Dice;
 use tokio::sync::Mutex;
 
-use crate::fixture::Fixture;
+use crate::fixture::SharedLogs;
 use crate::oracle::{
-    MENDED, PATIENCE, Rows, Tallied, Tally, caught_up, history, program, replay, rows,
+    MENDED, Rows, TIMEOUT, Tallied, Tally, caught_up, history, program, replay, rows,
 };
 
 const EVENTS: u64 = 100_000;
@@ -25,7 +25,7 @@ fn key(number: u64) -> String {
 /// What is mended is so in all of this process.
 static ONE_AFTER_ANOTHER: Mutex<()> = Mutex::const_new(());
 
-pub(crate) async fn poison_delays_its_key_alone_and_drains_in_order(fixture: &dyn Fixture) {
+pub(crate) async fn poison_delays_its_key_alone_and_drains_in_order(fixture: &dyn SharedLogs) {
     let _alone = ONE_AFTER_ANOTHER.lock().await;
     MENDED.store(false, Ordering::SeqCst);
     let store = fixture.place("log").await.open().await;
@@ -91,7 +91,7 @@ pub(crate) async fn poison_delays_its_key_alone_and_drains_in_order(fixture: &dy
         let began = Instant::now();
         let token =
             Token::new(db.store().id()).with(appended.last().partition, appended.last().position);
-        view.wait_for(token, PATIENCE).await.unwrap();
+        view.wait_for(token, TIMEOUT).await.unwrap();
         lag = lag.max(began.elapsed());
     }
     MENDED.store(true, Ordering::SeqCst);

@@ -15,9 +15,9 @@ use annals_core::conformance::{Dice, rounds};
 use tokio::sync::Mutex;
 
 use crate::child::{ChildProcess, Step, Work, say};
-use crate::fixture::{Fixture, Location};
+use crate::fixture::{Location, SharedLogs};
 use crate::oracle::{
-    PATIENCE, Rows, Tally, append, caught_up, counted, history, options, replay, rows,
+    Rows, TIMEOUT, Tally, append, caught_up, counted, history, options, replay, rows,
 };
 
 const KEYS: u64 = 40;
@@ -99,10 +99,7 @@ async fn filled(place: &Location) -> Arc<dyn Store> {
     caught_up::<Tally>(&db).await;
     let head = db.store().head(Partition(0)).await.unwrap().visible;
     let token = Token::new(db.store().id()).with(Partition(0), head);
-    db.reactor::<Bell>()
-        .wait_for(token, PATIENCE)
-        .await
-        .unwrap();
+    db.reactor::<Bell>().wait_for(token, TIMEOUT).await.unwrap();
     db.stop().await;
     assert_eq!(RUNG.load(Ordering::SeqCst), BELLS);
     store
@@ -222,7 +219,7 @@ fn kill_those_who_build(place: &Location) -> Vec<String> {
 /// The calls of the reactor are counted in all of this process.
 static ONE_AFTER_ANOTHER: Mutex<()> = Mutex::const_new(());
 
-pub(crate) async fn readers_see_whole_views_while_builders_are_killed(fixture: &dyn Fixture) {
+pub(crate) async fn readers_see_whole_views_while_builders_are_killed(fixture: &dyn SharedLogs) {
     let _alone = ONE_AFTER_ANOTHER.lock().await;
     let began = Instant::now();
     let place = fixture.place("log").await;

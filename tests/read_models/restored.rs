@@ -10,7 +10,7 @@ use annals::projections::StartError;
 use annals_core::conformance::Dice;
 use annals_core::conformance::faulty::{FaultyStore, StoreFault};
 
-use crate::fixture::Fixture;
+use crate::fixture::SharedLogs;
 use crate::oracle::{Tally, append, caught_up, history, options, program, replay, rows};
 
 /// A store that is asked as it is.
@@ -20,7 +20,7 @@ struct NoFault;
 impl StoreFault for NoFault {}
 
 /// A log, and a view of it in a place of its own, that have seen the same.
-struct Shop<'a>(&'a dyn Fixture);
+struct Shop<'a>(&'a dyn SharedLogs);
 
 impl Shop<'_> {
     async fn open(&self, log: &str) -> Arc<dyn Store> {
@@ -28,7 +28,7 @@ impl Shop<'_> {
     }
 
     /// 100 events, a copy of them, 50 events more; the view has seen them all.
-    async fn with_a_backup(fixture: &dyn Fixture) -> Shop<'_> {
+    async fn with_a_backup(fixture: &dyn SharedLogs) -> Shop<'_> {
         let shop = Shop(fixture);
         shop.happens(100, 1).await;
         fixture.copy("log", "backup").await;
@@ -79,7 +79,7 @@ impl Shop<'_> {
 
 const WHAT_TO_DO: &str = "rebuild the view `tally`; if not, open the right one";
 
-pub(crate) async fn a_restored_log_stops_the_view(fixture: &dyn Fixture) {
+pub(crate) async fn a_restored_log_stops_the_view(fixture: &dyn SharedLogs) {
     let shop = Shop::with_a_backup(fixture).await;
     fixture.copy("backup", "log").await;
     let error = shop.stopped_by().await;
@@ -90,7 +90,7 @@ pub(crate) async fn a_restored_log_stops_the_view(fixture: &dyn Fixture) {
     assert!(error.contains(WHAT_TO_DO), "{error}");
 }
 
-pub(crate) async fn a_restored_log_that_went_on_needs_a_rebuild(fixture: &dyn Fixture) {
+pub(crate) async fn a_restored_log_that_went_on_needs_a_rebuild(fixture: &dyn SharedLogs) {
     let shop = Shop::with_a_backup(fixture).await;
     fixture.copy("backup", "log").await;
     shop.happens(80, 3).await;
@@ -116,7 +116,7 @@ pub(crate) async fn a_restored_log_that_went_on_needs_a_rebuild(fixture: &dyn Fi
     db.stop().await;
 }
 
-pub(crate) async fn another_log_under_the_same_address_is_refused(fixture: &dyn Fixture) {
+pub(crate) async fn another_log_under_the_same_address_is_refused(fixture: &dyn SharedLogs) {
     let shop = Shop::with_a_backup(fixture).await;
     let other = shop.open("other").await;
     append(&*other, &mut Dice::new(4), 10, 200).await;
@@ -135,7 +135,7 @@ pub(crate) async fn another_log_under_the_same_address_is_refused(fixture: &dyn 
     );
 }
 
-pub(crate) async fn a_view_restored_with_its_log_continues(fixture: &dyn Fixture) {
+pub(crate) async fn a_view_restored_with_its_log_continues(fixture: &dyn SharedLogs) {
     for (events, dice) in [(100, 1), (50, 2), (70, 3)] {
         let store = fixture.place("log").await.open().await;
         append(&*store, &mut Dice::new(dice), 10, events).await;

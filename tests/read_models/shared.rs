@@ -12,8 +12,8 @@ use annals::projections::Options;
 use annals_core::conformance::Dice;
 
 use crate::child::{ChildProcess, Step, Work};
-use crate::fixture::Fixture;
-use crate::oracle::{PATIENCE, Tally, append, caught_up, history, program, replay, rows};
+use crate::fixture::SharedLogs;
+use crate::oracle::{TIMEOUT, Tally, append, caught_up, history, program, replay, rows};
 use crate::paused::stop;
 
 const SLOTS: u16 = 8;
@@ -91,12 +91,12 @@ impl Slots {
                     return all_held.unwrap();
                 }
             }
-            assert!(began.elapsed() < PATIENCE, "{held:?}");
+            assert!(began.elapsed() < TIMEOUT, "{held:?}");
         }
     }
 }
 
-pub(crate) async fn slots_are_shared_fairly_through_deaths_and_pauses(fixture: &dyn Fixture) {
+pub(crate) async fn slots_are_shared_fairly_through_deaths_and_pauses(fixture: &dyn SharedLogs) {
     let place = fixture.place("log").await;
     let store = place.open().await;
     program::<Tally>(&store, sharing()).await.stop().await;

@@ -9,7 +9,7 @@ use annals::prelude::*;
 use annals::projections::{ConnectionOf, Options, SqlProjectionHandle};
 use annals::projections::{SqlProjection, SqlProjectionSetup, Tables};
 
-use crate::fixture::{Fixture, run};
+use crate::fixture::{LogWithTables, run};
 
 pub(crate) const WAIT: Duration = Duration::from_secs(60);
 
@@ -46,7 +46,7 @@ pub(crate) struct Totals<G, const BY_ACCOUNT: bool = false> {
     fixture: std::marker::PhantomData<fn(G)>,
 }
 
-impl<G: Fixture, const BY_ACCOUNT: bool> SqlProjection for Totals<G, BY_ACCOUNT> {
+impl<G: LogWithTables, const BY_ACCOUNT: bool> SqlProjection for Totals<G, BY_ACCOUNT> {
     const NAME: &'static str = "totals";
     type Store = G::Store;
     type Event = AccountEvent;
@@ -121,7 +121,7 @@ impl<G: Fixture, const BY_ACCOUNT: bool> SqlProjection for Totals<G, BY_ACCOUNT>
 }
 
 /// What makes readers of a name see the tables of a generation.
-pub(crate) fn published<G: Fixture>(name: &str, tables: &Tables) -> String {
+pub(crate) fn published<G: LogWithTables>(name: &str, tables: &Tables) -> String {
     format!(
         "{} as select * from {}",
         G::REPLACE_VIEW.replace("NAME", name),
@@ -130,7 +130,7 @@ pub(crate) fn published<G: Fixture>(name: &str, tables: &Tables) -> String {
 }
 
 /// A program that keeps the totals.
-pub(crate) struct Bank<G: Fixture, const BY_ACCOUNT: bool = false> {
+pub(crate) struct Bank<G: LogWithTables, const BY_ACCOUNT: bool = false> {
     pub(crate) store: G::Store,
     pub(crate) db: Program,
     pub(crate) faults: Arc<Faults>,
@@ -138,7 +138,7 @@ pub(crate) struct Bank<G: Fixture, const BY_ACCOUNT: bool = false> {
     pub(crate) fixture: G,
 }
 
-impl<G: Fixture, const BY_ACCOUNT: bool> fmt::Debug for Bank<G, BY_ACCOUNT> {
+impl<G: LogWithTables, const BY_ACCOUNT: bool> fmt::Debug for Bank<G, BY_ACCOUNT> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bank")
             .field("db", &self.db)
@@ -146,7 +146,7 @@ impl<G: Fixture, const BY_ACCOUNT: bool> fmt::Debug for Bank<G, BY_ACCOUNT> {
     }
 }
 
-impl<G: Fixture, const BY_ACCOUNT: bool> Bank<G, BY_ACCOUNT> {
+impl<G: LogWithTables, const BY_ACCOUNT: bool> Bank<G, BY_ACCOUNT> {
     pub(crate) async fn open() -> Self {
         let fixture = G::new().await;
         let store = G::open(&fixture.place()).await;

@@ -11,8 +11,8 @@ use annals_core::conformance::{Dice, rounds};
 
 use crate::bank::{Account, WAIT};
 use crate::databases::Databases;
-use crate::fixture::Fixture;
-use crate::ledger::{command, equal_a_replay, some_events, start};
+use crate::fixture::LogWithTables;
+use crate::inline_and_tables::{command, equal_a_replay, some_events, start};
 use crate::relay::cuts::Cuts;
 use crate::relay::{Relay, Treatment};
 

@@ -6,7 +6,7 @@ use annals::projections::Poison;
 use annals::read_model::CustomTables;
 use async_trait::async_trait;
 
-use crate::fixture::Fixture;
+use crate::fixture::LogWithTables;
 use crate::server::{self, Schema};
 
 /// A schema of its own, in which tables are found by their names alone.
@@ -14,7 +14,7 @@ use crate::server::{self, Schema};
 pub(crate) struct Databases(pub(crate) Schema);
 
 #[async_trait]
-impl Fixture for Databases {
+impl LogWithTables for Databases {
     type Store = PostgresStore;
 
     const REPLACE_VIEW: &str = "create or replace view NAME";

@@ -8,7 +8,7 @@ use annals::sqlite::rusqlite::{Connection, OpenFlags};
 use async_trait::async_trait;
 use tempfile::TempDir;
 
-use crate::fixture::Fixture;
+use crate::fixture::LogWithTables;
 
 /// A file in a directory of its own.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ impl Files {
 }
 
 #[async_trait]
-impl Fixture for Files {
+impl LogWithTables for Files {
     type Store = SqliteStore;
 
     const REPLACE_VIEW: &str = "drop view if exists NAME; create view NAME";

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 /// A log of this test alone, gone when this is dropped.
 #[async_trait]
-pub(crate) trait Fixture: Sized + Send + Sync + 'static {
+pub(crate) trait LogWithTables: Sized + Send + Sync + 'static {
     type Store: CustomTables + Store + Clone;
 
     /// A view takes the place of another one of the same columns.
@@ -38,7 +38,7 @@ pub(crate) trait Fixture: Sized + Send + Sync + 'static {
 }
 
 /// Runs a statement of a projection on the store of a fixture.
-pub(crate) async fn run<G: Fixture, P>(
+pub(crate) async fn run<G: LogWithTables, P>(
     connection: &mut ConnectionOf<P>,
     statements: String,
 ) -> Result<(), Poison>

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use annals::projections::ViewError;
 
 use crate::bank::{Bank, WAIT, total};
-use crate::fixture::Fixture;
+use crate::fixture::LogWithTables;
 
-pub(crate) async fn tables_follow_the_log_and_resume_after_a_restart<G: Fixture>() {
+pub(crate) async fn tables_follow_the_log_and_resume_after_a_restart<G: LogWithTables>() {
     let mut bank = Bank::<G>::open().await;
     assert_eq!(
         bank.totals().await,
@@ -44,7 +44,7 @@ pub(crate) async fn tables_follow_the_log_and_resume_after_a_restart<G: Fixture>
     );
 }
 
-pub(crate) async fn a_failing_event_is_undone_and_stops_until_skipped<G: Fixture>() {
+pub(crate) async fn a_failing_event_is_undone_and_stops_until_skipped<G: LogWithTables>() {
     let bank = Bank::<G>::open().await;
     for _ in 0..3 {
         bank.deposits("alice", 1).await;
@@ -92,7 +92,7 @@ pub(crate) async fn a_failing_event_is_undone_and_stops_until_skipped<G: Fixture
     );
 }
 
-pub(crate) async fn an_event_is_retried_after_a_passing_failure<G: Fixture>() {
+pub(crate) async fn an_event_is_retried_after_a_passing_failure<G: LogWithTables>() {
     let bank = Bank::<G>::open().await;
     bank.faults.is_broken.store(true, Ordering::SeqCst);
     let done = bank.deposits("alice", 1).await;
@@ -110,7 +110,7 @@ pub(crate) async fn an_event_is_retried_after_a_passing_failure<G: Fixture>() {
     assert_eq!(bank.totals().await, [total("alice", 1, 1)]);
 }
 
-pub(crate) async fn readers_see_whole_tables_during_a_rebuild<G: Fixture>() {
+pub(crate) async fn readers_see_whole_tables_during_a_rebuild<G: LogWithTables>() {
     let bank = Arc::new(Bank::<G>::open().await);
     for number in 0..200 {
         bank.deposits(&format!("{}", number % 10), 1).await;
@@ -177,7 +177,7 @@ pub(crate) async fn readers_see_whole_tables_during_a_rebuild<G: Fixture>() {
     );
 }
 
-pub(crate) async fn a_cancelled_build_drops_its_tables<G: Fixture>() {
+pub(crate) async fn a_cancelled_build_drops_its_tables<G: LogWithTables>() {
     let bank = Bank::<G>::open().await;
     let done = bank.deposits("alice", 1).await;
     bank.tables().wait_for(&done, WAIT).await.unwrap();
@@ -196,7 +196,7 @@ pub(crate) async fn a_cancelled_build_drops_its_tables<G: Fixture>() {
     assert_eq!(bank.totals().await, [total("alice", 1, 1)]);
 }
 
-pub(crate) async fn an_event_with_a_key_delays_its_key_alone<G: Fixture>() {
+pub(crate) async fn an_event_with_a_key_delays_its_key_alone<G: LogWithTables>() {
     let bank = Bank::<G, true>::open().await;
     let tables = bank.tables();
     bank.deposits("alice", 1).await;
@@ -213,9 +213,12 @@ pub(crate) async fn an_event_with_a_key_delays_its_key_alone<G: Fixture>() {
         (1, "carol", 1)
     );
     assert!(
-        waiting[0].cause.to_lowercase().contains("check constraint"),
+        waiting[0]
+            .reason
+            .to_lowercase()
+            .contains("check constraint"),
         "{}",
-        waiting[0].cause
+        waiting[0].reason
     );
     let settled = aside.retry("carol").await.unwrap();
     assert_eq!(
@@ -249,7 +252,7 @@ pub(crate) async fn an_event_with_a_key_delays_its_key_alone<G: Fixture>() {
 
 /// Where work can end the transaction that it is given.
 #[cfg(feature = "postgres")]
-pub(crate) async fn work_that_ends_the_transaction_stops_the_projection<G: Fixture>() {
+pub(crate) async fn work_that_ends_the_transaction_stops_the_projection<G: LogWithTables>() {
     let bank = Bank::<G>::open().await;
     bank.faults.commits.store(true, Ordering::SeqCst);
     let done = bank.deposits("alice", 1).await;

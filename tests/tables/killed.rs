@@ -10,13 +10,13 @@ use annals::store::{Log, ReadLog};
 use annals_core::conformance::{Dice, rounds};
 
 use crate::bank::WAIT;
-use crate::fixture::Fixture;
-use crate::ledger::{ACCOUNTS, command, equal_a_replay, start};
+use crate::fixture::LogWithTables;
+use crate::inline_and_tables::{ACCOUNTS, command, equal_a_replay, start};
 
 const PLACE: &str = "ANNALS_KILLS_PLACE";
 
 /// Gives commands until it is killed.
-pub(crate) fn work<G: Fixture>() {
+pub(crate) fn work<G: LogWithTables>() {
     let Ok(place) = std::env::var(PLACE) else {
         return;
     };
@@ -44,7 +44,7 @@ pub(crate) fn work<G: Fixture>() {
     });
 }
 
-fn child<G: Fixture>(fixture: &G) -> Child {
+fn child<G: LogWithTables>(fixture: &G) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
         .args([G::CHILD, "--exact", "--ignored"])
@@ -92,7 +92,7 @@ fn kills() -> u64 {
     rounds(20, 200)
 }
 
-pub(crate) async fn killed_processes_leave_rows_equal_to_a_replay<G: Fixture>() {
+pub(crate) async fn killed_processes_leave_rows_equal_to_a_replay<G: LogWithTables>() {
     let fixture = G::new().await;
     let kills = kills();
     let store = G::open(&fixture.place()).await;

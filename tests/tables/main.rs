@@ -15,8 +15,8 @@ mod databases;
 mod files;
 mod fixture;
 mod follows;
+mod inline_and_tables;
 mod killed;
-mod ledger;
 #[cfg(feature = "postgres")]
 #[path = "../../store-postgres/tests/relay/mod.rs"]
 mod relay;
@@ -56,7 +56,7 @@ mod on_sqlite {
     }
 }
 
-/// Left out by this name where there is no server.
+/// Skipped by this name where there is no server.
 #[cfg(feature = "postgres")]
 mod on_postgres {
     proofs!(crate::databases::Databases);

@@ -46,7 +46,7 @@ const AT_LEAST: Duration = Duration::from_secs(60);
 /// The tests run thousands of cases for each flip, so they are optimised.
 const PROFILE: &str = "[profile.dev]\nopt-level = 1\ndebug = false\n";
 
-/// Flips that change nothing that can be seen, and why: the file, what stands there, and how.
+/// Flips that change nothing that can be seen, and why: the file, what is there, and how.
 const SAME: [(&str, &str, &str); 16] = [
     (
         "order.rs",

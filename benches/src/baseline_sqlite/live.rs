@@ -33,7 +33,7 @@ impl Baseline {
         let shares = (0..live.tasks)
             .map(|task| live.share(task))
             .collect::<Outcome<Vec<_>>>()?;
-        let desk = Mutex::new(Insert {
+        let insert = Mutex::new(Insert {
             baseline: self,
             known: Known::default(),
             rows: HashMap::new(),
@@ -48,7 +48,8 @@ impl Baseline {
                 );
                 let digest = ready.new.digest();
                 let began = Instant::now();
-                desk.lock()
+                insert
+                    .lock()
                     .map_err(|_| "a thread panicked")?
                     .write_and_see(ready, digest)?;
                 each.push(began.elapsed());

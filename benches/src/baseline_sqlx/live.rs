@@ -15,7 +15,7 @@ use crate::server::Schema;
 use crate::view::{Balance, fold};
 
 /// The connection of one task, and the rows that it alone changes.
-struct Desk {
+struct Session {
     schema: Schema,
     connection: PgConnection,
     rows: HashMap<usize, Balance>,
@@ -27,14 +27,14 @@ struct Desk {
 ///
 /// Those of the server and serde_json.
 pub async fn live(schema: &Schema, live: &Live) -> Outcome<Latencies> {
-    let mut desks = Vec::new();
+    let mut sessions = Vec::new();
     for task in 0..live.tasks {
         let schema = schema.clone();
         let connection = schema.connection().await?;
-        desks.push((
+        sessions.push((
             task,
             live.share(task)?,
-            Desk {
+            Session {
                 schema,
                 connection,
                 rows: HashMap::new(),
@@ -44,13 +44,13 @@ pub async fn live(schema: &Schema, live: &Live) -> Outcome<Latencies> {
     let laps = Laps::start();
     let start = Instant::now();
     let mut tasks = JoinSet::new();
-    for (task, share, mut desk) in desks {
+    for (task, share, mut session) in sessions {
         let live = *live;
         tasks.spawn(async move {
             let mut each = Vec::with_capacity(share.len());
             for (index, ready) in share.into_iter().enumerate() {
                 tokio::time::sleep_until((start + live.due(task, index)).into()).await;
-                each.push(desk.write_and_see(ready).await?);
+                each.push(session.write_and_see(ready).await?);
             }
             Outcome::Ok(each)
         });
@@ -62,9 +62,9 @@ pub async fn live(schema: &Schema, live: &Live) -> Outcome<Latencies> {
     Ok(laps.stop_with(each))
 }
 
-impl Desk {
+impl Session {
     async fn write_and_see(&mut self, ready: Ready) -> Outcome<Duration> {
-        let Desk {
+        let Session {
             schema,
             connection,
             rows,

@@ -20,7 +20,7 @@ pub(super) fn rows<B: Backend>(report: &mut Report, events: usize, quick: bool) 
     live::<B>(report, if quick { 10 } else { 1 })?;
     rebuilds::<B>(report, events)?;
     // Of each account an event now and then, and of few accounts very many, so that most moments
-    // lie inside a run.
+    // lie inside an interval.
     as_of::<B>(
         report,
         "spread",

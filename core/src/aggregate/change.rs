@@ -96,12 +96,12 @@ impl<A: Aggregate> AggregateRef<A> {
     /// their positions stay empty. States of versions before the summary can no longer be asked
     /// for.
     ///
-    /// First it waits until the views, reactors and processes whose checkpoints are in the store of
-    /// the log have read what is removed. Those that keep them elsewhere are not waited for: one
-    /// that has not read it stops there, and says so.
+    /// First it waits until the views, reactors and process managers whose checkpoints are in the
+    /// store of the log have read what is removed. Those that keep them elsewhere are not waited
+    /// for: one that has not read it stops there, and says so.
     ///
     /// What was kept of the removed events goes with them: their tags, the snapshots of the stream,
-    /// the causes of dead letters.
+    /// the reasons of dead letters.
     ///
     /// # Errors
     ///

@@ -67,7 +67,7 @@ pub struct CachedState<A> {
     pub(crate) position: Position,
     /// Events folded since the last snapshot.
     pub(crate) unsaved: u64,
-    /// The history that it was read from; nothing before anything was read.
+    /// The incarnation that it was read from; nothing before anything was read.
     pub(crate) incarnation: Option<Incarnation>,
 }
 
@@ -185,7 +185,7 @@ pub(crate) async fn catch_up<A: Aggregate>(
     stream: &StreamId,
     held: Option<CachedState<A>>,
 ) -> Result<CachedState<A>, LoadError> {
-    // Asked before anything is read: what is read after a change belongs to no older history.
+    // Asked before anything is read: what is read after a change belongs to no older incarnation.
     let incarnation = store.incarnation();
     let mut held = match held.filter(|held| held.incarnation == Some(incarnation)) {
         Some(held) => held,
@@ -254,7 +254,7 @@ pub(crate) async fn from_snapshot<A: Aggregate>(
     }
 }
 
-/// History a snapshot when the last one is old enough. Failing at it is no failure of the command.
+/// Keeps a snapshot when the last one is old enough. Failing at it is no failure of the command.
 pub(crate) async fn save_snapshot<A: Aggregate>(
     store: &dyn Store,
     stream: &StreamId,

@@ -23,7 +23,7 @@ const WAIT: Duration = Duration::from_secs(5);
 /// arrive, and in all so few that waiting costs the store next to nothing.
 const PAUSES: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(500));
 
-/// A view, reactor or process, and how far it has read the log.
+/// A view, reactor or process manager, and how far it has read the log.
 ///
 /// ```
 /// use annals_core::{FollowerAt, Position};
@@ -54,11 +54,11 @@ impl fmt::Display for FollowerAt {
 }
 
 impl Annals {
-    /// Drops what the store keeps of a view, of tables, a reactor or a process that no program has
-    /// any more, by its stored name ([`FollowerAt::name`]): rows and history, checkpoints and dead
-    /// letters, in all generations. Archiving does not wait for it from then on. Tables of one's
-    /// own stay. A program that has it again builds it from the log; a reactor begins where a new
-    /// one does.
+    /// Drops what the store keeps of a view, of tables, a reactor or a process manager that no
+    /// program has any more, by its stored name ([`FollowerAt::name`]): rows and history,
+    /// checkpoints and dead letters, in all generations. Archiving does not wait for it from then
+    /// on. Tables of one's own stay. A program that has it again builds it from the log; a reactor
+    /// begins where a new one does.
     ///
     /// # Errors
     ///

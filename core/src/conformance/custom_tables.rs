@@ -229,11 +229,14 @@ pub async fn come_with_a_step_that_their_work_may_change<F: TablesFixture>(fixtu
 pub async fn do_not_change_with_a_step_that_can_never_succeed<F: TablesFixture>(fixture: &F) {
     let mut bench = Bench::begin(fixture, spec("totals", &[])).await;
     let mut first = bench.worker.step(3);
-    first.versions = vec![run("1", 0, 2, Some("one"))];
+    first.versions = vec![row_version("1", 0, 2, Some("one"))];
     bench.commit(first, ONE, Then::Succeed).await.unwrap();
     bench.worker.at = at(3);
     let mut again = bench.worker.step(4);
-    again.versions = vec![run("2", 3, 4, Some("two")), run("1", 0, 2, Some("one"))];
+    again.versions = vec![
+        row_version("2", 3, 4, Some("two")),
+        row_version("1", 0, 2, Some("one")),
+    ];
     let error = bench.commit(again, TWO, Then::Succeed).await.unwrap_err();
     let says = "key `1` has a version that ends at 2 already";
     assert!(

@@ -130,7 +130,7 @@ pub async fn begin_empty_and_come_back_as_they_were_begun(fixture: &dyn Fixture)
             [generation]
         );
     }
-    assert_eq!(views(&*store).generations("nobody").await.unwrap(), []);
+    assert_eq!(views(&*store).generations("missing").await.unwrap(), []);
 }
 
 pub async fn that_no_store_can_keep_are_refused(fixture: &dyn Fixture) {
@@ -301,9 +301,9 @@ async fn filled(views: &dyn ViewStore, view: &str) -> Worker {
     let mut worker = Worker::begin(views, spec(view, &["by"])).await;
     let mut step = worker.step(3);
     step.rows = vec![set("alice", "1", &["x"])];
-    step.versions = vec![run("alice", 0, 3, Some("1"))];
+    step.versions = vec![row_version("alice", 0, 3, Some("1"))];
     step.touched = vec![("alice".into(), at(3))];
-    step.park = vec![dead_letters("bob", 2, Some("no"), 1)];
+    step.dead_letters = vec![dead_letters("bob", 2, Some("no"), 1)];
     worker.take(views, step).await;
     worker
 }

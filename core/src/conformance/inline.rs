@@ -61,7 +61,7 @@ pub(super) async fn standing(
     generation: GenerationId,
 ) -> Option<(Option<Bytes>, u64)> {
     let mut found = inline(store)
-        .read_versioned(generation, &["nobody".into(), "1".into()])
+        .read_versioned(generation, &["missing".into(), "1".into()])
         .await
         .unwrap();
     assert!(found.len() <= 1, "{found:?}");
@@ -391,7 +391,7 @@ pub async fn what_rows_were_is_kept_at_the_places_of_the_events(fixture: &dyn Fi
 pub(super) fn step_over(worker: &Worker, to: u64, versions: (u64, u64), value: &str) -> ViewCommit {
     let mut step = worker.step(to);
     step.rows = vec![set("1", value.to_owned(), &[])];
-    step.versions = vec![run("1", to - 1, to, Some(value))];
+    step.versions = vec![row_version("1", to - 1, to, Some(value))];
     step.touched = vec![("1".into(), at(to))];
     step.advances = vec![RowAdvance {
         key: "1".into(),

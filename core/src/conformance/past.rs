@@ -42,15 +42,15 @@ async fn remember(
 pub async fn is_known_before_at_inside_and_behind_each_run(fixture: &dyn Fixture) {
     let mut store = open(fixture).await;
     let mut worker = Worker::begin(views(&*store), spec("a", &[])).await;
-    let one = run("k", 2, 5, Some("1"));
-    let two = run("k", 5, 9, Some("2"));
-    let three = run("k", 12, 13, None);
-    let later = run("k", 20, 30, Some("4"));
+    let one = row_version("k", 2, 5, Some("1"));
+    let two = row_version("k", 5, 9, Some("2"));
+    let three = row_version("k", 12, 13, None);
+    let later = row_version("k", 20, 30, Some("4"));
     remember(
         views(&*store),
         &mut worker,
         5,
-        [one.clone(), run("other", 0, 5, Some("x"))],
+        [one.clone(), row_version("other", 0, 5, Some("x"))],
     )
     .await;
     remember(
@@ -64,7 +64,7 @@ pub async fn is_known_before_at_inside_and_behind_each_run(fixture: &dyn Fixture
         views(&*store),
         &mut worker,
         30,
-        [run("K", 20, 30, None), later.clone()],
+        [row_version("K", 20, 30, None), later.clone()],
     )
     .await;
     let rows: [(u64, Option<&RowVersion>, Option<u64>); 18] = [
@@ -100,14 +100,14 @@ pub async fn is_known_before_at_inside_and_behind_each_run(fixture: &dyn Fixture
                 "just after {moment}"
             );
         }
-        for key in ["", "k2", "kk", "nobody"] {
+        for key in ["", "k2", "kk", "missing"] {
             assert_eq!(
                 past(views(&*store), worker.id(), key, 30).await,
                 None,
                 "of `{key}` nothing is known"
             );
         }
-        let asked = ["other", "k", "nobody", "K", "other"].map(str::to_owned);
+        let asked = ["other", "k", "missing", "K", "other"].map(str::to_owned);
         let found = views(&*store)
             .read_past(worker.id(), &asked, at(9))
             .await
@@ -126,7 +126,7 @@ pub async fn is_known_before_at_inside_and_behind_each_run(fixture: &dyn Fixture
         store = reopen(fixture, store).await;
     }
     let many: Vec<String> = (0..3_000)
-        .map(|n| format!("nobody-{n}"))
+        .map(|n| format!("missing-{n}"))
         .chain(["k".into()])
         .collect();
     assert_eq!(
@@ -148,7 +148,7 @@ pub async fn of_rows_keeps_values_and_times_exactly(fixture: &dyn Fixture) {
         .zip(values)
         .map(|(n, value)| RowVersion {
             value: value.map(Into::into),
-            ..run("ä\0'k", n - 1, n, None)
+            ..row_version("ä\0'k", n - 1, n, None)
         })
         .collect();
     remember(views(&*store), &mut worker, 4, versions.clone()).await;
@@ -178,7 +178,10 @@ pub async fn has_the_versions_of_a_key_in_order(fixture: &dyn Fixture) {
             views,
             &mut worker,
             to,
-            [run("k", after, to, Some("x")), run("k2", after, to, None)],
+            [
+                row_version("k", after, to, Some("x")),
+                row_version("k2", after, to, None),
+            ],
         )
         .await;
     }
@@ -205,7 +208,7 @@ pub async fn has_the_versions_of_a_key_in_order(fixture: &dyn Fixture) {
     }
     assert_eq!(
         views
-            .row_versions(worker.id(), "nobody", ALL, 9)
+            .row_versions(worker.id(), "missing", ALL, 9)
             .await
             .unwrap(),
         []
@@ -236,10 +239,10 @@ pub async fn has_keys_that_are_or_were(fixture: &dyn Fixture) {
         views,
         &mut worker,
         5,
-        ["B", "a", "gone", "ä", ""].map(|key| run(key, 0, 5, Some("x"))),
+        ["B", "a", "gone", "ä", ""].map(|key| row_version(key, 0, 5, Some("x"))),
     )
     .await;
-    remember(views, &mut worker, 9, [run("gone", 5, 9, None)]).await;
+    remember(views, &mut worker, 9, [row_version("gone", 5, 9, None)]).await;
     worker
         .change(views, [set("a", "y", &[]), set("row only", "y", &[])])
         .await;
@@ -275,7 +278,7 @@ pub async fn tells_which_keys_changed_between_two_positions(fixture: &dyn Fixtur
         views,
         &mut worker,
         5,
-        ["B", "a", "b", "ä"].map(|key| run(key, 0, 5, Some("x"))),
+        ["B", "a", "b", "ä"].map(|key| row_version(key, 0, 5, Some("x"))),
     )
     .await;
     remember(
@@ -283,9 +286,9 @@ pub async fn tells_which_keys_changed_between_two_positions(fixture: &dyn Fixtur
         &mut worker,
         9,
         [
-            run("a", 5, 7, Some("y")),
-            run("a", 7, 9, None),
-            run("c", 8, 9, Some("y")),
+            row_version("a", 5, 7, Some("y")),
+            row_version("a", 7, 9, None),
+            row_version("c", 8, 9, Some("y")),
         ],
     )
     .await;
@@ -359,7 +362,7 @@ pub async fn knows_what_touched_a_key(fixture: &dyn Fixture) {
     );
     assert_eq!(
         views(&*store)
-            .touched(worker.id(), "nobody", at(0), at(999), 9)
+            .touched(worker.id(), "missing", at(0), at(999), 9)
             .await
             .unwrap(),
         []
@@ -372,17 +375,19 @@ pub async fn that_is_forgotten_is_not_answered_and_the_rest_stays(fixture: &dyn 
     let mut worker = Worker::begin(views, spec("a", &[])).await;
     for to in [5, 10, 15, 20] {
         let mut step = worker.step(to);
-        step.versions = vec![run("k", to - 5, to, Some(&to.to_string()))];
+        step.versions = vec![row_version("k", to - 5, to, Some(&to.to_string()))];
         match to {
-            5 => step
-                .versions
-                .extend([run("removed", 0, 5, Some("x")), run("old", 0, 5, Some("x"))]),
-            10 => step
-                .versions
-                .extend([run("removed", 5, 10, None), run("back", 5, 10, None)]),
+            5 => step.versions.extend([
+                row_version("removed", 0, 5, Some("x")),
+                row_version("old", 0, 5, Some("x")),
+            ]),
+            10 => step.versions.extend([
+                row_version("removed", 5, 10, None),
+                row_version("back", 5, 10, None),
+            ]),
             20 => step.versions.extend([
-                run("back", 15, 20, Some("x")),
-                run("new", 15, 20, Some("x")),
+                row_version("back", 15, 20, Some("x")),
+                row_version("new", 15, 20, Some("x")),
             ]),
             _ => {}
         }
@@ -462,7 +467,7 @@ pub async fn that_is_forgotten_is_not_answered_and_the_rest_stays(fixture: &dyn 
     // It goes on, also after reopening.
     let store = reopen(fixture, store).await;
     let views = super::view_words::views(&*store);
-    remember(views, &mut worker, 25, [run("k", 20, 25, None)]).await;
+    remember(views, &mut worker, 25, [row_version("k", 20, 25, None)]).await;
     assert!(matches!(
         views.read_past(id, &keys, at(11)).await,
         Err(CommitError::BeforeHistory { .. })
@@ -470,7 +475,7 @@ pub async fn that_is_forgotten_is_not_answered_and_the_rest_stays(fixture: &dyn 
     assert!(
         past(views, id, "k", 25)
             .await
-            .is_some_and(|row| row.base == Some(run("k", 20, 25, None)))
+            .is_some_and(|row| row.base == Some(row_version("k", 20, 25, None)))
     );
 }
 
@@ -594,11 +599,12 @@ pub async fn equals_a_replay_at_every_position_of_a_random_history(fixture: &dyn
                         .as_ref()
                         .map_or_else(|| removed(key), |value| set(key, value.clone(), &[value])),
                 );
-                // A run may begin anywhere between the step's begin and the first event, and end
-                // anywhere after the last.
+                // An interval may begin anywhere between the step's begin and the first event, and
+                // end anywhere after the last.
                 let begins = after + dice.roll(first - after);
                 let ends = last + dice.roll(end - last + 1);
-                step.versions.push(run(key, begins, ends, value.as_deref()));
+                step.versions
+                    .push(row_version(key, begins, ends, value.as_deref()));
                 step.touched.extend(
                     touched
                         .into_iter()

@@ -297,7 +297,7 @@ pub async fn in_another_stream_is_refused_and_names_the_one_that_has_it(fixture:
 }
 
 /// What can befall a stream after its events 1, 2, 3 were appended.
-const FATES: [(&str, StreamChange); 4] = [
+const CHANGES: [(&str, StreamChange); 4] = [
     ("deleted", StreamChange::Delete),
     ("tombstoned", StreamChange::Tombstone),
     (
@@ -317,39 +317,39 @@ const FATES: [(&str, StreamChange); 4] = [
 pub async fn of_events_since_hidden_or_removed_gets_the_original_places(fixture: &dyn Fixture) {
     let mut store = open(fixture).await;
     let mut rows = Vec::new();
-    for (fate, change) in FATES {
-        let to = stream(format!("{fate}-1"));
+    for (name, change) in CHANGES {
+        let to = stream(format!("{name}-1"));
         let given = events(3);
         let appended = append(&*store, &to, given.clone()).await;
         store
             .change_stream(ChangeStream::new(&to, change))
             .await
             .unwrap();
-        rows.push((fate, to, given, appended));
+        rows.push((name, to, given, appended));
     }
     for reopened in [false, true] {
         if reopened {
             store = reopen(fixture, store).await;
         }
-        for (fate, to, given, appended) in &rows {
+        for (name, to, given, appended) in &rows {
             for expected in EXPECTATIONS {
                 let again = try_append(&*store, to, expected, given.clone());
                 let again = unchanged(&*store, &[to], again)
                     .await
-                    .unwrap_or_else(|error| panic!("{fate}: {error}"));
+                    .unwrap_or_else(|error| panic!("{name}: {error}"));
                 assert_eq!(
                     (&again, again.was_repeated()),
                     (appended, true),
-                    "{fate} @ {expected}"
+                    "{name} @ {expected}"
                 );
                 let first = try_append(&*store, to, expected, [given[0].clone()]);
                 let first = unchanged(&*store, &[to], first)
                     .await
-                    .unwrap_or_else(|error| panic!("{fate}: {error}"));
+                    .unwrap_or_else(|error| panic!("{name}: {error}"));
                 assert_eq!(
                     first.events(),
                     &appended.events()[..1],
-                    "{fate} @ {expected}"
+                    "{name} @ {expected}"
                 );
             }
             let mut other = given[0].clone();
@@ -362,7 +362,7 @@ pub async fn of_events_since_hidden_or_removed_gets_the_original_places(fixture:
             .await;
             assert!(
                 matches!(error, AppendError::IdClash(IdClash::OtherContent { .. })),
-                "{fate}: {error:?}"
+                "{name}: {error:?}"
             );
         }
     }
@@ -383,9 +383,9 @@ pub async fn of_a_request_gets_the_first_result_whatever_is_decided_now(fixture:
     let first = append(&*store, &to, decided(&to, "req", &["a", "b"])).await;
     assert!(!first.was_repeated());
     append(&*store, &to, events(2)).await;
-    for (fate, change) in [("untouched", None)]
+    for (name, change) in [("untouched", None)]
         .into_iter()
-        .chain(FATES.map(|(fate, change)| (fate, Some(change))))
+        .chain(CHANGES.map(|(name, change)| (name, Some(change))))
     {
         // Archiving needs a stream that is active; the tombstone comes last.
         if let Some(change) = change.filter(|change| !matches!(change, StreamChange::Tombstone)) {
@@ -407,11 +407,11 @@ pub async fn of_a_request_gets_the_first_result_whatever_is_decided_now(fixture:
                 let again = try_append(&*store, &to, expected, decided(&to, "req", contents));
                 let again = unchanged(&*store, &[&to], again)
                     .await
-                    .unwrap_or_else(|error| panic!("{fate}: {error}"));
+                    .unwrap_or_else(|error| panic!("{name}: {error}"));
                 assert_eq!(
                     (&again, again.was_repeated()),
                     (&first, true),
-                    "{fate}: {contents:?} @ {expected}"
+                    "{name}: {contents:?} @ {expected}"
                 );
             }
         }
@@ -424,7 +424,7 @@ pub async fn of_a_request_gets_the_first_result_whatever_is_decided_now(fixture:
         assert_eq!(
             (&again, again.was_repeated()),
             (&first, true),
-            "{fate}: partly new"
+            "{name}: partly new"
         );
     }
     store

@@ -72,10 +72,10 @@ pub async fn by_keys_are_those_that_exist(fixture: &dyn Fixture) {
         .await;
     let rows: [(&[&str], &[&str]); 6] = [
         (&[], &[]),
-        (&["nobody"], &[]),
+        (&["missing"], &[]),
         (&["alice"], &["alice"]),
         (
-            &["ä", "nobody", "alice", "Bob", "alice", "bob"],
+            &["ä", "missing", "alice", "Bob", "alice", "bob"],
             &["Bob", "alice", "ä"],
         ),
         (&["", "carol", "carol "], &["", "carol"]),
@@ -203,7 +203,7 @@ pub async fn are_found_by_their_newest_entries_only(fixture: &dyn Fixture) {
     worker
         .change(
             views,
-            [set("a", "2", &["y", "p"]), removed("b"), removed("nobody")],
+            [set("a", "2", &["y", "p"]), removed("b"), removed("missing")],
         )
         .await;
     worker

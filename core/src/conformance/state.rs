@@ -76,7 +76,12 @@ pub async fn is_written_with_the_rows_or_not_at_all(fixture: &dyn Fixture) {
     assert_eq!(read(views, &worker).await, both);
     let spoils: [fn(&mut ViewCommit); 4] = [
         |step| step.rows.push(removed("row")),
-        |step| step.versions = vec![run("row", 0, 9, None), run("row", 5, 9, None)],
+        |step| {
+            step.versions = vec![
+                row_version("row", 0, 9, None),
+                row_version("row", 5, 9, None),
+            ];
+        },
         |step| step.state.push(forgotten(b"open")),
         |step| step.state.push(kept(&[7; STATE_KEY_BYTES_MAX + 1], b"")),
     ];

@@ -19,7 +19,7 @@ use crate::{
 };
 
 pub use self::dead_letters::{
-    find_what_people_decided, forget_the_cause_of_what_is_archived,
+    find_what_operators_decided, forget_the_reason_of_what_is_archived,
     set_events_aside_in_order_and_settle_them,
 };
 pub use self::dropped::{
@@ -43,12 +43,12 @@ fn full(worker: &Worker, to: u64) -> ViewCommit {
         set(&format!("row-{to:03}"), value.clone(), &["", "ä"]),
     ];
     step.versions = vec![
-        run("alice", worker.at.get(), to, Some(&value)),
-        run("gone", worker.at.get(), to, None),
+        row_version("alice", worker.at.get(), to, Some(&value)),
+        row_version("gone", worker.at.get(), to, None),
     ];
     step.touched = vec![("alice".into(), at(to))];
-    step.park = vec![
-        dead_letters("bob", to, Some("a cause"), 1),
+    step.dead_letters = vec![
+        dead_letters("bob", to, Some("a reason"), 1),
         dead_letters("bob", to - 1, None, 0),
     ];
     step
@@ -61,7 +61,7 @@ pub async fn change_everything_together(fixture: &dyn Fixture) {
     worker.take(views(&*store), first.clone()).await;
     let mut second = full(&worker, 20);
     second.rows.push(removed("row-010"));
-    second.unpark = vec![("bob".into(), at(9))];
+    second.settled_letters = vec![("bob".into(), at(9))];
     worker.take(views(&*store), second.clone()).await;
     for _ in 0..2 {
         let picture = ViewPicture::of(views(&*store), &worker.generation).await;
@@ -77,7 +77,12 @@ pub async fn change_everything_together(fixture: &dyn Fixture) {
         assert_eq!(picture.versions, [versions(0), versions(1), vec![]]);
         assert_eq!(
             picture.dead_letters,
-            [&first.park[0], &second.park[1], &second.park[0]].map(DeadLetter::clone)
+            [
+                &first.dead_letters[0],
+                &second.dead_letters[1],
+                &second.dead_letters[0]
+            ]
+            .map(DeadLetter::clone)
         );
         let touched = views(&*store)
             .touched(worker.id(), "alice", Position::START, Position::MAX, 9)
@@ -145,41 +150,45 @@ pub async fn that_can_never_succeed_change_nothing(fixture: &dyn Fixture) {
             ));
         }),
         ("a long key in the past", |step| {
-            step.versions.push(run(&"x".repeat(2_000), 10, 11, None));
+            step.versions
+                .push(row_version(&"x".repeat(2_000), 10, 11, None));
         }),
         ("another slot's lease", |step| step.to.slot = 1),
         ("no such slot", |step| step.to.slot = 2),
         ("no such partition", |step| step.to.partition = Partition(1)),
         ("backwards", |step| step.to.position = at(9)),
         ("a version that ends where one ends", |step| {
-            step.versions = vec![run("alice", 0, 10, None)];
+            step.versions = vec![row_version("alice", 0, 10, None)];
         }),
         ("runs that overlap", |step| {
-            step.versions.push(run("alice", 15, 20, None));
+            step.versions.push(row_version("alice", 15, 20, None));
         }),
         ("runs in the wrong order", |step| {
-            step.versions = vec![run("c", 15, 20, None), run("c", 10, 15, None)];
+            step.versions = vec![
+                row_version("c", 15, 20, None),
+                row_version("c", 10, 15, None),
+            ];
         }),
         ("an empty run", |step| {
-            step.versions = vec![run("c", 15, 15, None)];
+            step.versions = vec![row_version("c", 15, 15, None)];
         }),
         ("a run beyond the step", |step| {
-            step.versions = vec![run("c", 15, 21, None)];
+            step.versions = vec![row_version("c", 15, 21, None)];
         }),
         ("touched beyond the step", |step| {
             step.touched.push(("c".into(), at(21)));
         }),
         ("a dead letter twice", |step| {
-            step.park.push(dead_letters("bob", 20, None, 0));
+            step.dead_letters.push(dead_letters("bob", 20, None, 0));
         }),
         ("a dead letter beyond the step", |step| {
-            step.park.push(dead_letters("bob", 21, None, 0));
+            step.dead_letters.push(dead_letters("bob", 21, None, 0));
         }),
         ("a dead letter and settled", |step| {
-            step.unpark.push(("bob".into(), at(20)));
+            step.settled_letters.push(("bob".into(), at(20)));
         }),
         ("a dead letter elsewhere", |step| {
-            step.park[0].partition = Partition(1);
+            step.dead_letters[0].partition = Partition(1);
         }),
     ];
     for (what, spoil) in spoils {
@@ -194,8 +203,8 @@ pub async fn that_can_never_succeed_change_nothing(fixture: &dyn Fixture) {
     let longest = "x".repeat(VIEW_KEY_BYTES_MAX);
     let mut step = full(&worker, 20);
     step.rows.push(set(&longest, "1", &[&longest, &longest]));
-    step.versions.push(run(&longest, 10, 20, None));
-    step.park.push(dead_letters(&longest, 20, None, 0));
+    step.versions.push(row_version(&longest, 10, 20, None));
+    step.dead_letters.push(dead_letters(&longest, 20, None, 0));
     worker.take(views, step).await;
     let store = reopen(fixture, store).await;
     assert_eq!(
@@ -224,7 +233,7 @@ pub async fn keep_of_the_past_what_the_view_keeps(fixture: &dyn Fixture) {
         )
         .await;
         let mut step = worker.step(1);
-        step.versions = vec![run("c", 0, 1, None)];
+        step.versions = vec![row_version("c", 0, 1, None)];
         assert_eq!(
             views.commit_view(step).await.is_ok(),
             versions,
@@ -278,7 +287,7 @@ pub async fn of_other_slots_partitions_and_views_are_independent(fixture: &dyn F
             number.to_string(),
             &["x"],
         )];
-        step.park = vec![DeadLetter {
+        step.dead_letters = vec![DeadLetter {
             partition: worker.partition,
             ..dead_letters("same", 1, None, worker.partition.0)
         }];
@@ -304,7 +313,7 @@ pub async fn of_other_slots_partitions_and_views_are_independent(fixture: &dyn F
             picture
                 .dead_letters
                 .iter()
-                .map(|dead_letters| dead_letters.partition.0)
+                .map(|letter| letter.partition.0)
                 .collect::<Vec<_>>(),
             [0, 1, 2]
         );
@@ -328,7 +337,7 @@ pub async fn of_other_slots_partitions_and_views_are_independent(fixture: &dyn F
     );
     for (number, worker) in workers.iter_mut().enumerate() {
         let mut step = worker.step(20);
-        step.unpark = vec![("same".into(), at(1))];
+        step.settled_letters = vec![("same".into(), at(1))];
         if number < 3 {
             assert_fenced(&views.commit_view(step).await.unwrap_err(), worker);
         } else {

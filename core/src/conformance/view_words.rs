@@ -80,7 +80,7 @@ pub(super) fn removed(key: &str) -> RowChange {
     }
 }
 
-pub(super) fn run(key: &str, after: u64, up_to: u64, value: Option<&str>) -> RowVersion {
+pub(super) fn row_version(key: &str, after: u64, up_to: u64, value: Option<&str>) -> RowVersion {
     let value = value.map(|value| Bytes::copy_from_slice(value.as_bytes()));
     RowVersion {
         key: key.into(),
@@ -94,7 +94,7 @@ pub(super) fn run(key: &str, after: u64, up_to: u64, value: Option<&str>) -> Row
 pub(super) fn dead_letters(
     key: &str,
     position: u64,
-    cause: Option<&str>,
+    reason: Option<&str>,
     attempts: u32,
 ) -> DeadLetter {
     DeadLetter {
@@ -102,7 +102,7 @@ pub(super) fn dead_letters(
         partition: Partition(0),
         position: at(position),
         event: EventId::random(),
-        cause: cause.map(str::to_owned),
+        reason: reason.map(str::to_owned),
         attempts,
         dead_since: recorded(position),
     }

@@ -19,7 +19,7 @@ pub struct Guards<'a> {
     pub(super) seen: Vec<(Partition, Position)>,
     /// Whether a part came from the cache, which may lag.
     pub(super) is_cached: bool,
-    /// The history of the log that was read.
+    /// The incarnation of the log that was read.
     pub(super) incarnation: Incarnation,
 }
 

@@ -81,8 +81,8 @@ impl Views {
     pub(super) fn forget_causes(&mut self, is_removed: impl Fn(&EventId) -> bool) {
         let built = self.generations.values_mut();
         for letter in built.flat_map(|built| built.dead_letters.values_mut()) {
-            if letter.cause.is_some() && is_removed(&letter.event) {
-                letter.cause = Some(DeadLetter::ARCHIVED.into());
+            if letter.reason.is_some() && is_removed(&letter.event) {
+                letter.reason = Some(DeadLetter::ARCHIVED.into());
             }
         }
     }
@@ -122,7 +122,7 @@ impl Views {
         // versions are there already.
         let built = self.built_mut(commit.generation)?;
         let known = built.known_already(&commit)?;
-        commit.leave_out(&known);
+        commit.without_keys(&known);
         built.check_versions(&commit.versions)?;
         built.take(commit);
         Ok(())

@@ -29,7 +29,7 @@ pub trait DeadLetterStore: fmt::Debug + Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<DeadLetter>, CommitError>;
 
-    /// History a skip_decision; one about the same place in the log and the same key is replaced.
+    /// Keeps a skip decision; one about the same place in the log and the same key is replaced.
     ///
     /// # Errors
     ///

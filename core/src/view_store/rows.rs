@@ -110,7 +110,7 @@ pub struct PastRow {
     /// The newest version that ends at or before the moment; nothing when there is none: there was
     /// no row.
     pub base: Option<RowVersion>,
-    /// When the moment lies inside the run of the next version: where that run begins. What lies
+    /// When the moment lies inside the interval of the next version: where that begins. What lies
     /// between there and the moment must be folded onto the base.
     pub refold_after: Option<Position>,
 }

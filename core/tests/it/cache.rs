@@ -5,13 +5,13 @@ use annals_core::{Annals, CommandError};
 
 use crate::bank::{Account, Refusal};
 use crate::store::{
-    Counted, Hesitant, Meanwhile, alice, dropped_after, faulty, head, impatient, processes,
+    CallCounts, Hesitant, Meanwhile, alice, dropped_after, faulty, head, impatient, processes,
 };
 
 #[tokio::test]
 async fn a_busy_aggregate_is_not_read_again() {
     let [plain] = processes();
-    let (db, store) = faulty(&plain, Counted::default());
+    let (db, store) = faulty(&plain, CallCounts::default());
     for _ in 0..10 {
         alice(&db).run(|a| a.deposit(1)).await.unwrap();
     }
@@ -46,7 +46,7 @@ async fn a_state_is_kept_only_after_its_events_were_committed() {
 #[tokio::test]
 async fn as_many_states_are_kept_as_there_is_room_for() {
     let [plain] = processes();
-    let (db, store) = faulty(&plain, Counted::default());
+    let (db, store) = faulty(&plain, CallCounts::default());
     let db = db.with_cached_states(3);
     let deposit = async |id: u64| {
         db.aggregate::<Account>(id)
@@ -82,7 +82,7 @@ async fn as_many_states_are_kept_as_there_is_room_for() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn without_room_every_command_reads_and_all_succeed() {
     let [plain] = processes();
-    let (db, store) = faulty(&plain, Counted::default());
+    let (db, store) = faulty(&plain, CallCounts::default());
     let db = db.with_cached_states(0);
     for _ in 0..3 {
         alice(&db).run(|a| a.deposit(1)).await.unwrap();
@@ -103,7 +103,7 @@ async fn without_room_every_command_reads_and_all_succeed() {
 #[tokio::test]
 async fn a_handle_with_other_settings_starts_with_an_empty_cache() {
     let [plain] = processes();
-    let (db, store) = faulty(&plain, Counted::default());
+    let (db, store) = faulty(&plain, CallCounts::default());
     alice(&db).run(|a| a.deposit(1)).await.unwrap();
     alice(&db.clone()).run(|a| a.deposit(1)).await.unwrap();
     assert_eq!(store.fault().calls(Call::ReadStream), 1);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bank::deposited;
 use crate::queries::{Total, total};
-use crate::store::{Counted, alice, faulty, given, processes};
+use crate::store::{CallCounts, alice, faulty, given, processes};
 
 #[derive(Event, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[event(category = "cart", crate = "annals_core")]
@@ -163,7 +163,7 @@ async fn a_second_look_that_leads_elsewhere_is_taken_again() {
 #[tokio::test]
 async fn a_decision_reads_nothing_that_is_cached() {
     let [plain] = processes();
-    let (db, store) = faulty(&plain, Counted::default());
+    let (db, store) = faulty(&plain, CallCounts::default());
     for sku in ["cup", "plate"] {
         arrived(&plain, sku, 100).await;
     }
@@ -226,7 +226,7 @@ async fn events_for_an_aggregate_that_was_not_looked_at_are_invalid() {
 #[tokio::test]
 async fn a_fold_over_a_query_goes_on_from_where_it_was() {
     let [plain] = processes();
-    let (db, store) = faulty(&plain, Counted::default());
+    let (db, store) = faulty(&plain, CallCounts::default());
     given(&plain, "account-bob", (0..5_000).map(|_| deposited(1))).await;
     let deposit = |expected: usize| {
         let db = &db;

@@ -11,7 +11,7 @@ use annals_macros::Event;
 use serde::{Deserialize, Serialize};
 
 use crate::bank::{Account, AccountEvent, Refusal, Withdraw, deposited, withdrawn};
-use crate::store::{Counted, Meanwhile, alice, faulty, head, impatient, processes, since};
+use crate::store::{CallCounts, Meanwhile, alice, faulty, head, impatient, processes, since};
 
 #[tokio::test]
 async fn a_command_loads_decides_and_appends() {
@@ -139,7 +139,7 @@ async fn a_decision_for_nothing_is_looked_at_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn commands_on_a_hot_aggregate_take_turns_and_never_conflict() {
     let [plain] = processes();
-    let (db, store) = faulty(&plain, Counted::default());
+    let (db, store) = faulty(&plain, CallCounts::default());
     let decisions = Arc::new(AtomicUsize::new(0));
     let tasks: Vec<_> = (0..64)
         .map(|_| {

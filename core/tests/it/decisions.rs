@@ -12,7 +12,7 @@ use annals_core::{
 use crate::bank::{Account, AccountEvent, Refusal, deposited, transfer, withdrawn};
 use crate::queries::{Total, total};
 use crate::store::{
-    Counted, Hesitant, Meanwhile, alice, faulty, given, head, impatient, processes, since,
+    CallCounts, Hesitant, Meanwhile, alice, faulty, given, head, impatient, processes, since,
 };
 
 async fn cents(db: &Annals, id: impl std::fmt::Display) -> i64 {
@@ -521,7 +521,7 @@ async fn who_is_always_overtaken_gives_up() {
 #[tokio::test]
 async fn decisions_share_what_they_only_look_at_without_waiting() {
     let [plain] = processes();
-    let (db, store) = faulty(&plain, Counted::default());
+    let (db, store) = faulty(&plain, CallCounts::default());
     for id in 0..4 {
         let boundary = (Account::at("settings"), Account::at(id));
         db.decide(boundary, |(_, a)| Ok::<_, Refusal>(((), a.deposit(1)?)))

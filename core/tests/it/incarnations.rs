@@ -1,4 +1,5 @@
-//! A log that was restored or failed over: what is remembered of the older history counts no more.
+//! A log that was restored or failed over: what is remembered of the older incarnation counts no
+//! more.
 
 use std::sync::Arc;
 
@@ -55,7 +56,7 @@ async fn an_append_decided_on_a_lost_history_is_refused() {
         .unwrap();
     store.rewind(Position::new(1));
     assert_ne!(store.incarnation(), before);
-    // What is known is answered; what is not was decided on another history.
+    // What is known is answered; what is not was decided on another incarnation.
     assert!(store.append(append).await.unwrap().was_repeated());
     let late = Append::new(stream, [NewEvent::json("t", "3")]).decided_on(before);
     let Err(AppendError::Conflict(violations)) = store.append(late).await else {

@@ -102,7 +102,7 @@ async fn parts_that_were_deleted_or_archived_elsewhere_are_looked_at_again() {
         .unwrap();
     // From the states that are cached it would be 10 + 10 + 40.
     assert_eq!(cents(&db).await, 40 + 10 + 40);
-    // Created anew, it has as many events as it had when it was cached.
+    // Created again, it has as many events as it had when it was cached.
     other
         .aggregate::<Account>("a")
         .run(|account| account.deposit(1))

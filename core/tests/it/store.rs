@@ -92,9 +92,9 @@ pub(crate) async fn since<E: Event>(db: &Annals, position: u64) -> Vec<E> {
 
 /// Counts what a store is asked for.
 #[derive(Debug, Default)]
-pub(crate) struct Counted(Mutex<HashMap<Call, usize>>);
+pub(crate) struct CallCounts(Mutex<HashMap<Call, usize>>);
 
-impl Counted {
+impl CallCounts {
     pub(crate) fn calls(&self, call: Call) -> usize {
         self.0
             .lock()
@@ -106,7 +106,7 @@ impl Counted {
 }
 
 #[async_trait]
-impl StoreFault for Counted {
+impl StoreFault for CallCounts {
     async fn before(&self, call: Call) -> Result<(), StoreError> {
         *self.0.lock().unwrap().entry(call).or_default() += 1;
         Ok(())

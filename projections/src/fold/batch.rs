@@ -7,7 +7,7 @@ use annals_core::{History, RowAdvance, RowChange, RowVersion};
 
 use super::cache::{Rows, size};
 use super::changes::Changes;
-use super::history::{Run, Touched, run_end};
+use super::history::{HistoryInterval, Touched, interval_end};
 use super::row::{RowError, encode, indexed};
 use crate::view::step::Step;
 use crate::view::{Poison, View};
@@ -39,12 +39,12 @@ impl<V: View> Rows<V> {
     ) -> Result<(), RowError> {
         self.folds += 1;
         let mut dirty = Vec::new();
-        let mut run = Run::default();
+        let mut interval = HistoryInterval::default();
         for (index, step) in steps.iter().enumerate() {
             let record = step.record();
-            if record.position > run.end {
-                self.keep_versions(&mut run, changes)?;
-                run.end = run_end(record.position);
+            if record.position > interval.end {
+                self.keep_versions(&mut interval, changes)?;
+                interval.end = interval_end(record.position);
             }
             for key in &step.keys {
                 if self.has_already(key, record.version) {
@@ -57,7 +57,7 @@ impl<V: View> Rows<V> {
                 }) {
                     let before = &steps[..index];
                     self.go_back(key, before, record.position);
-                    run.untouch(key, before, record.position);
+                    interval.untouch(key, before, record.position);
                     changes
                         .touched
                         .retain(|(of, at)| of != key || *at != record.position);
@@ -65,7 +65,7 @@ impl<V: View> Rows<V> {
                     Some(poison)
                 } else {
                     if V::HISTORY != History::None {
-                        run.touch(key, record);
+                        interval.touch(key, record);
                     }
                     if V::HISTORY == History::Bitemporal {
                         changes.touched.push((key.clone(), record.position));
@@ -75,7 +75,7 @@ impl<V: View> Rows<V> {
                 changes.dead_letter(key, record, poison, now);
             }
         }
-        self.keep_versions(&mut run, changes)?;
+        self.keep_versions(&mut interval, changes)?;
         self.of_batch += dirty.len();
         for key in dirty {
             self.keep_row(key, changes)?;
@@ -91,8 +91,12 @@ impl<V: View> Rows<V> {
         Ok(first)
     }
 
-    fn keep_versions(&mut self, run: &mut Run<'_>, changes: &mut Changes) -> Result<(), RowError> {
-        let mut touched: Vec<_> = run.touched.drain().collect();
+    fn keep_versions(
+        &mut self,
+        interval: &mut HistoryInterval<'_>,
+        changes: &mut Changes,
+    ) -> Result<(), RowError> {
+        let mut touched: Vec<_> = interval.touched.drain().collect();
         touched.sort_unstable_by_key(|(key, _)| *key);
         for (key, touched) in touched {
             let Touched {

@@ -20,7 +20,7 @@ pub(crate) struct Changes {
     pub(crate) rows: Vec<RowChange>,
     pub(crate) versions: Vec<RowVersion>,
     pub(crate) touched: Vec<(String, Position)>,
-    pub(crate) park: Vec<DeadLetter>,
+    pub(crate) dead_letters: Vec<DeadLetter>,
     pub(crate) advances: Vec<RowAdvance>,
 }
 
@@ -47,7 +47,7 @@ impl Changes {
 
     /// How much of it is about the past, or about dead letters.
     pub(crate) fn past(&self) -> usize {
-        self.versions.len() + self.touched.len() + self.park.len()
+        self.versions.len() + self.touched.len() + self.dead_letters.len()
     }
 
     /// Whether everything that is written is read back as it was.
@@ -70,20 +70,20 @@ impl Changes {
         now: DateTime<Utc>,
     ) {
         let mut of_event = self
-            .park
+            .dead_letters
             .iter()
             .rev()
             .take_while(|letter| letter.position == record.position);
         if of_event.any(|letter| letter.key == key) {
             return;
         }
-        self.park.push(DeadLetter {
+        self.dead_letters.push(DeadLetter {
             key: key.into(),
             partition: record.partition,
             position: record.position,
             event: record.id,
             attempts: u32::from(poison.is_some()),
-            cause: poison.map(|poison| poison.reason().into()),
+            reason: poison.map(|poison| poison.reason().into()),
             dead_since: now,
         });
     }

@@ -1,4 +1,4 @@
-//! What a view with history keeps of a batch: what its rows were at the end of each run.
+//! What a view with history keeps of a batch: what its rows were at the end of each interval.
 
 use std::collections::HashMap;
 
@@ -9,28 +9,28 @@ use crate::view::View;
 use crate::view::step::Step;
 
 /// A view with history keeps what its rows are at least once in so many positions, also inside a
-/// larger batch: the most of the log that a question about a moment reads again. Runs do not reach
+/// larger batch: the most of the log that a question about a moment reads again. Intervals do not reach
 /// over a multiple of it.
-const RUN_POSITIONS: u64 = 1_024;
+const INTERVAL_POSITIONS: u64 = 1_024;
 
-/// The last position at which a run can end that contains `position`.
-pub(crate) fn run_end(position: Position) -> Position {
-    Position::new(position.get().div_ceil(RUN_POSITIONS) * RUN_POSITIONS)
+/// The last position at which an interval can end that contains `position`.
+pub(crate) fn interval_end(position: Position) -> Position {
+    Position::new(position.get().div_ceil(INTERVAL_POSITIONS) * INTERVAL_POSITIONS)
 }
 
-/// The last position, at or before this one, at which no run is cut in two.
-pub(crate) fn between_runs(position: Position) -> Position {
-    Position::new(position.get() / RUN_POSITIONS * RUN_POSITIONS)
+/// The last position, at or before this one, at which no interval is cut in two.
+pub(crate) fn between_intervals(position: Position) -> Position {
+    Position::new(position.get() / INTERVAL_POSITIONS * INTERVAL_POSITIONS)
 }
 
 /// A stretch of a batch, at the end of which it is kept what the rows are that it touched.
 #[derive(Debug, Default)]
-pub(super) struct Run<'a> {
+pub(super) struct HistoryInterval<'a> {
     pub(super) end: Position,
     pub(super) touched: HashMap<&'a str, Touched>,
 }
 
-/// The events of a run that touched a row.
+/// The events of an interval that touched a row.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Touched {
     pub(super) first: Position,
@@ -38,7 +38,7 @@ pub(super) struct Touched {
     pub(super) recorded_at: DateTime<Utc>,
 }
 
-impl<'a> Run<'a> {
+impl<'a> HistoryInterval<'a> {
     pub(super) fn touch(&mut self, key: &'a str, record: &RecordedEvent) {
         let position = record.position;
         let recorded_at = record.recorded_at;

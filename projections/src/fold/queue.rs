@@ -19,7 +19,7 @@ pub(crate) struct Waiting<V: View> {
 #[derive(Debug)]
 pub(crate) struct DrainedKey {
     pub(crate) changes: Changes,
-    pub(crate) unpark: Vec<(String, Position)>,
+    pub(crate) settled_letters: Vec<(String, Position)>,
     /// The first dead letter of the key now.
     pub(crate) still: Option<DeadLetter>,
 }
@@ -39,7 +39,7 @@ pub(crate) fn drained<V: View>(
     let mut version_before = rows.version(key);
     let mut drained = DrainedKey {
         changes: rows.batch(),
-        unpark: Vec::new(),
+        settled_letters: Vec::new(),
         still: None,
     };
     for Waiting { letter, steps } in queue {
@@ -72,12 +72,12 @@ pub(crate) fn drained<V: View>(
                         drained.changes.touched.push((key.into(), at));
                     }
                 }
-                drained.unpark.push((letter.key, letter.position));
+                drained.settled_letters.push((letter.key, letter.position));
             }
             Err(poison) => {
                 rows.set(key, before.as_ref(), version_before);
                 drained.still = Some(DeadLetter {
-                    cause: Some(poison.reason().into()),
+                    reason: Some(poison.reason().into()),
                     attempts: letter.attempts + 1,
                     ..letter
                 });

@@ -25,7 +25,7 @@ pub(crate) struct AppendSpec {
     pub(crate) from_the_beginning: bool,
 }
 
-/// Opens an outlet anew for each sender.
+/// Opens an outlet for each sender.
 pub(crate) type OpenOutlet = Arc<dyn Fn() -> Result<Box<dyn Outlet>, StoreError> + Send + Sync>;
 
 /// Events that a pipeline appends.
@@ -227,7 +227,7 @@ impl<K: PipelineKey, T: Flows> Keyed<K, T> {
     ///
     /// What holds for [`append`](Stream::append) holds here: exactly once, because the outlet keeps
     /// with each batch how far the pipeline was sent, in the order of causes, none in a rebuild.
-    /// The outlet is opened anew whenever a sender begins, and shuts out an earlier one; no other
+    /// The outlet is opened again whenever a sender begins, and shuts out an earlier one; no other
     /// pipeline, relay or sink may have the same. A record that it refuses is a dead record.
     ///
     /// ```

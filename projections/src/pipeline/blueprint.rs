@@ -131,7 +131,7 @@ impl Blueprint {
         !self.graph.lock().appends.is_empty()
     }
 
-    /// Where the entries of the indexes of each output stand.
+    /// Where the entries of the indexes of each output are.
     pub(crate) fn index_places(&self) -> IndexPlaces {
         IndexPlaces::of(&self.graph.lock().outputs)
     }

@@ -62,7 +62,7 @@ pub(crate) struct Divided {
 
 /// Rows of one slot, their type forgotten.
 pub(crate) trait DividedRows: Any + Send {
-    /// Keeps the rows of these causes, and numbers the causes anew.
+    /// Keeps the rows of these causes, and numbers the causes from the first.
     fn keep(&mut self, cause: &dyn Fn(usize) -> Option<usize>);
 
     /// Tells of keys, at most so many, and of how many rows each stands for.

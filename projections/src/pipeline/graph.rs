@@ -1,4 +1,4 @@
-//! From handles to stages: what follows a handle is made anew for each slot, from the last stage
+//! From handles to stages: what follows a handle is made again for each slot, from the last stage
 //! to the first.
 
 use std::any::Any;
@@ -173,7 +173,7 @@ impl Making {
         O::Out: 'static,
     {
         let stateful = Stateful::new(at.stage, at.lag, operator, then);
-        stateful.leave_out(self.panics.of_stage(at.stage, item, result))
+        stateful.skip(self.panics.of_stage(at.stage, item, result))
     }
 
     /// The left end of what has two inputs; `then` is made for the end that comes first.

@@ -295,14 +295,14 @@ async fn append(shared: &Shared, store: &dyn Store, batch: Vec<(StreamId, NewEve
                 let mut queue = shared.lock();
                 queue.on_their_way -= count;
                 queue.status.appended += count;
-                queue.status.trouble = None;
+                queue.status.error = None;
                 backoff.reset();
                 continue;
             }
             Err(AppendError::Store(error) | AppendError::Unknown(error))
                 if matches!(error.failure(), Failure::Unavailable | Failure::Full) =>
             {
-                shared.lock().status.trouble = Some(chain(&error));
+                shared.lock().status.error = Some(chain(&error));
                 backoff.next_wait()
             }
             Err(AppendError::NotOwner { .. }) => backoff.next_wait(),
@@ -315,7 +315,7 @@ async fn append(shared: &Shared, store: &dyn Store, batch: Vec<(StreamId, NewEve
                 let mut queue = shared.lock();
                 queue.on_their_way -= count;
                 queue.status.refused += count;
-                queue.status.trouble = Some(chain(&error));
+                queue.status.error = Some(chain(&error));
                 continue;
             }
         };

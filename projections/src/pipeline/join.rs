@@ -20,7 +20,7 @@ impl<K: PipelineKey, T: Flows + Kept> Keyed<K, T> {
     /// its later half comes, and has the larger time of both.
     ///
     /// Items wait as long as a partner can come. One that comes when none can any more, and meets
-    /// none that waits, is late: it is left out, counted in the status, and in
+    /// none that waits, is late: it is dropped, counted in the status, and in
     /// [`late`](OnTime::late).
     ///
     /// Rows may lie before the watermark by the larger bound, and stages after the join run that
@@ -114,7 +114,7 @@ impl<K: PipelineKey, T: Flows + Kept> Keyed<K, T> {
                 let row = move |(key, (left, right)): &(K, Sides<T, R>)| {
                     row(left.as_ref(), right.as_ref()).map(|row| (key.clone(), row))
                 };
-                // Rows are made behind the join: one that cannot be made is left out by itself.
+                // Rows are made after the join: one that cannot be made is left out by itself.
                 let then = Each::filter_map(row, to.port(making));
                 let then = Box::new(then.on_panic(making.on_panic(stage, by_key)));
                 let join = IntervalJoin::<K, T, R, Sides<T, R>>::new(join, within, sides);

@@ -16,7 +16,7 @@ impl<K: PipelineKey, T: Flows + Kept> Keyed<K, T> {
     /// Each item with the row that the table had at the item's own time, if it had one.
     ///
     /// Items wait until the watermark has reached them, so that the answer does not depend on
-    /// whether the item or the change of the table came first. A late item is left out, counted in
+    /// whether the item or the change of the table came first. A late item is dropped, counted in
     /// the status, and in [`late`](OnTime::late). A row that comes *after* an item in event time is
     /// none that it had: for that [`left_join`](Keyed::left_join) within bounds.
     ///

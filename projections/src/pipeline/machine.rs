@@ -121,13 +121,13 @@ impl Machine {
     /// Throws away everything since the state was saved last, and goes on from there with new
     /// stages, in another way.
     pub(crate) fn go_back(&mut self, fresh: Machine, redo: Redo) -> Result<(), WorkError> {
-        let left_out = self.panics.left_out();
+        let skipped = self.panics.skipped();
         let saves_each = self.panics.saves_each() || matches!(redo, Redo::SavingEach);
         let without = match redo {
             Redo::Without(without) => Some(without),
             Redo::SavingEach => None,
         };
-        if let Some(without) = without.as_ref().filter(|of| left_out.contains(of)) {
+        if let Some(without) = without.as_ref().filter(|of| skipped.contains(of)) {
             return Err(WorkError::Stopped(format!(
                 "{without}, also without the item over which it did before; its closures are no \
                  functions of their items. Mend them and raise the version"
@@ -141,8 +141,8 @@ impl Machine {
             hot,
             ..fresh
         };
-        for spoiled in left_out.into_iter().chain(without) {
-            self.panics.leave_out(spoiled);
+        for spoiled in skipped.into_iter().chain(without) {
+            self.panics.skip(spoiled);
         }
         self.panics.save_each(saves_each);
         self.clocks = saved.0.clone();
@@ -353,7 +353,7 @@ impl Machine {
         let keyings = self.keyings.iter_mut().zip(clocks).zip(divided);
         for ((keying, clock), mut of_slot) in keyings {
             if let Some(rows) = &mut of_slot {
-                if kept.leaves_out(records.len()) {
+                if kept.skips(records.len()) {
                     rows.keep(&|cause| kept.cause(cause));
                 }
                 self.hot.count(&**rows);

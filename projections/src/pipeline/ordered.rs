@@ -99,7 +99,7 @@ impl<K: PipelineKey, T: Flows> Keyed<K, T> {
     /// Items in the order of event time: each waits until the watermark has reached it. Of equal
     /// times the order of the log counts.
     ///
-    /// An item that is late, at or before the watermark when it comes, is left out, counted in the
+    /// An item that is late, at or before the watermark when it comes, is dropped, counted in the
     /// status, and in [`late`](OnTime::late).
     ///
     /// ```
@@ -126,7 +126,7 @@ impl<K: PipelineKey, T: Flows> Keyed<K, T> {
     /// The matches of a pattern among the items of each key, in the order of event time. A match
     /// has the time of its last item, an absence the last moment that belonged to it.
     ///
-    /// A late item is left out, counted in the status, and in [`late`](OnTime::late), as of
+    /// A late item is dropped, counted in the status, and in [`late`](OnTime::late), as of
     /// [`in_time_order`](Keyed::in_time_order). One over which a condition panics is left out as if
     /// it had not come, and is a [dead record](super::PipelineHandle::dead_records) of the event
     /// that made it its turn.

@@ -2,12 +2,12 @@
 //! because of them, and what is told of it.
 //!
 //! A closure without state leaves out the item, a result that cannot be put together is left out by
-//! itself. A fold that panics is spoiled: the stages are made anew from what was saved, and go on
+//! itself. A fold that panics is spoiled: the stages are made again from what was saved, and go on
 //! without the item. The same item panics in every other slot, batch and rebuild, so rows stay a
 //! function of the log.
 //!
 //! State that cannot be saved, or would not be read back, is noticed when it is saved, or when it
-//! comes out as a result before. Then the stages are made anew too, and save after each item: the
+//! comes out as a result before. Then the stages are made again too, and save after each item: the
 //! one with which that fails is the one to leave out.
 
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use annals_core::Position;
-use annals_streams::{Change, Emission, ItemAt, LeaveOut, Panic, Place, Row, Side, StateError};
+use annals_streams::{Change, Emission, ItemAt, Panic, Place, Row, Side, SkipItems, StateError};
 
 use crate::key::ViewKey;
 
@@ -60,7 +60,7 @@ impl Why {
     }
 }
 
-/// Why stages have to be made anew from what was saved last.
+/// Why stages have to be made again from what was saved last.
 #[derive(Debug)]
 pub(crate) enum Redo {
     /// Without this item.
@@ -107,7 +107,7 @@ struct Told {
 
 #[derive(Debug, Default)]
 struct State {
-    left_out: BTreeMap<(u16, ItemAt), Why>,
+    skipped: BTreeMap<(u16, ItemAt), Why>,
     spoiled: Option<Spoiled>,
     /// Whether something came out that could not have been saved.
     came_unsaved: bool,
@@ -150,9 +150,9 @@ impl Panics {
     }
 
     /// What is left out by now.
-    pub(crate) fn left_out(&self) -> Vec<Spoiled> {
+    pub(crate) fn skipped(&self) -> Vec<Spoiled> {
         let state = self.lock();
-        let all = state.left_out.iter().map(|((stage, at), why)| Spoiled {
+        let all = state.skipped.iter().map(|((stage, at), why)| Spoiled {
             stage: *stage,
             at: *at,
             why: why.clone(),
@@ -161,9 +161,9 @@ impl Panics {
     }
 
     /// From now on the item is left out where it came from.
-    pub(crate) fn leave_out(&self, spoiled: Spoiled) {
+    pub(crate) fn skip(&self, spoiled: Spoiled) {
         let Spoiled { stage, at, why } = spoiled;
-        self.lock().left_out.insert((stage, at), why);
+        self.lock().skipped.insert((stage, at), why);
         self.0.any.store(true, Ordering::Release);
     }
 
@@ -173,8 +173,8 @@ impl Panics {
             let mut state = self.lock();
             let is_written =
                 |at: &ItemAt| at.place.partition == partition && at.place.position <= up_to.get();
-            state.left_out.retain(|(_, at), _| !is_written(at));
-            let any = !state.left_out.is_empty();
+            state.skipped.retain(|(_, at), _| !is_written(at));
+            let any = !state.skipped.is_empty();
             self.0.any.store(any, Ordering::Release);
         }
     }
@@ -185,7 +185,7 @@ impl Panics {
         stage: u16,
         item: NameOf<I>,
         result: NameOf<R>,
-    ) -> impl LeaveOut<I, R> + use<I, R> {
+    ) -> impl SkipItems<I, R> + use<I, R> {
         OfStage {
             panics: self.clone(),
             stage,
@@ -241,13 +241,13 @@ struct OfStage<I, R> {
     result: NameOf<R>,
 }
 
-impl<I, R> LeaveOut<I, R> for OfStage<I, R> {
-    fn leaves_out(&mut self, row: &Row<I>, at: ItemAt) -> bool {
+impl<I, R> SkipItems<I, R> for OfStage<I, R> {
+    fn skips(&mut self, row: &Row<I>, at: ItemAt) -> bool {
         if !self.panics.0.any.load(Ordering::Acquire) {
             return false;
         }
         let mut state = self.panics.lock();
-        let Some(why) = state.left_out.get(&(self.stage, at)).cloned() else {
+        let Some(why) = state.skipped.get(&(self.stage, at)).cloned() else {
             return false;
         };
         state.lacking.push(Lacking {

@@ -303,7 +303,7 @@ impl Reading {
             }
             all.reads.push((self.read_one(cause, record), bytes));
         }
-        // Nothing before a key goes by time: the slots tell it, each where it stands.
+        // Nothing before a key goes by time: the slots tell it, each where it is.
         let places = all.records.iter().map(|record| Place {
             partition: partition.0,
             position: record.position.get(),

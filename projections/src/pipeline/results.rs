@@ -300,7 +300,7 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
     /// Results as items: of windows that have closed, and their corrections.
     ///
     /// With [`allow_late`](super::Windows::allow_late) a window comes again with each correction,
-    /// and what was before is not taken back: whoever adds items up counts such a window several
+    /// and what was before is not taken back; who adds items up counts such a window several
     /// times. Do without lateness where sums follow, or make a table of the windows, which holds
     /// the newest of each, and sum its rows with [`group_by`](super::Table::group_by). A session
     /// that became part of another one is not taken back either.

@@ -8,7 +8,7 @@ use super::machine::OutRow;
 use super::output::{END, OutputSpec};
 use crate::query::OWN_ENTRY;
 
-/// Where the entries of the indexes of each output stand among those of all.
+/// Where the entries of the indexes of each output are among those of all.
 #[derive(Debug, Default)]
 pub(crate) struct IndexPlaces {
     of: BTreeMap<&'static str, usize>,

@@ -76,7 +76,7 @@ impl Work for RunSender {
     ) -> Result<(), WorkError> {
         let ended = self.follow(held, tasks).await;
         if let Err(error) = &ended {
-            self.link.has_trouble(Some(chain(error)));
+            self.link.failed(Some(chain(error)));
         }
         ended
     }
@@ -92,7 +92,7 @@ impl RunSender {
             commits.mark_unchanged();
             polls.mark_unchanged();
             let moved = session.step(&seen).await?;
-            self.link.has_trouble(None);
+            self.link.failed(None);
             if moved {
                 continue;
             }

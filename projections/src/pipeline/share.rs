@@ -56,7 +56,7 @@ impl Share {
     }
 }
 
-/// The causes of a page that a slot takes, numbered anew from the first.
+/// The causes of a page that a slot takes, numbered from the first.
 pub(crate) struct KeptCauses {
     pub(crate) first: usize,
     pub(crate) end: usize,
@@ -64,7 +64,7 @@ pub(crate) struct KeptCauses {
 }
 
 impl KeptCauses {
-    pub(crate) fn leaves_out(&self, records: usize) -> bool {
+    pub(crate) fn skips(&self, records: usize) -> bool {
         self.first > 0 || self.end < records || !self.without.is_empty()
     }
 

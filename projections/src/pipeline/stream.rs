@@ -174,7 +174,7 @@ impl<T: Flows> Stream<T> {
         self.configured("timed_by", Change::TimedBy(Arc::new(time)))
     }
 
-    /// An event whose time is further than this after it was recorded is left out and becomes a
+    /// An event whose time is further than this after it was recorded is skipped and becomes a
     /// dead letter: without it one wrong clock closes all windows.
     ///
     /// ```

@@ -524,7 +524,7 @@ where
     at.attach_both((left, right), move |making| {
         let row = Arc::clone(&row);
         let made = move |of: &Change<K, Sides<V, W>>| made_by(&*row, of);
-        // Rows are made behind the join: one that cannot be made is left out by itself.
+        // Rows are made after the join: one that cannot be made is left out by itself.
         let then = Each::filter_map(made, to.port(making));
         let then = Box::new(then.on_panic(making.on_panic(stage, by_change)));
         making.stage(stage, join(), then, (by_side, by_change))

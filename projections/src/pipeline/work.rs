@@ -181,7 +181,7 @@ impl RunSlot {
             .limit(PAGE_EVENTS.min(self.options.batch_events_max))
     }
 
-    /// A page with what its records are before the keys. Slots of one process that stand at the
+    /// A page with what its records are before the keys. Slots of one process that are at the
     /// same place read and prepare it once.
     fn page(&self, read: ReadLog) -> impl Future<Output = Page> + Send + use<> {
         let slot = self.slot.clone();
@@ -404,7 +404,7 @@ impl<'a> Session<'a> {
     }
 
     /// A stage panicked over an item, or made of one what cannot be saved, which shows up to a
-    /// position: begins anew from what was saved last.
+    /// position: begins again from what was saved last.
     fn go_back(
         &mut self,
         index: usize,

@@ -45,8 +45,8 @@ pub(super) fn row_of(id: &str, deadline: &Deadline, waits: bool) -> RowChange {
     }
 }
 
-/// Records every deadline that was reached by `now` in the stream of its process, once. `recorded`
-/// are those whose rows are still there.
+/// Records every deadline that was reached by `now` in the stream of its process manager, once.
+/// `recorded` are those whose rows are still there.
 pub(super) async fn announce<P: Process>(
     db: &Annals,
     slot: &Slot,

@@ -1,5 +1,5 @@
-//! What is done about an event: the process is asked, commands are given, and then it is recorded
-//! that it reacted.
+//! What is done about an event: the process manager is asked, commands are given, and then it is
+//! recorded that it reacted.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -19,7 +19,7 @@ use crate::view::step::StepError;
 use annals_runner::BoxFuture;
 use annals_runner::Slot;
 
-/// An event that concerns a process, and what the process says about it.
+/// An event that concerns a process manager, and what the process manager says about it.
 pub(super) struct Trigger<P: Process> {
     pub(super) id: Result<String, RefusedKey>,
     pub(super) record: Arc<RecordedEvent>,
@@ -28,7 +28,7 @@ pub(super) struct Trigger<P: Process> {
 
 pub(super) type Decide<P> = dyn Fn(&Instance<P>) -> Vec<Step<P>> + Send + Sync;
 
-/// The processes of a kind.
+/// The process managers of a kind.
 pub(super) struct Handles<P: Process> {
     db: Annals,
     listens: Listens<P>,
@@ -45,7 +45,7 @@ impl<P: Process> Handles<P> {
         }
     }
 
-    /// What a note in the stream of a process means, when it is one of these processes.
+    /// What a note in the stream of a process manager means, when it is one of these.
     fn noted(&self, record: RecordedEvent) -> Result<Vec<Call>, StepError> {
         if record.stream.category() != P::Event::CATEGORY {
             return Ok(Vec::new());
@@ -153,7 +153,7 @@ impl<P: Process> Handler for Handles<P> {
     }
 }
 
-/// Asks the process and does what it says.
+/// Asks the process manager and does what it says.
 ///
 /// Commands come first and the note that they were given last: as long as that is not there, the
 /// state is the same, and so are the commands, which are recognised by their keys.

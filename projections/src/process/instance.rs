@@ -1,4 +1,5 @@
-//! A process as folded from its stream: the user's state, its deadlines, and how far it has come.
+//! A process manager as folded from its stream: the user's state, its deadlines, and how far it has
+//! come.
 
 use std::any::TypeId;
 use std::collections::{BTreeMap, HashMap};
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Process;
 
-/// What is in the stream of a process: its own events, and what Annals notes.
+/// What is in the stream of a process manager: its own events, and what Annals notes.
 pub(super) enum ProcessEvent<P: Process> {
     Own(Arc<P::Event>),
     Noted(Noted),
@@ -47,7 +48,7 @@ pub(super) struct Reached {
 pub(super) struct Deadline {
     pub(super) name: String,
     pub(super) at: DateTime<Utc>,
-    /// Counts the deadlines of its process, so that one that was set again is another one.
+    /// Counts the deadlines of its process manager, so that one that was set again is another one.
     pub(super) number: u64,
 }
 

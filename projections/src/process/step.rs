@@ -1,4 +1,4 @@
-//! What a process wants to be done.
+//! What a process manager wants to be done.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use annals_core::{Aggregate, Annals, CommandError, Handle, LoadError, to_microse
 use super::Process;
 use annals_runner::BoxFuture;
 
-/// Something that a process wants to be done.
+/// Something that a process manager wants to be done.
 ///
 /// Commands are given first, in their order; then what it emits, its deadlines and its end are
 /// recorded in its stream, all of it or nothing. After a crash in between it is asked again, with
@@ -67,8 +67,8 @@ impl<P: Process> Step<P> {
         })
     }
 
-    /// Records this in the process's stream when the command is refused. Other steps are left as
-    /// they are.
+    /// Records this in the process manager's stream when the command is refused. Other steps are
+    /// left as they are.
     #[must_use]
     pub fn if_refused(mut self, event: P::Event) -> Step<P> {
         if let Kind::Send { refused, .. } = &mut self.0 {
@@ -77,7 +77,7 @@ impl<P: Process> Step<P> {
         self
     }
 
-    /// Records an event in the process's stream.
+    /// Records an event in the process manager's stream.
     pub fn emit(event: P::Event) -> Step<P> {
         Step(Kind::Emit(event))
     }
@@ -96,7 +96,7 @@ impl<P: Process> Step<P> {
         Step(Kind::Cancel { name: name.into() })
     }
 
-    /// Ends the process: its deadlines are cancelled, and later events do not concern it.
+    /// Ends the process manager: its deadlines are cancelled, and later events do not concern it.
     pub fn finish() -> Step<P> {
         Step(Kind::Finish)
     }

@@ -43,8 +43,8 @@ impl<V: View> ViewHandle<V> {
                 return Err(ViewError::DeadLetters {
                     key: key.to_owned(),
                     position: letter.position,
-                    cause: letter
-                        .cause
+                    reason: letter
+                        .reason
                         .unwrap_or_else(|| "it is to be tried again".into()),
                 });
             }
@@ -59,7 +59,7 @@ impl<V: View> ViewHandle<V> {
     /// # use annals_projections::{Program, View, ViewError};
     /// # async fn example<Balance: View<Key = String>>(db: Program) -> Result<(), ViewError> {
     /// for key in db.view::<Balance>().dead_letter_keys(None, 100).await? {
-    ///     println!("{} at {}: {} ({} later)", key.key, key.position, key.cause, key.queued);
+    ///     println!("{} at {}: {} ({} later)", key.key, key.position, key.reason, key.queued);
     /// }
     /// # Ok(())
     /// # }

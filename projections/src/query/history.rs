@@ -11,7 +11,7 @@ use bytes::Bytes;
 use annals_runner::ViewError;
 
 use super::ViewHandle;
-use crate::fold::{RowVersionBefore, decoded, encode, run_end, versions};
+use crate::fold::{RowVersionBefore, decoded, encode, interval_end, versions};
 use crate::key::ViewKey;
 use crate::view::View;
 
@@ -141,22 +141,22 @@ impl<V: View> ViewHandle<V> {
         }
     }
 
-    /// The versions that a stored run consists of.
+    /// The versions that a stored interval consists of.
     async fn versions_of(
         &self,
         key: &str,
         base: Option<&Bytes>,
-        run: &RowVersion,
+        interval: &RowVersion,
     ) -> Result<Vec<RowVersionBefore>, ViewError> {
         let whole = RowVersionBefore {
-            from: run.up_to,
-            recorded_at: run.recorded_at,
-            value: run.value.clone(),
+            from: interval.up_to,
+            recorded_at: interval.recorded_at,
+            value: interval.value.clone(),
         };
-        if run.after.next() == run.up_to {
+        if interval.after.next() == interval.up_to {
             return Ok(vec![whole]);
         }
-        let steps = self.steps_between(run.after, run.up_to).await?;
+        let steps = self.steps_between(interval.after, interval.up_to).await?;
         let (mut versions, _) = versions::<V>(key, base, &steps)?;
         // What was kept is what readers got.
         if versions
@@ -225,7 +225,7 @@ impl<V: View> HistoryOf<V> {
         // What the row was before; nothing while that is not known.
         let mut before: Option<Option<Bytes>> = None;
         loop {
-            let runs = store
+            let intervals = store
                 .row_versions(
                     generation.id,
                     key,
@@ -233,24 +233,24 @@ impl<V: View> HistoryOf<V> {
                     self.limit.min(1_000) + 1,
                 )
                 .await?;
-            let Some(last) = runs.last() else {
+            let Some(last) = intervals.last() else {
                 return Ok(found);
             };
             at = last.up_to;
-            for run in &runs {
+            for interval in &intervals {
                 let since = generation.history_since;
-                let versions = if before.is_none() && run.up_to <= since {
+                let versions = if before.is_none() && interval.up_to <= since {
                     // How it became what it was then is forgotten.
                     before = Some(None);
                     vec![RowVersionBefore {
-                        from: run.up_to,
-                        recorded_at: run.recorded_at,
-                        value: run.value.clone(),
+                        from: interval.up_to,
+                        recorded_at: interval.recorded_at,
+                        value: interval.value.clone(),
                     }]
                 } else {
                     if before.is_none() {
                         let past = store
-                            .read_past(generation.id, &[key.to_owned()], run.after.max(since))
+                            .read_past(generation.id, &[key.to_owned()], interval.after.max(since))
                             .await?;
                         before = Some(
                             past.into_iter()
@@ -260,7 +260,7 @@ impl<V: View> HistoryOf<V> {
                         );
                     }
                     self.views
-                        .versions_of(key, before.as_ref().and_then(Option::as_ref), run)
+                        .versions_of(key, before.as_ref().and_then(Option::as_ref), interval)
                         .await?
                 };
                 for version in versions {
@@ -302,7 +302,7 @@ impl<V: View> ChangedBetween<V> {
             return Err(Invalid::new(format!("a change from position {from} back to {to}")).into());
         }
         // Runs that reach over the second moment end here at the latest.
-        let range = (from, run_end(to));
+        let range = (from, interval_end(to));
         let output = views.output.as_ref();
         let after = match &self.after {
             Some(key) => Some(views.stored_key(&key.to_key())),

@@ -12,7 +12,7 @@ use annals_core::{
 use super::standing::own_stream;
 use super::{RowEntry, RowsFound, ViewError, ViewHandle};
 use crate::lifecycle::Lifecycle;
-use crate::removed::Counted;
+use crate::removed::CountedEvents;
 use crate::replay::Replay;
 use crate::view::View;
 use crate::view::step::{Handlers, Step};
@@ -234,8 +234,8 @@ impl<V: View> ViewHandle<V> {
 
 impl Asked {
     /// What counts in a partition that is folded up to its end.
-    fn counted(&self, end: Position) -> Counted {
-        Counted {
+    fn counted(&self, end: Position) -> CountedEvents {
+        CountedEvents {
             up_to: end,
             valid_at: self.valid_at,
         }

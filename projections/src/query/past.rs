@@ -12,7 +12,7 @@ use annals_runner::ViewError;
 
 use super::ViewHandle;
 use crate::fold::refold;
-use crate::removed::Counted;
+use crate::removed::CountedEvents;
 use crate::view::View;
 use crate::view::step::Step;
 use annals_runner::Skips;
@@ -43,7 +43,7 @@ impl<V: View> ViewHandle<V> {
             // A generation that was built since then has the summary, and what came before it not.
             let store = &**self.context.db.store();
             let options = &self.context.options;
-            let counted = Counted::up_to(position);
+            let counted = CountedEvents::up_to(position);
             let removed = handlers
                 .removed(store, options, Partition(0), counted, None)
                 .await?;
@@ -115,7 +115,7 @@ impl<V: View> ViewHandle<V> {
                     &**self.context.db.store(),
                     &self.context.options,
                     &page.removed,
-                    Counted::up_to(up_to),
+                    CountedEvents::up_to(up_to),
                 )
                 .await?;
             for record in page.events {

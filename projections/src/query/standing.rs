@@ -7,7 +7,7 @@ use annals_runner::ViewError;
 use super::ViewHandle;
 use crate::fold::decoded;
 use crate::key::ViewKey;
-use crate::removed::Counted;
+use crate::removed::CountedEvents;
 use crate::replay::Replay;
 use crate::view::View;
 use crate::view::step::Handlers;
@@ -37,7 +37,7 @@ impl<V: View> ViewHandle<V> {
         if page.state.archived_before > at.next() {
             let partition = store.partition_of(&stream);
             let options = &self.context.options;
-            let counted = Counted::up_to(page.head);
+            let counted = CountedEvents::up_to(page.head);
             let removed = handlers
                 .removed(store, options, partition, counted, Some(&stream))
                 .await?;

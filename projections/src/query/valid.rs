@@ -8,7 +8,7 @@ use annals_runner::ViewError;
 
 use super::ViewHandle;
 use crate::fold::{decoded, folded};
-use crate::removed::Counted;
+use crate::removed::CountedEvents;
 use crate::view::View;
 use annals_runner::Skips;
 use annals_runner::records_at;
@@ -35,7 +35,7 @@ impl<V: View> ViewHandle<V> {
         let skips = Skips::of(store.skip_decisions(V::NAME).await?);
         let log = &**self.context.db.store();
         let options = &self.context.options;
-        let counted = Counted {
+        let counted = CountedEvents {
             up_to: moment,
             valid_at: Some(time),
         };

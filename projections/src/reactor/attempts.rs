@@ -49,14 +49,14 @@ pub(super) async fn make(
         let made = with_metadata(metadata.clone(), made).instrument(span);
         let made = tokio::time::timeout(options.call_timeout, made).await;
         progress.called(matches!(made, Ok(Ok(Ok(_)))), begun.elapsed());
-        let cause = match made {
+        let reason = match made {
             Ok(Ok(Ok(rows))) => break Ok(rows),
-            Ok(Ok(Err(ReactError::Permanent(cause))) | Err(cause)) => break Err(cause),
-            Ok(Ok(Err(ReactError::Retry(cause)))) => cause,
+            Ok(Ok(Err(ReactError::Permanent(reason))) | Err(reason)) => break Err(reason),
+            Ok(Ok(Err(ReactError::Retry(reason)))) => reason,
             Err(_) => format!("the call took longer than {:?}", options.call_timeout),
         };
         if options.at_most_once || attempts >= options.attempts {
-            break Err(cause);
+            break Err(reason);
         }
         tokio::time::sleep(backoff.next_wait()).await;
     };

@@ -41,14 +41,14 @@ pub(super) async fn mark(
     for key in keys {
         all.settled += remove_skipped(slot, held, key, skips).await?;
         if let Some(first) = first_dead_letter(slot, key).await?
-            && first.cause.is_some()
+            && first.reason.is_some()
         {
             let again = DeadLetter {
-                cause: None,
+                reason: None,
                 ..first.clone()
             };
             let commit = unmoved(slot, held, first.partition, |commit| {
-                commit.park.push(again);
+                commit.dead_letters.push(again);
             });
             slot.context.views.commit_view(commit.await?).await?;
         }
@@ -76,7 +76,9 @@ async fn remove_skipped(
                 .collect();
             let count = skipped.len();
             if count > 0 {
-                let commit = unmoved(slot, held, partition, |commit| commit.unpark = skipped);
+                let commit = unmoved(slot, held, partition, |commit| {
+                    commit.settled_letters = skipped;
+                });
                 views.commit_view(commit.await?).await?;
                 removed += count as u64;
             }

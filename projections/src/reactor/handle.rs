@@ -19,7 +19,7 @@ use super::dead_letters::unmoved;
 /// # async fn example<TextMessages: Reactor>(db: Program) -> Result<(), ViewError> {
 /// let texts = db.reactor::<TextMessages>();
 /// for failed in texts.dead_letters().keys(None, 100).await? {
-///     println!("{}: {}", failed.key, failed.cause);
+///     println!("{}: {}", failed.key, failed.reason);
 ///     texts.retry(&failed.key).await?;
 /// }
 /// # Ok(())
@@ -205,7 +205,7 @@ impl ReactorHandle {
             if low < before {
                 // After it nothing counts as settled, neither what was done nor dead letters.
                 settled.clear();
-                commit.unpark = self.dead_letters_after(partition, low).await?;
+                commit.settled_letters = self.dead_letters_after(partition, low).await?;
             }
             settled.retain(|position| *position > low);
             if low > commit.to.position {

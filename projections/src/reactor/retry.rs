@@ -81,13 +81,13 @@ impl ReactorSession<'_> {
                 self.retried.push_front(letter.key.clone());
                 self.remove(letter, rows).await
             }
-            Err(cause) => {
+            Err(reason) => {
                 let letter = DeadLetter {
-                    cause: Some(cause),
+                    reason: Some(reason),
                     attempts: letter.attempts + attempts,
                     ..letter
                 };
-                self.commit_unmoved(letter.partition, |commit| commit.park.push(letter))
+                self.commit_unmoved(letter.partition, |commit| commit.dead_letters.push(letter))
                     .await
             }
         }
@@ -95,7 +95,7 @@ impl ReactorSession<'_> {
 
     async fn remove(&mut self, letter: DeadLetter, rows: Vec<RowChange>) -> Result<(), WorkError> {
         self.commit_unmoved(letter.partition, |commit| {
-            commit.unpark.push((letter.key, letter.position));
+            commit.settled_letters.push((letter.key, letter.position));
             commit.rows = rows;
         })
         .await

@@ -34,7 +34,7 @@ pub(super) struct Event<C> {
 #[derive(Clone, Debug)]
 pub(super) enum Outcome {
     Done(Vec<RowChange>),
-    Failed { cause: String, attempts: u32 },
+    Failed { reason: String, attempts: u32 },
 }
 
 /// What is to be written of a partition.
@@ -44,7 +44,7 @@ pub(super) struct Settled {
     pub(super) low: Position,
     /// And these after it.
     pub(super) above: Vec<Position>,
-    pub(super) park: Vec<DeadLetter>,
+    pub(super) dead_letters: Vec<DeadLetter>,
     pub(super) rows: Vec<RowChange>,
 }
 
@@ -191,9 +191,9 @@ impl<C> Scheduler<C> {
         self.busy.remove(&key);
         match outcome {
             Outcome::Done(rows) => self.settle(job.index, job.position, rows),
-            Outcome::Failed { cause, attempts } => {
+            Outcome::Failed { reason, attempts } => {
                 self.dead.insert(key.clone());
-                self.bury(job, Some(cause), attempts, now);
+                self.bury(job, Some(reason), attempts, now);
                 for job in self.lanes.remove(&key).unwrap_or_default() {
                     self.bury(job, None, 0, now);
                 }
@@ -216,14 +216,14 @@ impl<C> Scheduler<C> {
         }
     }
 
-    fn bury(&mut self, job: Job<C>, cause: Option<String>, attempts: u32, now: DateTime<Utc>) {
+    fn bury(&mut self, job: Job<C>, reason: Option<String>, attempts: u32, now: DateTime<Utc>) {
         let state = &mut self.partitions[job.index];
         let letter = DeadLetter {
             key: job.key.clone(),
             partition: state.partition,
             position: job.position,
             event: job.event,
-            cause,
+            reason,
             attempts,
             dead_since: now,
         };
@@ -267,7 +267,7 @@ impl<C> Scheduler<C> {
         }
         let low = state.window.low();
         let due = |(position, _): &(Position, String)| *position <= low;
-        let park = state
+        let dead_letters = state
             .letters
             .iter()
             .filter(|(at, _)| due(at))
@@ -289,7 +289,7 @@ impl<C> Scheduler<C> {
         Some(Settled {
             low,
             above,
-            park,
+            dead_letters,
             rows: state.rows.values().cloned().collect(),
         })
     }
@@ -350,7 +350,7 @@ mod tests {
                     let outcome = match ended {
                         "done" => Outcome::Done(Vec::new()),
                         _ => Outcome::Failed {
-                            cause: "refused".into(),
+                            reason: "refused".into(),
                             attempts: 1,
                         },
                     };
@@ -364,7 +364,7 @@ mod tests {
                     };
                     let above: Vec<_> = settled.above.iter().map(ToString::to_string).collect();
                     let letters: Vec<_> = settled
-                        .park
+                        .dead_letters
                         .iter()
                         .map(|of| format!("{}{}", of.key, of.position))
                         .collect();

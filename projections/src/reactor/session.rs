@@ -76,8 +76,8 @@ impl<'a> ReactorSession<'a> {
                 break;
             }
             for letter in page {
-                // A first dead letter without a cause is to be tried again.
-                if dead.insert(letter.key.clone()) && letter.cause.is_none() {
+                // A first dead letter without a reason is to be tried again.
+                if dead.insert(letter.key.clone()) && letter.reason.is_none() {
                     retried.push_back(letter.key);
                 }
             }
@@ -323,7 +323,7 @@ impl<'a> ReactorSession<'a> {
         }
         let outcome = match outcome {
             Ok(rows) => Outcome::Done(rows),
-            Err(cause) => Outcome::Failed { cause, attempts },
+            Err(reason) => Outcome::Failed { reason, attempts },
         };
         self.scheduler
             .ended(job, outcome, work.context.clock().now());
@@ -357,7 +357,7 @@ impl<'a> ReactorSession<'a> {
             };
             let mut commit =
                 ViewCommit::new(work.generation.id, self.held.lease(), reader.checkpoint, to);
-            commit.park.clone_from(&settled.park);
+            commit.dead_letters.clone_from(&settled.dead_letters);
             commit.rows.clone_from(&settled.rows);
             let rows = commit.rows.len();
             let span = tracing::debug_span!(

@@ -102,7 +102,7 @@ impl<P: SqlProjection> Batch<P> {
         &self,
         key: String,
         part: &Part<P::Event>,
-        cause: Option<String>,
+        reason: Option<String>,
         attempts: u32,
     ) -> DeadLetter {
         let partition = self.partition;
@@ -114,7 +114,7 @@ impl<P: SqlProjection> Batch<P> {
             partition,
             position,
             event,
-            cause,
+            reason,
             attempts,
             dead_since,
         }
@@ -133,8 +133,7 @@ impl<P: SqlProjection> Batch<P> {
             Err(poison) => return Ok(Err(poison.reason().into())),
         };
         let waits = |key: &String| {
-            self.dead_letters.contains(key)
-                || aside.iter().any(|dead_letters| dead_letters.key == *key)
+            self.dead_letters.contains(key) || aside.iter().any(|letter| letter.key == *key)
         };
         let dead_letters = if let Some(key) = key.clone().filter(waits) {
             self.aside(key, part, None, 0)
@@ -185,11 +184,8 @@ impl<P: SqlProjection> InTransaction<ConnectionOf<P>, ViewCommit> for Batch<P> {
                 break;
             }
         }
-        let dead_letters = aside
-            .iter()
-            .map(|dead_letters| dead_letters.key.clone())
-            .collect();
-        step.park.extend(aside);
+        let dead_letters = aside.iter().map(|letter| letter.key.clone()).collect();
+        step.dead_letters.extend(aside);
         *self.came.lock().unwrap_or_else(PoisonError::into_inner) = Came {
             stuck,
             dead_letters,

@@ -104,24 +104,21 @@ impl<P: SqlProjection> FillTables<P> {
         skips: &Skips,
     ) -> Result<(u64, Option<DeadLetter>), WorkError> {
         let at = self.checkpoint(partition).await?;
-        let positions: Vec<Position> = queue
-            .iter()
-            .map(|dead_letters| dead_letters.position)
-            .collect();
+        let positions: Vec<Position> = queue.iter().map(|letter| letter.position).collect();
         let mut records = records_at(&**self.context.log(), partition, &positions)
             .await?
             .into_iter()
             .peekable();
         let mut waiting = Vec::with_capacity(queue.len());
-        for dead_letters in queue {
-            let record = records.next_if(|record| record.position == dead_letters.position);
+        for letter in queue {
+            let record = records.next_if(|record| record.position == letter.position);
             let part = match record {
-                None if skips.for_dead_letter(&dead_letters) => Ok(None),
+                None if skips.for_dead_letter(&letter) => Ok(None),
                 None => Err("the event is not in the log any more; skip it".into()),
                 Some(record) if skips.for_key(&record, key) => Ok(None),
                 Some(record) => Part::of(record).map(Some).map_err(|error| chain(&error)),
             };
-            waiting.push((dead_letters, part));
+            waiting.push((letter, part));
         }
         let came = Arc::new(Mutex::new((0, None)));
         let project = Arc::clone(&self.tables.project);
@@ -167,7 +164,7 @@ impl<P: SqlProjection> InTransaction<ConnectionOf<P>, ViewCommit> for DrainQueue
     ) -> Result<(), StoreError> {
         let mut settled = 0;
         let mut still = None;
-        for (dead_letters, part) in &self.waiting {
+        for (letter, part) in &self.waiting {
             P::Store::mark(connection).await?;
             let taken = match part {
                 Ok(Some(part)) => take(&*self.project, connection, &self.tables, part).await,
@@ -178,21 +175,21 @@ impl<P: SqlProjection> InTransaction<ConnectionOf<P>, ViewCommit> for DrainQueue
                 Ok(()) => P::Store::keep(connection).await?,
                 Err(reason) => {
                     P::Store::undo(connection).await?;
-                    let cause = Some(reason);
-                    let attempts = dead_letters.attempts + 1;
+                    let reason = Some(reason);
+                    let attempts = letter.attempts + 1;
                     still = Some(DeadLetter {
-                        cause,
+                        reason,
                         attempts,
-                        ..dead_letters.clone()
+                        ..letter.clone()
                     });
                     break;
                 }
             }
-            step.unpark
-                .push((dead_letters.key.clone(), dead_letters.position));
+            step.settled_letters
+                .push((letter.key.clone(), letter.position));
             settled += 1;
         }
-        step.park.extend(still.clone());
+        step.dead_letters.extend(still.clone());
         *self.came.lock().unwrap_or_else(PoisonError::into_inner) = (settled, still);
         Ok(())
     }

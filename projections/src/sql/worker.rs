@@ -171,7 +171,7 @@ impl<P: SqlProjection> FillTables<P> {
                 break;
             }
             events += page.len();
-            keys.extend(page.into_iter().map(|dead_letters| dead_letters.key));
+            keys.extend(page.into_iter().map(|letter| letter.key));
         }
         self.progress.dead_letter_keys(keys.len() as u64);
         Ok(Aside {

@@ -1,4 +1,4 @@
-//! The fields of a row, as far as its default shows them: rows of other fields are built anew, also
+//! The fields of a row, as far as its default shows them: rows of other fields are rebuilt, also
 //! when the version was not raised.
 
 use annals_runner::contained;

@@ -36,7 +36,7 @@ pub(super) struct Committing {
     pub(super) up_to: Position,
     pub(super) taken: CommittedStep,
     pub(super) rows: Option<Vec<RowChange>>,
-    pub(super) park: Vec<DeadLetter>,
+    pub(super) dead_letters: Vec<DeadLetter>,
 }
 
 impl Batch {

@@ -88,7 +88,7 @@ impl SlotDeadLetters {
     }
 
     fn retry_later(&mut self, letter: &DeadLetter, options: &Options, now: DateTime<Utc>) {
-        if letter.cause.is_none() || letter.attempts >= options.attempts {
+        if letter.reason.is_none() || letter.attempts >= options.attempts {
             return;
         }
         let wait = options.backoff().wait_after(letter.attempts);

@@ -127,20 +127,20 @@ impl<V: View> FoldView<V> {
         let (stored, version) = self.row(key).await?;
         let DrainedKey {
             changes,
-            unpark,
+            settled_letters,
             still,
         } = drained::<V>(key, stored, version, waiting)?;
         let mut commit = ViewCommit::new(self.generation.id, lease, at.position, at.clone());
         let drained = DrainResult {
-            settled: unpark.len() as u64,
+            settled: settled_letters.len() as u64,
             still,
         };
         commit.rows = changes.rows;
         commit.versions = changes.versions;
         commit.touched = changes.touched;
         commit.advances = changes.advances;
-        commit.unpark = unpark;
-        commit.park = drained.still.iter().cloned().collect();
+        commit.settled_letters = settled_letters;
+        commit.dead_letters = drained.still.iter().cloned().collect();
         let rows = commit.rows.clone();
         self.context.views.commit_view(commit).await?;
         self.publish(at.partition, at.position, Some(rows));
@@ -176,17 +176,14 @@ impl<V: View> FoldView<V> {
         skips: &Skips,
     ) -> Result<Vec<Waiting<V>>, WorkError> {
         let mut waiting = Vec::with_capacity(queue.len());
-        let positions: Vec<Position> = queue
-            .iter()
-            .map(|dead_letters| dead_letters.position)
-            .collect();
+        let positions: Vec<Position> = queue.iter().map(|letter| letter.position).collect();
         let mut records = records_at(&**self.context.log(), partition, &positions)
             .await?
             .into_iter()
             .peekable();
-        for dead_letters in queue {
-            let steps = match records.next_if(|record| record.position == dead_letters.position) {
-                None if skips.for_dead_letter(&dead_letters) => Ok(Vec::new()),
+        for letter in queue {
+            let steps = match records.next_if(|record| record.position == letter.position) {
+                None if skips.for_dead_letter(&letter) => Ok(Vec::new()),
                 None => Err(Poison::new(
                     "the event is not in the log any more; skip it, or rebuild the view",
                 )),
@@ -198,10 +195,7 @@ impl<V: View> FoldView<V> {
                     Err(error) => Err(Poison::new(chain(&error))),
                 },
             };
-            waiting.push(Waiting {
-                letter: dead_letters,
-                steps,
-            });
+            waiting.push(Waiting { letter, steps });
         }
         Ok(waiting)
     }

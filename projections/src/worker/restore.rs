@@ -52,7 +52,7 @@ impl<V: View> FoldView<V> {
         let mut commit = ViewCommit::new(self.generation.id, held.lease(), moment, at);
         if !was.dead_letters_copied {
             // First, so that a queue that is emptied meanwhile is noticed at the end.
-            commit.park = self.dead_letters_of(earlier, moment).await?;
+            commit.dead_letters = self.dead_letters_of(earlier, moment).await?;
             return self
                 .restored(
                     commit,
@@ -171,13 +171,12 @@ impl<V: View> FoldView<V> {
             if page.is_empty() {
                 return Ok(letters);
             }
-            let of_slot = |dead_letters: &DeadLetter| {
-                slot_of(&dead_letters.key, self.generation.spec.slots) == self.number
+            let of_slot = |letter: &DeadLetter| {
+                slot_of(&letter.key, self.generation.spec.slots) == self.number
             };
             letters.extend(
-                page.into_iter().filter(|dead_letters| {
-                    dead_letters.position <= moment && of_slot(dead_letters)
-                }),
+                page.into_iter()
+                    .filter(|letter| letter.position <= moment && of_slot(letter)),
             );
         }
     }
@@ -221,6 +220,6 @@ impl<V: View> FoldView<V> {
     }
 }
 
-fn place(dead_letters: DeadLetter) -> (String, Position) {
-    (dead_letters.key, dead_letters.position)
+fn place(letter: DeadLetter) -> (String, Position) {
+    (letter.key, letter.position)
 }

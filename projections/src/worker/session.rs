@@ -250,11 +250,11 @@ impl<'a, V: View> LeaseSession<'a, V> {
             rows,
             versions,
             touched,
-            park,
+            dead_letters,
             advances,
             ..
         } = changes;
-        self.dead_letters.check_room(work, park.len())?;
+        self.dead_letters.check_room(work, dead_letters.len())?;
         let mut commit = ViewCommit::new(work.generation.id, self.held.lease(), begun, to);
         let watched = watched
             .or_else(|| (!inline && work.workers.is_watched(rows.len())).then(|| rows.clone()));
@@ -268,12 +268,12 @@ impl<'a, V: View> LeaseSession<'a, V> {
             up_to,
             taken,
             rows: watched,
-            park: park.clone(),
+            dead_letters: dead_letters.clone(),
         };
         commit.rows = rows;
         commit.versions = versions;
         commit.touched = touched;
-        commit.park = park;
+        commit.dead_letters = dead_letters;
         commit.advances = advances;
         let views = work.context.views.clone();
         let span = tracing::debug_span!(
@@ -314,12 +314,12 @@ impl<'a, V: View> LeaseSession<'a, V> {
             up_to,
             taken,
             rows,
-            park,
+            dead_letters,
         } = ended.map_err(|error| {
             StoreError::new(Failure::Unavailable, "a commit was broken off").because(error)
         })??;
         let now = work.context.clock().now();
-        self.dead_letters.add(&park, &work.options, now);
+        self.dead_letters.add(&dead_letters, &work.options, now);
         work.publish(partition, up_to, rows);
         let oldest = self
             .readers

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::bank::{
     Account, AccountEvent, Balance, deposited, happens, mend, noted, options, program, program_with,
 };
-use super::gateway::{Gateway, PATIENCE, Texts, settled, texts};
+use super::gateway::{Gateway, TIMEOUT, Texts, settled, texts};
 use super::test_store::{TestStore, store};
 
 /// Rows by the text of a note; one that begins with `!` makes no sense to the row of the rest.
@@ -153,9 +153,7 @@ async fn keys_of_any_text_have_rows_of_their_own() {
         last = Some(happens(&db, "notes", noted(word)).await);
     }
     let view = db.view::<Words>();
-    view.wait_for(&last.take().unwrap(), PATIENCE)
-        .await
-        .unwrap();
+    view.wait_for(&last.take().unwrap(), TIMEOUT).await.unwrap();
     each_word_has_its_row(&db, &words).await;
 
     // Their dead letters are told apart, too, and say what was said.
@@ -165,12 +163,12 @@ async fn keys_of_any_text_have_rows_of_their_own() {
         bad.insert(word.clone(), done.events()[0].position);
         last = Some(happens(&db, "notes", noted("after all")).await);
     }
-    view.wait_for(&last.unwrap(), PATIENCE).await.unwrap();
+    view.wait_for(&last.unwrap(), TIMEOUT).await.unwrap();
     let dead = view.dead_letter_keys(None, 100).await.unwrap();
     let keys: Vec<_> = dead.iter().map(|of| of.key.clone()).collect();
     assert_eq!(keys, words);
     for (of, word) in dead.iter().zip(&words) {
-        assert_eq!(of.cause, format!("no \0 sense\u{1b} in `{word}`"));
+        assert_eq!(of.reason, format!("no \0 sense\u{1b} in `{word}`"));
     }
     let reason = "it's a \0 \"reason\"\\";
     for (number, word) in words.iter().enumerate() {
@@ -415,7 +413,7 @@ async fn a_follower_goes_on_where_its_last_event_was_archived() {
     let db = start().await;
     let first = happens(&db, "alice", deposited(1)).await;
     db.view::<Balance>()
-        .wait_for(&first, PATIENCE)
+        .wait_for(&first, TIMEOUT)
         .await
         .unwrap();
     settled(&db, &first).await;
@@ -434,7 +432,7 @@ async fn a_follower_goes_on_where_its_last_event_was_archived() {
         let db = start().await;
         let done = happens(&db, "carol", deposited(cents)).await;
         let view = db.view::<Balance>();
-        view.wait_for(&done, PATIENCE).await.unwrap();
+        view.wait_for(&done, TIMEOUT).await.unwrap();
         settled(&db, &done).await;
         let alice = view.get("alice").await.unwrap().unwrap();
         assert_eq!((alice.cents, alice.events), (1, 2));
@@ -454,7 +452,7 @@ async fn moments_and_positions_outside_of_the_log_are_answered() {
     happens(&db, "alice", deposited(1)).await;
     let done = happens(&db, "alice", deposited(2)).await;
     let view = db.view::<Balance>();
-    view.wait_for(&done, PATIENCE).await.unwrap();
+    view.wait_for(&done, TIMEOUT).await.unwrap();
     let [none, both] = [None, Some(3)];
     let cents = |row: Result<Option<Balance>, ViewError>| row.unwrap().map(|row| row.cents);
     assert_eq!(cents(view.get("alice").as_of(0).await), none);
@@ -509,7 +507,7 @@ async fn moments_and_positions_outside_of_the_log_are_answered() {
     assert_eq!(at.position(Partition(0)).get(), 2);
     let done = happens(&db, "alice", deposited(4)).await;
     settled(&db, &done).await;
-    // Whoever moves a reactor takes its lease, and a call of that moment is made again.
+    // Moving a reactor takes its lease, and a call of that moment is made again.
     let mut sent = gateway.sent_to("alice");
     sent.dedup();
     assert_eq!(sent, [1, 2, 4]);
@@ -531,10 +529,7 @@ async fn a_long_queue(store: &TestStore, events: i64) -> Program {
     happens(&db, "alice", noted("poison")).await;
     let all = |_: &Account| Ok::<_, String>((0..events).map(deposited).collect::<Vec<_>>());
     let done = db.aggregate::<Account>("alice").run(all).await.unwrap();
-    db.view::<Balance>()
-        .wait_for(&done, PATIENCE)
-        .await
-        .unwrap();
+    db.view::<Balance>().wait_for(&done, TIMEOUT).await.unwrap();
     db
 }
 
@@ -587,7 +582,7 @@ async fn many_keys_are_asked_for_at_once() {
     let db = program(&store).await;
     let done = happens(&db, "7", deposited(1)).await;
     let view = db.view::<Balance>();
-    view.wait_for(&done, PATIENCE).await.unwrap();
+    view.wait_for(&done, TIMEOUT).await.unwrap();
     let keys = || (0..40_000).map(|key| key.to_string());
     assert_eq!(
         view.rows()
@@ -622,7 +617,7 @@ async fn named_keys_come_in_pages_now_and_in_the_past() {
         last = Some(happens(&db, name, deposited(1)).await);
     }
     let view = db.view::<Balance>();
-    view.wait_for(&last.unwrap(), PATIENCE).await.unwrap();
+    view.wait_for(&last.unwrap(), TIMEOUT).await.unwrap();
     let names = ["c", "nobody", "a", "b", "a"].map(str::to_owned);
     for limit in [1, 2, 3, 4] {
         for is_past in [false, true] {
@@ -695,7 +690,7 @@ async fn the_order_of_a_views_types_is_no_other_view() {
     let one = ViewSetup::<One>::new().options(options());
     let db = Annals::on(store.handle()).with(one).start().await.unwrap();
     let done = happens(&db, "alice", deposited(1)).await;
-    db.view::<One>().wait_for(&done, PATIENCE).await.unwrap();
+    db.view::<One>().wait_for(&done, TIMEOUT).await.unwrap();
     db.stop().await;
     let before = store.views().generations("counted").await.unwrap();
 

@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, watch};
 use super::bank::AccountEvent;
 use super::test_store::TestStore;
 
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What came out of the program: the account, the cents, and the idempotency key.
 pub(super) type Message = (String, i64, String);
@@ -41,7 +41,7 @@ impl Default for Gateway {
 impl Gateway {
     pub(super) async fn sends(&self, count: usize) -> Vec<Message> {
         let mut sent = self.sent.subscribe();
-        tokio::time::timeout(PATIENCE, sent.wait_for(|sent| sent.len() >= count))
+        tokio::time::timeout(TIMEOUT, sent.wait_for(|sent| sent.len() >= count))
             .await
             .unwrap()
             .unwrap()
@@ -122,8 +122,5 @@ pub(super) async fn reacting(store: &TestStore, reaction: ReactorSetup<Texts>) -
 }
 
 pub(super) async fn settled(db: &Program, done: &Committed) {
-    db.reactor::<Texts>()
-        .wait_for(done, PATIENCE)
-        .await
-        .unwrap();
+    db.reactor::<Texts>().wait_for(done, TIMEOUT).await.unwrap();
 }

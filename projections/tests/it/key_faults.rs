@@ -75,7 +75,7 @@ async fn is_dead<V: View<Key = String>>(
     let keys = view.dead_letter_keys(None, 10).await.unwrap();
     assert_eq!(keys.len(), 1, "{keys:?}");
     assert_eq!((&*keys[0].key, keys[0].position), ("alice", bad));
-    assert!(keys[0].cause.contains(reason), "{}", keys[0].cause);
+    assert!(keys[0].reason.contains(reason), "{}", keys[0].reason);
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -276,7 +276,7 @@ async fn an_inline_index_that_panics_refuses_no_command() {
     );
     let keys = view.dead_letter_keys(None, 10).await.unwrap();
     assert_eq!((keys.len(), &*keys[0].key), (1, "alice"));
-    assert!(keys[0].cause.contains("an index that panics"), "{keys:?}");
+    assert!(keys[0].reason.contains("an index that panics"), "{keys:?}");
     db.stop().await;
 }
 
@@ -343,7 +343,7 @@ async fn a_default_that_panics_is_a_dead_letter() {
     assert_eq!(bob, Some(NoDefault { events: 2 }));
     let keys = view.dead_letter_keys(None, 10).await.unwrap();
     assert_eq!((keys.len(), &*keys[0].key), (1, "alice"));
-    assert!(keys[0].cause.contains("a default that panics"));
+    assert!(keys[0].reason.contains("a default that panics"));
     NO_DEFAULT.store(false, Ordering::SeqCst);
     db.stop().await;
 }
@@ -385,7 +385,7 @@ async fn a_key_that_is_too_long_is_a_dead_letter() {
     );
     assert!(
         keys[0]
-            .cause
+            .reason
             .contains("has 256 bytes, at most 255 are possible")
     );
     let skipped = view
@@ -443,7 +443,7 @@ async fn an_unreadable_row_delays_its_key_only() {
     let keys = view.dead_letter_keys(None, 10).await.unwrap();
     assert_eq!((keys.len(), &*keys[0].key), (1, "alice"));
     for text in [
-        keys[0].cause.clone(),
+        keys[0].reason.clone(),
         view.get("alice").await.unwrap_err().to_string(),
     ] {
         assert!(

@@ -14,7 +14,7 @@ use metrics::{
 
 use crate::suite::bank::{AccountEvent, Balance, deposited, happens, noted};
 
-/// History the last value of everything, and how often a histogram was told one.
+/// Keeps the last value of everything, and how often a histogram was told one.
 #[derive(Clone, Debug, Default)]
 struct Kept(Arc<Mutex<Inner>>);
 
@@ -125,13 +125,10 @@ fn a_recorder_is_told_what_the_documentation_promises() {
                 happens(&db, "alice", deposited(cents)).await;
             }
             let done = happens(&db, "bob", noted("poison")).await;
-            let patience = Duration::from_secs(60);
-            db.view::<Balance>()
-                .wait_for(&done, patience)
-                .await
-                .unwrap();
+            let timeout = Duration::from_secs(60);
+            db.view::<Balance>().wait_for(&done, timeout).await.unwrap();
             db.reactor::<Refuses>()
-                .wait_for(&done, patience)
+                .wait_for(&done, timeout)
                 .await
                 .unwrap();
             // Its lag is reported now and then.
@@ -215,12 +212,9 @@ fn lost_leases_and_rebuild_progress_are_metrics() {
                 .start()
                 .await
                 .unwrap();
-            let patience = Duration::from_secs(60);
+            let timeout = Duration::from_secs(60);
             let done = happens(&db, "alice", deposited(1)).await;
-            db.view::<Balance>()
-                .wait_for(&done, patience)
-                .await
-                .unwrap();
+            db.view::<Balance>().wait_for(&done, timeout).await.unwrap();
             assert_eq!(kept.count(&of("leases_lost_total")), 0);
             // Somebody else takes the slot and gives it back: who had it is refused, and begins
             // again.
@@ -230,10 +224,7 @@ fn lost_leases_and_rebuild_progress_are_metrics() {
                 views.release_lease(&state.lease).await.unwrap();
             }
             let done = happens(&db, "alice", deposited(2)).await;
-            db.view::<Balance>()
-                .wait_for(&done, patience)
-                .await
-                .unwrap();
+            db.view::<Balance>().wait_for(&done, timeout).await.unwrap();
             assert_eq!(kept.count(&of("leases_lost_total")), 1);
 
             // The first generation was built, too.

@@ -18,7 +18,7 @@ use annals_projections::{
 use serde::{Deserialize, Serialize};
 
 use super::bank::{AccountEvent, deposited, happens, noted, options};
-use super::gateway::{Gateway, PATIENCE, Texts, reacting, settled, texts};
+use super::gateway::{Gateway, TIMEOUT, Texts, reacting, settled, texts};
 use super::test_store::{TestStore, store, store_on};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
@@ -55,12 +55,12 @@ async fn only_alice_stays(setup: ViewSetup<LastNote>, is_live: bool) {
     let done = happens(&db, "bob", noted("short")).await;
     let view = db.view::<LastNote>();
     if !is_live {
-        view.wait_for(&done, PATIENCE).await.unwrap();
+        view.wait_for(&done, TIMEOUT).await.unwrap();
         let keys = view.dead_letter_keys(None, 10).await.unwrap();
         assert_eq!(keys.len(), 1, "{keys:?}");
         assert_eq!((&*keys[0].key, keys[0].position), ("alice", bad));
-        let cause = &keys[0].cause;
-        assert!(cause.contains("has 1025 bytes"), "{cause}");
+        let reason = &keys[0].reason;
+        assert!(reason.contains("has 1025 bytes"), "{reason}");
     }
     let row = LastNote {
         text: "short".into(),
@@ -116,8 +116,8 @@ impl Reactor for ByNote {
 fn only_dead(letters: &[DeadLetter], position: Position, says: &str) {
     assert_eq!(letters.len(), 1, "{letters:?}");
     assert_eq!(letters[0].position, position);
-    let cause = letters[0].cause.as_deref().unwrap_or_default();
-    assert!(cause.contains(says), "{cause}");
+    let reason = letters[0].reason.as_deref().unwrap_or_default();
+    assert!(reason.contains(says), "{reason}");
 }
 
 #[tokio::test]
@@ -136,7 +136,7 @@ async fn a_reactor_key_that_is_too_long_is_a_dead_letter() {
         .position;
     let done = happens(&db, "alice", noted("short")).await;
     let reactor = db.reactor::<ByNote>();
-    reactor.wait_for(&done, PATIENCE).await.unwrap();
+    reactor.wait_for(&done, TIMEOUT).await.unwrap();
     assert_eq!(gateway.sent_to("short").len(), 1);
     let letters = reactor.dead_letters().all(None, 10).await.unwrap();
     only_dead(&letters, bad, "has 300 bytes, at most 255 are possible");
@@ -161,13 +161,13 @@ async fn calls_that_hang_end_at_their_time_limit() {
     }
     let done = happens(&db, "alice", noted("goes on")).await;
     let reactor = db.reactor::<ByNote>();
-    reactor.wait_for(&done, PATIENCE).await.unwrap();
+    reactor.wait_for(&done, TIMEOUT).await.unwrap();
     assert_eq!(gateway.sent_to("goes on").len(), 1);
     let letters = reactor.dead_letters().all(None, 100).await.unwrap();
     assert_eq!(letters.len(), 20);
     for letter in letters {
         assert_eq!(
-            letter.cause.as_deref(),
+            letter.reason.as_deref(),
             Some("the call took longer than 50ms")
         );
     }
@@ -294,11 +294,11 @@ async fn each_part_of_an_event_reaches_its_own_key() {
     let db = db.start().await.unwrap();
     let done = planned(&store, "ada", "bob").await;
     db.reactor::<Told>()
-        .wait_for(done.clone(), PATIENCE)
+        .wait_for(done.clone(), TIMEOUT)
         .await
         .unwrap();
     db.process::<Roster>()
-        .wait_for(done, PATIENCE)
+        .wait_for(done, TIMEOUT)
         .await
         .unwrap();
     assert_eq!(
@@ -321,7 +321,7 @@ async fn a_process_id_that_is_too_long_is_a_dead_letter() {
     let bad = planned(&store, &"k".repeat(300), "bob").await;
     let done = planned(&store, "ada", "bob").await;
     let processes = db.process::<Roster>();
-    processes.wait_for(done, PATIENCE).await.unwrap();
+    processes.wait_for(done, TIMEOUT).await.unwrap();
     let letters = processes.dead_letters().all(None, 10).await.unwrap();
     only_dead(
         &letters,
@@ -401,7 +401,7 @@ async fn rings(store: &TestStore, alarm: &str) {
             hint.wait(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, rung).await.unwrap();
+    tokio::time::timeout(TIMEOUT, rung).await.unwrap();
 }
 
 #[tokio::test]
@@ -416,7 +416,7 @@ async fn a_panic_at_a_due_deadline_delays_no_other_process() {
     happens(&db, "1", noted("bad")).await;
     let done = happens(&db, "2", noted("good")).await;
     let alarms = db.process::<Alarm>();
-    alarms.wait_for(&done, PATIENCE).await.unwrap();
+    alarms.wait_for(&done, TIMEOUT).await.unwrap();
     db.stop().await;
     // The next program has no state of theirs at hand.
     PANICS.store(true, Ordering::SeqCst);
@@ -432,7 +432,7 @@ async fn a_panic_at_a_due_deadline_delays_no_other_process() {
     );
     // The worker goes on with what comes.
     let done = happens(&db, "3", noted("good")).await;
-    alarms.wait_for(&done, PATIENCE).await.unwrap();
+    alarms.wait_for(&done, TIMEOUT).await.unwrap();
     db.stop().await;
 
     PANICS.store(false, Ordering::SeqCst);

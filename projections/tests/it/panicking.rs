@@ -12,7 +12,7 @@ use annals_projections::{
 use serde::{Deserialize, Serialize};
 
 use super::bank::{AccountEvent, deposited, happens, noted, options};
-use super::gateway::PATIENCE;
+use super::gateway::TIMEOUT;
 use super::test_store::store;
 
 /// Panics when it is dropped, unless something panics already.
@@ -85,12 +85,12 @@ async fn a_call_that_panics_anywhere_stops_its_key_only() {
     for text in wrong {
         happens(&db, text, noted(text)).await;
         let done = happens(&db, "others", deposited(1)).await;
-        reactor.wait_for(&done, PATIENCE).await.unwrap();
+        reactor.wait_for(&done, TIMEOUT).await.unwrap();
     }
     let letters = reactor.dead_letters().all(None, 99).await.unwrap();
     let said: Vec<_> = letters
         .iter()
-        .map(|of| (&*of.key, of.cause.as_deref().unwrap_or_default()))
+        .map(|of| (&*of.key, of.reason.as_deref().unwrap_or_default()))
         .collect();
     let panicked = |what: &str| format!("the handler panicked: {what}");
     let causes = [
@@ -101,23 +101,23 @@ async fn a_call_that_panics_anywhere_stops_its_key_only() {
         panicked("without a message"),
         panicked("without a message"),
     ];
-    for ((key, cause), (wanted, expected)) in said.iter().zip(wrong.iter().zip(&causes)) {
+    for ((key, reason), (wanted, expected)) in said.iter().zip(wrong.iter().zip(&causes)) {
         assert_eq!(key, wanted);
-        assert!(cause.starts_with(&**expected), "{key}: {cause}");
+        assert!(reason.starts_with(&**expected), "{key}: {reason}");
     }
     assert_eq!(said.len(), wrong.len());
 
     // Without a key it is nobody's: it stops the reactor until it is skipped.
     let bad = happens(&db, "others", noted("key")).await;
     let done = happens(&db, "others", deposited(1)).await;
-    let stopped = reactor.wait_for(&done, PATIENCE).await.unwrap_err();
+    let stopped = reactor.wait_for(&done, TIMEOUT).await.unwrap_err();
     assert!(
         stopped.to_string().contains("a key that panics"),
         "{stopped}"
     );
     let position = bad.events()[0].position;
     reactor.skip_event(position, "no key").await.unwrap();
-    reactor.wait_for(&done, PATIENCE).await.unwrap();
+    reactor.wait_for(&done, TIMEOUT).await.unwrap();
     db.stop().await;
 }
 
@@ -179,12 +179,12 @@ async fn a_row_that_panics_anywhere_stops_its_key_only() {
     for text in ["number", "payload"] {
         happens(&db, text, noted(text)).await;
         let done = happens(&db, "others", deposited(1)).await;
-        view.wait_for(&done, PATIENCE).await.unwrap();
+        view.wait_for(&done, TIMEOUT).await.unwrap();
     }
     let keys = view.dead_letter_keys(None, 9).await.unwrap();
     assert_eq!(keys.len(), 2, "{keys:?}");
     let done = happens(&db, "unread", deposited(1)).await;
-    view.wait_for(&done, PATIENCE).await.unwrap();
+    view.wait_for(&done, TIMEOUT).await.unwrap();
     let rows = view.rows().await.unwrap_err();
     assert!(matches!(rows, ViewError::Unreadable(_)), "{rows}");
     let unread = view.get(Name("unread".into())).await.unwrap();

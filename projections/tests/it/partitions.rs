@@ -166,7 +166,7 @@ impl Project<AccountEvent> for Touches {
     }
 }
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn a_skip_of_one_partition_names_it() {
@@ -182,7 +182,7 @@ async fn a_skip_of_one_partition_names_it() {
     let last = store.append(Append::new(stream, [event])).await.unwrap();
     let done = Token::new(store.id()).with(partition, last.last().position);
     let view = db.view::<Touches>();
-    view.wait_for(done.clone(), PATIENCE).await.unwrap_err();
+    view.wait_for(done.clone(), TIMEOUT).await.unwrap_err();
     let letters = db.dead_letters("touches").unwrap();
     let error = letters.skip_event(position, "a test").await.unwrap_err();
     let says = "name the partition with `skip_event_in`";
@@ -191,7 +191,7 @@ async fn a_skip_of_one_partition_names_it() {
         .skip_event_in(partition, position, "a test")
         .await
         .unwrap();
-    view.wait_for(done, PATIENCE).await.unwrap();
+    view.wait_for(done, TIMEOUT).await.unwrap();
     assert_eq!(
         view.get("alice").await.unwrap(),
         Some(Touches { events: 1 })

@@ -60,7 +60,7 @@ async fn a_poison_event_delays_only_its_own_key() {
             .map(|dead_letters| {
                 (
                     dead_letters.position,
-                    dead_letters.cause.is_some(),
+                    dead_letters.reason.is_some(),
                     &*dead_letters.key,
                 )
             })
@@ -227,7 +227,7 @@ async fn check_retried(history: &[(u8, AccountEvent)], batch: usize, slots: u16)
     assert!(
         dead_letters
             .iter()
-            .all(|key| key.cause == "a poisoned note" && key.attempts == 1)
+            .all(|key| key.reason == "a poisoned note" && key.attempts == 1)
     );
 
     // In vain, and nothing changes but the number of attempts.

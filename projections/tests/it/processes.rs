@@ -4,7 +4,7 @@ use annals_core::Partition;
 use annals_core::chrono::TimeDelta;
 use annals_projections::ReadModels;
 
-use super::shop::{Fulfilment, Order, OrderEvent, PATIENCE, Shop, Stock, StockEvent};
+use super::shop::{Fulfilment, Order, OrderEvent, Shop, Stock, StockEvent, TIMEOUT};
 
 #[tokio::test]
 async fn a_paid_order_is_shipped_and_its_process_finished() {
@@ -120,10 +120,10 @@ async fn a_command_that_is_refused_means_what_the_process_says() {
     let head = shop.store.head(Partition(0)).await.unwrap().visible;
     let token = annals_core::Token::new(shop.store.id()).with(Partition(0), head);
     let processes = db.process::<Fulfilment>();
-    processes.wait_for(token, PATIENCE).await.unwrap();
+    processes.wait_for(token, TIMEOUT).await.unwrap();
     let dead_letters = processes.dead_letters().all(None, 10).await.unwrap();
     assert_eq!(
-        (&*dead_letters[0].key, dead_letters[0].cause.as_deref()),
+        (&*dead_letters[0].key, dead_letters[0].reason.as_deref()),
         ("8", Some("a command was refused: the order is over"))
     );
     db.stop().await;

@@ -7,7 +7,7 @@ use annals_core::{Annals, Partition, Position, Recorded};
 use annals_projections::{ReactError, Reactor, ReactorSetup, ReadModels, Request, View, With};
 
 use super::bank::{Account, AccountEvent, Balance, deposited, happens, noted, options};
-use super::gateway::{Gateway, Message, PATIENCE, Texts, reacting, settled, texts};
+use super::gateway::{Gateway, Message, TIMEOUT, Texts, reacting, settled, texts};
 use super::test_store::store;
 
 #[tokio::test]
@@ -105,14 +105,14 @@ async fn a_failed_key_continues_in_order_after_a_retry() {
             (
                 &*of.key,
                 of.position.get(),
-                of.cause.as_deref(),
+                of.reason.as_deref(),
                 of.attempts,
             )
         })
         .collect();
-    let cause = Some("the gateway is down");
+    let reason = Some("the gateway is down");
     let expected = [
-        ("account-alice", 1, cause, 3),
+        ("account-alice", 1, reason, 3),
         ("account-alice", 2, None, 0),
         ("account-alice", 3, None, 0),
     ];
@@ -149,7 +149,7 @@ async fn a_skipped_event_lets_later_ones_go_on() {
     let dead_letters = reactor.dead_letters().all(None, 10).await.unwrap();
     assert!(
         dead_letters[0]
-            .cause
+            .reason
             .as_ref()
             .unwrap()
             .contains("a note that panics"),
@@ -279,7 +279,7 @@ async fn what_a_reactor_appends_is_caused_by_the_event() {
         .unwrap();
     let done = happens(&db, "alice", deposited(1)).await;
     db.reactor::<Notes>()
-        .wait_for(&done, PATIENCE)
+        .wait_for(&done, TIMEOUT)
         .await
         .unwrap();
     let history = db.events().pages().next().await.unwrap().unwrap().events;

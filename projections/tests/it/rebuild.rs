@@ -95,7 +95,7 @@ async fn readers_see_a_complete_view_throughout_a_rebuild() {
                     .all(|row| row.cents == row.events as i64 * 100),
                 "a mixed view: {rows:?}"
             );
-            // A new generation may lag a step behind the one that it follows; it never lags behind
+            // A new generation may lag the one that it follows by a step; it never lags
             // the beginning of the build.
             last = 500;
             reads += 1;
@@ -351,18 +351,18 @@ async fn a_generation_unlike_a_replay_is_never_switched_to() {
 
 /// The same version of a view in two builds of a program: the version was not raised.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Counted {
+struct EventCount {
     events: u64,
 }
 
-impl Project<AccountEvent> for Counted {
+impl Project<AccountEvent> for EventCount {
     fn on(row: &mut Row<'_, Self>, _: &Recorded<AccountEvent>) -> Result<(), Poison> {
         row.events += 1;
         Ok(())
     }
 }
 
-impl View for Counted {
+impl View for EventCount {
     const NAME: &'static str = "counted";
     type Key = String;
 
@@ -373,18 +373,18 @@ impl View for Counted {
 
 /// The newer build, which has an index more.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct CountedIndexed {
+struct EventCountIndexed {
     events: u64,
 }
 
-impl Project<AccountEvent> for CountedIndexed {
+impl Project<AccountEvent> for EventCountIndexed {
     fn on(row: &mut Row<'_, Self>, _: &Recorded<AccountEvent>) -> Result<(), Poison> {
         row.events += 1;
         Ok(())
     }
 }
 
-impl View for CountedIndexed {
+impl View for EventCountIndexed {
     const NAME: &'static str = "counted";
     const INDEXES: &'static [&'static str] = &["events"];
     type Key = String;
@@ -404,7 +404,7 @@ async fn readers_see_what_their_program_follows() {
     filled(&store, 10).await;
     let new = || async {
         Annals::on(store.handle())
-            .with(ViewSetup::<CountedIndexed>::new().options(options()))
+            .with(ViewSetup::<EventCountIndexed>::new().options(options()))
             .start()
             .await
             .unwrap()
@@ -412,29 +412,29 @@ async fn readers_see_what_their_program_follows() {
     let running = new().await;
     // An old instance restarts once, builds its own, and leaves.
     let old = Annals::on(store.handle())
-        .with(ViewSetup::<Counted>::new().options(options()))
+        .with(ViewSetup::<EventCount>::new().options(options()))
         .start()
         .await
         .unwrap();
     old.stop().await;
     let done = happens(&running, "0", deposited(1)).await;
-    let view = running.view::<CountedIndexed>();
+    let view = running.view::<EventCountIndexed>();
     let row = view.get("0").at_least(&done).await.unwrap();
-    assert_eq!(row, Some(CountedIndexed { events: 2 }));
+    assert_eq!(row, Some(EventCountIndexed { events: 2 }));
     assert!(
         running.status().iter().any(|of| of.lag_events() == 0),
         "what readers see is in the status"
     );
 
     // Going back is refused where nothing of this program is kept, and others can be dropped.
-    let rebuild = running.rebuild::<CountedIndexed>();
+    let rebuild = running.rebuild::<EventCountIndexed>();
     assert!(matches!(
         rebuild.roll_back().await,
         Err(RebuildError::NothingKept(_))
     ));
     running.stop().await;
     let running = new().await;
-    let rebuild = running.rebuild::<CountedIndexed>();
+    let rebuild = running.rebuild::<EventCountIndexed>();
     rebuild.drop_others().await.unwrap();
     let generations = store.views().generations("counted").await.unwrap();
     assert!(
@@ -521,14 +521,14 @@ impl Project<AccountEvent> for PureInside {
 mod grown {
     use super::*;
 
-    /// The newer build of `Counted`, which has a field more.
+    /// The newer build of `EventCount`, which has a field more.
     #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-    pub(super) struct Counted {
+    pub(super) struct EventCount {
         pub(super) events: u64,
         pub(super) cents: i64,
     }
 
-    impl Project<AccountEvent> for Counted {
+    impl Project<AccountEvent> for EventCount {
         fn on(row: &mut Row<'_, Self>, event: &Recorded<AccountEvent>) -> Result<(), Poison> {
             row.events += 1;
             if let AccountEvent::Deposited { cents } = **event {
@@ -538,7 +538,7 @@ mod grown {
         }
     }
 
-    impl View for Counted {
+    impl View for EventCount {
         const NAME: &'static str = "counted";
         type Key = String;
 
@@ -549,20 +549,24 @@ mod grown {
 }
 
 #[tokio::test]
-async fn rows_of_other_fields_are_built_anew() {
+async fn rows_of_other_fields_are_rebuilt() {
     let store = store().await;
     let db = Annals::on(store.handle());
     happens(&db, "alice", deposited(7)).await;
-    let old = db.clone().with(ViewSetup::<Counted>::new()).start().await;
+    let old = db
+        .clone()
+        .with(ViewSetup::<EventCount>::new())
+        .start()
+        .await;
     old.unwrap().stop().await;
     // Nobody has raised the version.
     for _ in 0..2 {
-        let setup = db.clone().with(ViewSetup::<grown::Counted>::new());
+        let setup = db.clone().with(ViewSetup::<grown::EventCount>::new());
         let new = setup.start().await.unwrap();
-        let row = new.view::<grown::Counted>().get("alice").await.unwrap();
+        let row = new.view::<grown::EventCount>().get("alice").await.unwrap();
         assert_eq!(
             row,
-            Some(grown::Counted {
+            Some(grown::EventCount {
                 events: 1,
                 cents: 7
             })

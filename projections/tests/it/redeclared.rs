@@ -6,7 +6,7 @@ use annals_projections::{Handlers, Poison, Project, ReadModels, Row, View, ViewS
 use serde::{Deserialize, Serialize};
 
 use super::bank::{AccountEvent, deposited, happens, options};
-use super::gateway::PATIENCE;
+use super::gateway::TIMEOUT;
 use super::test_store::{TestStore, store};
 
 /// A view of this name that counts the events of an account.
@@ -87,7 +87,7 @@ async fn counts<V: Counts>(store: &TestStore, slots: u16, events: &mut u64) {
             let found = view.rows().by_index(index, entry.clone()..=entry);
             assert_eq!(found.await.unwrap().rows.len(), 1, "{said}: {index}");
         }
-        view.wait_for(&done, PATIENCE).await.unwrap();
+        view.wait_for(&done, TIMEOUT).await.unwrap();
     }
     if V::HISTORY != History::None {
         let first = view.get(V::account()).as_of(1).await.unwrap();

@@ -16,7 +16,7 @@ use super::bank::{
 };
 use super::test_store::{TestStore, store};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Events in the log of these tests: two stretches of the past, and a part of a third.
 const EVENTS: u64 = 2_100;
@@ -86,7 +86,7 @@ async fn a_reset_to_any_position_gives_the_same_rows() {
     let last = filled(&store).await;
     let db = program_with(&store, batches_of(700, 3)).await;
     let view = db.view::<Balance>();
-    view.wait_for(&last, PATIENCE).await.unwrap();
+    view.wait_for(&last, TIMEOUT).await.unwrap();
     let rows = contents(&db).await;
     let queues = waiting(&db).await;
     assert_eq!(
@@ -177,10 +177,7 @@ async fn a_reset_keeps_the_dead_letters_of_then() {
     let store = store().await;
     let last = filled(&store).await;
     let db = program_with(&store, batches_of(100, 2)).await;
-    db.view::<Balance>()
-        .wait_for(&last, PATIENCE)
-        .await
-        .unwrap();
+    db.view::<Balance>().wait_for(&last, TIMEOUT).await.unwrap();
     db.rebuild::<Balance>()
         .reset_to(Position::new(EVENTS))
         .await
@@ -216,7 +213,7 @@ async fn a_reset_goes_on_where_the_last_program_died() {
     }
     let db = program_with(&store, batches_of(500, 1)).await;
     db.view::<Balance>()
-        .wait_for(&last.unwrap(), PATIENCE)
+        .wait_for(&last.unwrap(), TIMEOUT)
         .await
         .unwrap();
     let rows = all(&db).await;
@@ -369,7 +366,7 @@ async fn a_reset_without_history_says_to_rebuild() {
         .start()
         .await
         .unwrap();
-    db.view::<Count>().wait_for(&last, PATIENCE).await.unwrap();
+    db.view::<Count>().wait_for(&last, TIMEOUT).await.unwrap();
     let error = db
         .rebuild::<Count>()
         .reset_to(Position::new(1_100))
@@ -416,7 +413,7 @@ async fn event_time_answers_survive_a_reset() {
         .await
         .unwrap();
     let view = db.view::<Occurred>();
-    view.wait_for(&last, PATIENCE).await.unwrap();
+    view.wait_for(&last, TIMEOUT).await.unwrap();
     let by = db.clock().now();
     let before = view.get("3").valid_at(by).await.unwrap();
     let building = db
@@ -444,14 +441,14 @@ async fn a_view_of_one_row_can_be_reset() {
         .await
         .unwrap();
     let view = db.view::<Everything>();
-    view.wait_for(&last, PATIENCE).await.unwrap();
+    view.wait_for(&last, TIMEOUT).await.unwrap();
     let building = db
         .rebuild::<Everything>()
         .reset_to(Position::new(1_100))
         .await
         .unwrap();
     assert_eq!(building.begins_at(), Position::new(1_024));
-    tokio::time::timeout(PATIENCE, building.finished(|_| ()))
+    tokio::time::timeout(TIMEOUT, building.finished(|_| ()))
         .await
         .unwrap()
         .unwrap();

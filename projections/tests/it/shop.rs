@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::test_store::{TestStore, store_on};
 
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Event, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[event(category = "order", crate = "annals_core")]
@@ -284,7 +284,7 @@ impl Shop {
                 hint.wait(Duration::from_millis(20)).await;
             }
         };
-        if tokio::time::timeout(PATIENCE, seen).await.is_err() {
+        if tokio::time::timeout(TIMEOUT, seen).await.is_err() {
             panic!("no {event_type} in {:?}", self.told("").await);
         }
     }

@@ -12,7 +12,7 @@ use annals_projections::{
 use super::bank::{Balance, deposited, happens, noted, options, program};
 use super::test_store::store;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Waits until the status is as expected, and gives it.
 async fn status(db: &Program, expected: impl Fn(&Status) -> bool) -> Status {
@@ -24,7 +24,7 @@ async fn status(db: &Program, expected: impl Fn(&Status) -> bool) -> Status {
             tokio::task::yield_now().await;
         }
     };
-    match tokio::time::timeout(PATIENCE, seen).await {
+    match tokio::time::timeout(TIMEOUT, seen).await {
         Ok(status) => status,
         Err(_) => panic!("{:#?}", db.status()),
     }
@@ -38,10 +38,7 @@ async fn a_status_shows_progress_and_rows_at_hand() {
         happens(&db, "alice", deposited(cents)).await;
     }
     let done = happens(&db, "bob", noted("poison")).await;
-    db.view::<Balance>()
-        .wait_for(&done, PATIENCE)
-        .await
-        .unwrap();
+    db.view::<Balance>().wait_for(&done, TIMEOUT).await.unwrap();
 
     let status = status(&db, |status| status.slots[0].state == SlotState::Live).await;
     assert_eq!(
@@ -84,7 +81,7 @@ async fn a_slot_held_elsewhere_shows_owner_and_lag() {
         .remove(0);
     let asked = store
         .views()
-        .acquire_lease(&generation.lease_name(0), "another", PATIENCE)
+        .acquire_lease(&generation.lease_name(0), "another", TIMEOUT)
         .await
         .unwrap();
     assert!(matches!(asked, Acquired::Granted(_)));

@@ -6,7 +6,7 @@ use annals_core::{Annals, CommandError, Committed, Partition, Token};
 use annals_projections::{Options, Program, ReadModels, ViewError, ViewSetup, With};
 
 use super::bank::{Account, Balance, deposited, happens, noted, options};
-use super::gateway::{Gateway, PATIENCE, Texts, reacting, settled, texts};
+use super::gateway::{Gateway, TIMEOUT, Texts, reacting, settled, texts};
 use super::shop::{Fulfilment, Order, OrderEvent, Shop, fulfilments};
 use super::test_store::{TestStore, store};
 
@@ -35,7 +35,7 @@ async fn a_reactor_stops_at_archived_events_that_it_has_not_read() {
     reacting(&store, texts(&gateway)).await.stop().await;
     let done = archived(&store).await;
     let db = reacting(&store, texts(&gateway)).await;
-    let waited = db.reactor::<Texts>().wait_for(&done, PATIENCE).await;
+    let waited = db.reactor::<Texts>().wait_for(&done, TIMEOUT).await;
     let says = [
         "`reactor/texts` has not read position 1 to 2 of `account-alice`",
         "skip_to",
@@ -61,7 +61,7 @@ async fn a_process_stops_at_archived_events_that_it_has_not_read() {
     let db = shop.program().await;
     let head = shop.store.head(Partition(0)).await.unwrap().visible;
     let token = Token::new(shop.store.id()).with(Partition(0), head);
-    let waited = db.process::<Fulfilment>().wait_for(token, PATIENCE).await;
+    let waited = db.process::<Fulfilment>().wait_for(token, TIMEOUT).await;
     let says = ["`process/fulfilment` has not read position 1 of `order-7`"];
     check_stopped(&waited.unwrap_err(), &says);
     db.stop().await;

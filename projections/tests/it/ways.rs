@@ -14,7 +14,7 @@ use annals_projections::{
 use serde::{Deserialize, Serialize};
 
 use super::bank::{Account, AccountEvent, Balance, deposited, happens, noted, options, program};
-use super::gateway::{Gateway, PATIENCE, Texts, reacting, settled, texts};
+use super::gateway::{Gateway, TIMEOUT, Texts, reacting, settled, texts};
 use super::test_store::{TestStore, store};
 
 #[track_caller]
@@ -63,7 +63,7 @@ async fn what_stops_a_start_is_skipped_in_the_background() {
     view.skip_event(bad, "sent by a broken client")
         .await
         .unwrap();
-    view.wait_for(head(&store).await, PATIENCE).await.unwrap();
+    view.wait_for(head(&store).await, TIMEOUT).await.unwrap();
     db.stop().await;
     let db = setup().start().await.unwrap();
     let row = db.view::<Balance>().get("alice").await.unwrap();
@@ -79,7 +79,7 @@ async fn what_stops_a_reactor_is_skipped() {
     let bad = unreadable(&store).await;
     let done = happens(&db, "bob", deposited(1)).await;
     let reactor = db.reactor::<Texts>();
-    let error = reactor.wait_for(&done, PATIENCE).await.unwrap_err();
+    let error = reactor.wait_for(&done, TIMEOUT).await.unwrap_err();
     let way = format!("skip the event at {bad} with `skip_event`");
     says(&error, &["so nothing is called for later events", &way]);
     reactor
@@ -112,10 +112,7 @@ async fn after_history_is_forgotten_later_moments_answer() {
     let db = program(&store).await;
     for cents in 1..=4 {
         let done = happens(&db, "alice", deposited(cents)).await;
-        db.view::<Balance>()
-            .wait_for(&done, PATIENCE)
-            .await
-            .unwrap();
+        db.view::<Balance>().wait_for(&done, TIMEOUT).await.unwrap();
     }
     // In the one that serves, and in the one that is kept.
     let building = db.rebuild::<Balance>().begin().await.unwrap();
@@ -180,14 +177,14 @@ async fn a_declared_history_answers_what_was_refused() {
     let soon = "2100-01-01T00:00:00Z";
 
     let view = db.view::<Present>();
-    view.wait_for(&done, PATIENCE).await.unwrap();
+    view.wait_for(&done, TIMEOUT).await.unwrap();
     let error = view.get("alice").as_of(1).await.unwrap_err();
     says(
         &error,
         &["view `present` keeps no past; declare it with `history`"],
     );
     let view = db.view::<Versions>();
-    view.wait_for(&done, PATIENCE).await.unwrap();
+    view.wait_for(&done, TIMEOUT).await.unwrap();
     let row = view.get("alice").as_of(1).await.unwrap();
     assert_eq!(row.map(|row| row.events), first);
 
@@ -200,13 +197,13 @@ async fn a_declared_history_answers_what_was_refused() {
         ],
     );
     let view = db.view::<Dated>();
-    view.wait_for(&done, PATIENCE).await.unwrap();
+    view.wait_for(&done, TIMEOUT).await.unwrap();
     let row = view.get("alice").valid_at(soon).await.unwrap();
     assert_eq!(row.map(|row| row.events), now);
     db.stop().await;
 }
 
-/// Archives what happened to alice, whoever has not read it.
+/// Archives what happened to alice, also where it was not read.
 async fn archive(db: &Annals) {
     let summary = |_: &Account| Ok::<_, String>(noted("archived"));
     let alice = db.aggregate::<Account>("alice");
@@ -219,12 +216,12 @@ async fn a_dead_letter_of_an_archived_event_is_skipped() {
     let db = program(&store).await;
     let bad = happens(&db, "alice", noted("poison")).await;
     let view = db.view::<Balance>();
-    view.wait_for(&bad, PATIENCE).await.unwrap();
+    view.wait_for(&bad, TIMEOUT).await.unwrap();
     archive(&db).await;
     let settled = view.retry("alice").await.unwrap();
     let still = settled.still.unwrap();
     says(
-        &still.cause.unwrap_or_default(),
+        &still.reason.unwrap_or_default(),
         &["the event is not in the log any more; skip it, or rebuild the view"],
     );
     let position = bad.events()[0].position;
@@ -240,13 +237,13 @@ async fn says_what_to_do(reactor: &ReactorHandle, key: &str) {
     let said = async {
         loop {
             let letters = reactor.dead_letters().events(key, None, 1).await.unwrap();
-            if letters[0].cause.as_deref() == Some(way) {
+            if letters[0].reason.as_deref() == Some(way) {
                 return;
             }
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, said).await.unwrap();
+    tokio::time::timeout(TIMEOUT, said).await.unwrap();
 }
 
 #[tokio::test]
@@ -299,14 +296,14 @@ async fn a_retry_forgets_the_causes_of_archived_events_elsewhere() {
     let done = happens(&db, "alice", noted("poison")).await;
     let view = db.view::<Balance>();
     let reactor = db.reactor::<Texts>();
-    view.wait_for(&done, PATIENCE).await.unwrap();
+    view.wait_for(&done, TIMEOUT).await.unwrap();
     settled(&db, &done).await;
     archive(&db).await;
     let causes = async || {
         let of_view = view.dead_letters().all(None, 9).await.unwrap();
         let of_reactor = reactor.dead_letters().all(None, 9).await.unwrap();
         let all = of_view.into_iter().chain(of_reactor);
-        all.filter_map(|letter| letter.cause).collect::<Vec<_>>()
+        all.filter_map(|letter| letter.reason).collect::<Vec<_>>()
     };
     // Archiving knows the store of the log alone.
     assert_eq!(causes().await, ["a poisoned note", "no number of Grace"]);
@@ -329,10 +326,7 @@ async fn what_no_program_follows_is_dropped_before_archiving() {
     let gateway = Gateway::default();
     let db = program(&store).await;
     let done = happens(&db, "alice", deposited(1)).await;
-    db.view::<Balance>()
-        .wait_for(&done, PATIENCE)
-        .await
-        .unwrap();
+    db.view::<Balance>().wait_for(&done, TIMEOUT).await.unwrap();
     let error = db.drop_follower("balances").await.unwrap_err();
     says(
         &error,
@@ -361,7 +355,8 @@ async fn what_no_program_follows_is_dropped_before_archiving() {
     let unknown = db.drop_follower("nothing").await.unwrap_err();
     says(&unknown, &["nothing called `nothing` follows this log"]);
 
-    // Who has them again begins anew: the view with what is left, the reactor with what comes.
+    // Followers that have them again begin again: the view with what is left, the reactor with what
+    // comes.
     let view = Balance::projection().options(options().leave_out_archived());
     let db = db.with(view).with(texts(&gateway)).start().await.unwrap();
     let done = happens(&db, "bob", deposited(3)).await;
@@ -388,7 +383,7 @@ async fn a_reactor_at_archived_events_goes_on_behind_them() {
     archive(&db).await;
     let db = reacting(&store, texts(&gateway)).await;
     let reactor = db.reactor::<Texts>();
-    let error = reactor.wait_for(&done, PATIENCE).await.unwrap_err();
+    let error = reactor.wait_for(&done, TIMEOUT).await.unwrap_err();
     says(
         &error,
         &["`skip_to` a position after it, or do without with `leave_out_archived`"],
@@ -486,10 +481,7 @@ async fn what_a_follower_elsewhere_had_not_read_stops_it_until_a_rebuild() {
     };
     let db = start().await;
     let done = happens(&db, "alice", deposited(1)).await;
-    db.view::<Balance>()
-        .wait_for(&done, PATIENCE)
-        .await
-        .unwrap();
+    db.view::<Balance>().wait_for(&done, TIMEOUT).await.unwrap();
     db.stop().await;
     // Its checkpoint is not in the store of the log, so archiving does not wait for it.
     happens(&db, "alice", deposited(2)).await;
@@ -500,7 +492,7 @@ async fn what_a_follower_elsewhere_had_not_read_stops_it_until_a_rebuild() {
 
     let db = start().await;
     let view = db.view::<Balance>();
-    let error = view.wait_for(&done, PATIENCE).await.unwrap_err();
+    let error = view.wait_for(&done, TIMEOUT).await.unwrap_err();
     assert!(matches!(error, ViewError::Stopped { .. }), "{error}");
     says(&error, &["position 2", "`Options::leave_out_archived`"]);
     assert_eq!(view.get("alice").await.unwrap(), balance(1, 1));
@@ -510,7 +502,7 @@ async fn what_a_follower_elsewhere_had_not_read_stops_it_until_a_rebuild() {
     let db = Annals::on(store.handle()).with(rest);
     let db = db.views_in(Arc::clone(&views) as _).start().await.unwrap();
     let view = db.view::<Balance>();
-    view.wait_for(&done, PATIENCE).await.unwrap();
+    view.wait_for(&done, TIMEOUT).await.unwrap();
     assert_eq!(view.get("bob").await.unwrap(), balance(3, 1));
     db.stop().await;
 }

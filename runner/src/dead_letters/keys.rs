@@ -10,7 +10,7 @@ pub struct DeadLetterKey<K = String> {
     /// The key.
     pub key: K,
     /// Why its first dead letter could not be handled.
-    pub cause: String,
+    pub reason: String,
     /// The partition of that event.
     pub partition: Partition,
     /// Its position.
@@ -39,7 +39,7 @@ impl DeadLetterKey {
     pub(super) fn first(letter: DeadLetter) -> DeadLetterKey {
         DeadLetterKey {
             key: letter.key,
-            cause: letter.cause.unwrap_or_default(),
+            reason: letter.reason.unwrap_or_default(),
             partition: letter.partition,
             position: letter.position,
             event: letter.event,
@@ -49,11 +49,11 @@ impl DeadLetterKey {
         }
     }
 
-    /// Takes in the next event of the queue. The one with the cause need not be in the first
+    /// Takes in the next event of the queue. The one with the reason need not be in the first
     /// partition.
     pub(super) fn next(&mut self, letter: DeadLetter) {
         let queued = self.queued + 1;
-        if self.cause.is_empty() && letter.cause.is_some() {
+        if self.reason.is_empty() && letter.reason.is_some() {
             *self = DeadLetterKey::first(letter);
         }
         self.queued = queued;
@@ -65,7 +65,7 @@ impl<K> DeadLetterKey<K> {
     pub fn with_key<L>(self, key: L) -> DeadLetterKey<L> {
         DeadLetterKey {
             key,
-            cause: self.cause,
+            reason: self.reason,
             partition: self.partition,
             position: self.position,
             event: self.event,

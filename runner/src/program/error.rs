@@ -12,13 +12,13 @@ pub enum StartError {
     /// Two projections of one name and version.
     #[error("two projections are called `{0}` and have the same version")]
     Twice(&'static str),
-    /// Two reactors or processes of one name.
+    /// Two reactors or process managers of one name.
     #[error("two reactors are called `{0}`")]
     TwiceReactor(&'static str),
     /// A view is named as the framework names what it keeps of others.
     #[error(
-        "view `{0}` begins with `$`, as what is kept of reactors and processes does; give it \
-         another name"
+        "view `{0}` begins with `$`, as what is kept of reactors and process managers does; give \
+         it another name"
     )]
     Reserved(&'static str),
     /// It was built from another log.
@@ -27,7 +27,7 @@ pub enum StartError {
          another name or version, which builds it from this one"
     )]
     OtherLog {
-        /// The view, tables, reactor or process.
+        /// The view, tables, reactor or process manager.
         name: &'static str,
     },
     /// The view cannot be inline, or not be folded by stream.
@@ -60,7 +60,7 @@ pub enum StartError {
          `start_in_background`"
     )]
     Stopped {
-        /// The view, tables, reactor or process.
+        /// The view, tables, reactor or process manager.
         name: String,
         /// Why, and what to do.
         reason: String,

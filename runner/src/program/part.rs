@@ -19,8 +19,8 @@ use crate::location::BoxFuture;
 use crate::read_your_writes::CatchUp;
 use crate::registry::Registry;
 
-/// What a program is put together from: views, tables, reactors, processes, and what programs make
-/// of several of them.
+/// What a program is put together from: views, tables, reactors, process managers, and what
+/// programs make of several of them.
 ///
 /// ```
 /// use annals_runner::{Part, Setup};

@@ -79,8 +79,8 @@ impl Setup {
         self
     }
 
-    /// What it is made of, for tools: its views, reactors and processes with their events, and the
-    /// aggregates that it [knows](Setup::knows).
+    /// What it is made of, for tools: its views, reactors and process managers with their events,
+    /// and the aggregates that it [knows](Setup::knows).
     pub fn registry(&self) -> Registry {
         self.followers
             .iter()
@@ -154,7 +154,8 @@ impl Setup {
         let (stop, stopped) = watch::channel(false);
         let mut db = self.db;
         let mut parts = Vec::new();
-        // Views come first: an inline one goes along with what reactors and processes append.
+        // Views come first: an inline one goes along with what reactors and process managers
+        // append.
         let mut followers = self.followers;
         followers.sort_by_key(|of| of.kind() != Kind::View);
         for follower in followers {

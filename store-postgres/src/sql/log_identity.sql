@@ -1,6 +1,6 @@
--- which history this connection reads, in one moment, and whether all of it is durable: on a standby
--- it is, and on a primary when everything was flushed that was written until then. where a standby
--- must have it too, only a commit finds out.
+-- which incarnation this connection reads, in one moment, and whether all of it is durable: on a
+-- standby it is, and on a primary when everything was flushed that was written until then. where a
+-- standby must have it too, only a commit finds out.
 select
     log, started, incarnation, head, head_event, known_event, is_standby,
     case

@@ -40,7 +40,7 @@ pub(super) async fn dead_letters(
             event: event(row, 4)?,
             attempts: small(row, 5)?,
             dead_since: moment(int8(row, 6)?)?,
-            cause: optional_text(row, 7)?,
+            reason: optional_text(row, 7)?,
         })
     })
 }

@@ -45,7 +45,7 @@ impl Step {
         commit
             .state
             .sort_unstable_by(|one, other| one.0.cmp(&other.0));
-        commit.park.sort_unstable_by(|one, other| {
+        commit.dead_letters.sort_unstable_by(|one, other| {
             (&one.key, one.position).cmp(&(&other.key, other.position))
         });
         let has_indexes = !generation.spec.indexes.is_empty();
@@ -155,8 +155,8 @@ impl Step {
             rows,
             versions,
             touched,
-            park,
-            unpark,
+            dead_letters,
+            settled_letters,
             ..
         } = &self.commit;
         let entries = || {
@@ -191,19 +191,19 @@ impl Step {
             }))
             .bind(list(touched, |(key, _)| key.as_bytes()))
             .bind(list(touched, |(_, position)| stored(position.get())))
-            .bind(list(unpark, |(key, _)| key.as_bytes()))
-            .bind(list(unpark, |(_, position)| stored(position.get())))
-            .bind(list(park, |dead_letters| dead_letters.key.as_bytes()))
-            .bind(list(park, |dead_letters| {
-                stored(dead_letters.position.get())
+            .bind(list(settled_letters, |(key, _)| key.as_bytes()))
+            .bind(list(settled_letters, |(_, position)| {
+                stored(position.get())
             }))
-            .bind(list(park, |dead_letters| dead_letters.event.as_uuid()))
-            .bind(list(park, |dead_letters| i64::from(dead_letters.attempts)))
-            .bind(list(park, |dead_letters| {
-                dead_letters.dead_since.timestamp_micros()
+            .bind(list(dead_letters, |letter| letter.key.as_bytes()))
+            .bind(list(dead_letters, |letter| stored(letter.position.get())))
+            .bind(list(dead_letters, |letter| letter.event.as_uuid()))
+            .bind(list(dead_letters, |letter| i64::from(letter.attempts)))
+            .bind(list(dead_letters, |letter| {
+                letter.dead_since.timestamp_micros()
             }))
-            .bind(list(park, |dead_letters: &annals_core::DeadLetter| {
-                dead_letters.cause.as_deref().map(str::as_bytes)
+            .bind(list(dead_letters, |letter: &annals_core::DeadLetter| {
+                letter.reason.as_deref().map(str::as_bytes)
             }))
     }
 

@@ -32,13 +32,13 @@ impl Cuts {
         if !request.is_multiple_of(self.every) {
             return Treatment::Passes;
         }
-        let (fate, count) = match request / self.every % 4 {
+        let (treatment, count) = match request / self.every % 4 {
             0 | 2 => (Treatment::NeverArrives, &self.before),
             1 => (Treatment::CutWhileItRuns, &self.meanwhile),
             _ => (Treatment::AnswerLost, &self.after),
         };
         count.fetch_add(1, Ordering::Relaxed);
-        fate
+        treatment
     }
 
     pub(crate) fn requests(&self) -> u64 {

@@ -88,7 +88,7 @@ impl fmt::Debug for Relay {
 
 impl Relay {
     /// Listens for clients. A request that calls one of these functions of the schema, or is such a
-    /// word, is one whose fate is chosen; every request when there are none.
+    /// word, is one whose treatment is chosen; every request when there are none.
     pub(crate) async fn around(names: &'static [&'static str]) -> Relay {
         let calls = Arc::new(Calls {
             names,
@@ -145,9 +145,9 @@ impl Relay {
         assert!(missing.is_empty(), "never called: {missing:?}");
     }
 
-    /// From now on the fate of each chosen request is what this answers.
-    pub(crate) fn choose(&self, fate: impl FnMut() -> Treatment + Send + 'static) {
-        *self.chooses.lock().unwrap() = Box::new(fate);
+    /// From now on the treatment of each chosen request is what this answers.
+    pub(crate) fn choose(&self, treatment: impl FnMut() -> Treatment + Send + 'static) {
+        *self.chooses.lock().unwrap() = Box::new(treatment);
     }
 }
 
@@ -164,7 +164,7 @@ struct Connection {
     chooses: Arc<Mutex<Chooses>>,
     /// What prepared statements say, by name.
     statements: HashMap<Vec<u8>, bool>,
-    /// The request that is being received, and whether its fate is chosen.
+    /// The request that is being received, and whether its treatment is chosen.
     request: Vec<u8>,
     is_chosen_request: bool,
     /// How many answers the server owes.
@@ -253,11 +253,11 @@ impl Connection {
 
     async fn pass_on(&mut self, from_server: &mut Frames) -> Result<(), Cut> {
         let request = std::mem::take(&mut self.request);
-        let fate = match std::mem::take(&mut self.is_chosen_request) {
+        let treatment = match std::mem::take(&mut self.is_chosen_request) {
             true => (self.chooses.lock().unwrap())(),
             false => Treatment::Passes,
         };
-        match fate {
+        match treatment {
             Treatment::NeverArrives => return Err(Cut),
             Treatment::Stops(arrives) => {
                 let bytes = match arrives {
@@ -277,7 +277,7 @@ impl Connection {
             matches!(request.first(), Some(b'Q')) || request.ends_with(&[b'S', 0, 0, 0, 4]),
         );
         self.server.write_all(&request).await.map_err(|_| Cut)?;
-        match fate {
+        match treatment {
             Treatment::Passes => Ok(()),
             Treatment::AnswerLost => {
                 let mut answered = vec![0; 16 * 1024];

@@ -297,7 +297,7 @@ mod server_restarts {
             }
             poll.tick().await;
         }
-        // The event is visible; whoever reads it, and a refusal that rests on it, waits.
+        // The event is visible; who reads it, and a refusal that rests on it, waits.
         let read = tokio::spawn(async move {
             let page = reader.read(ReadLog::after(Position::new(6))).await;
             page.unwrap().events.len()

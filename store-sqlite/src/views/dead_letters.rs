@@ -34,7 +34,7 @@ pub(super) fn dead_letters(
             event: event(row, 3)?,
             attempts: row.get(4)?,
             dead_since: moment(row.get(5)?)?,
-            cause: row.get(6)?,
+            reason: row.get(6)?,
         })
     })?;
     dead_letters.collect()

@@ -30,8 +30,8 @@ pub(super) fn size(commit: &ViewCommit) -> (usize, usize) {
         rows,
         versions,
         touched,
-        park,
-        unpark,
+        dead_letters,
+        settled_letters,
         advances,
         state,
         ..
@@ -48,7 +48,7 @@ pub(super) fn size(commit: &ViewCommit) -> (usize, usize) {
         + state.iter().map(of_entry).sum::<usize>()
         + commit.to.state.len();
     let changes = rows.len() + versions.len() + touched.len() + state.len();
-    let letters = park.len() + unpark.len();
+    let letters = dead_letters.len() + settled_letters.len();
     (1 + changes + letters + advances.len(), bytes)
 }
 
@@ -83,7 +83,7 @@ pub(super) fn write(connection: &Connection, step: &Step) -> Result<(), Abort> {
     let mut commit = Cow::Borrowed(&step.commit);
     let applied = inline::already_applied(connection, &commit)?;
     if !applied.is_empty() {
-        commit.to_mut().leave_out(&applied);
+        commit.to_mut().without_keys(&applied);
     }
     let commit = &*commit;
     // What may still be refused comes first.
@@ -364,13 +364,13 @@ fn save_state(connection: &Connection, commit: &ViewCommit) -> Result<(), rusqli
 fn save_dead_letters(connection: &Connection, commit: &ViewCommit) -> Result<(), rusqlite::Error> {
     let generation = stored(commit.generation.0);
     let partition = commit.to.partition.0;
-    for (key, position) in &commit.unpark {
+    for (key, position) in &commit.settled_letters {
         let place = (generation, key, partition, stored(position.get()));
         connection
             .prepare_cached(sql::DELETE_DEAD_LETTER)?
             .execute(place)?;
     }
-    for dead_letter in &commit.park {
+    for dead_letter in &commit.dead_letters {
         connection
             .prepare_cached(sql::SAVE_DEAD_LETTER)?
             .execute(params![
@@ -381,7 +381,7 @@ fn save_dead_letters(connection: &Connection, commit: &ViewCommit) -> Result<(),
                 dead_letter.event.as_uuid().as_bytes(),
                 dead_letter.attempts,
                 dead_letter.dead_since.timestamp_micros(),
-                dead_letter.cause,
+                dead_letter.reason,
             ])?;
     }
     Ok(())

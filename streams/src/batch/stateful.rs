@@ -29,17 +29,17 @@ pub struct ItemAt {
 /// Who decides about items over which an operator panics.
 ///
 /// A panic while an item goes in leaves the operator spoiled: it goes on to the caller of the
-/// stage, who throws the stages away, makes them anew from saved state, and sends the page again,
+/// stage, who throws the stages away, makes them again from saved state, and sends the page again,
 /// without that item. A panic while a result is put together, or while an item is looked at whose
 /// turn came later, spoils nothing: only the result or the item is left out.
 ///
 /// State that cannot be saved is found when it is saved, which is long after the item that made it
-/// so. Then the items since are sent again with [`LeaveOut::saves_each`]: state is saved after
+/// so. Then the items since are sent again with [`SkipItems::saves_each`]: state is saved after
 /// each, and the first with which that fails is left out like one over which the operator panicked.
 /// What went on unwinding is a [`StateError`] then.
-pub trait LeaveOut<I, R>: Send {
+pub trait SkipItems<I, R>: Send {
     /// Whether this item is left out.
-    fn leaves_out(&mut self, row: &Row<I>, at: ItemAt) -> bool;
+    fn skips(&mut self, row: &Row<I>, at: ItemAt) -> bool;
 
     /// The operator panicked over this item.
     fn panicked(&mut self, row: &Row<I>, at: ItemAt, panic: &Panic);
@@ -82,12 +82,12 @@ pub struct Stateful<O: Operator, C> {
     out: Output<O::Out, O::Late>,
     then: Box<dyn Stage<O::Out, C>>,
     late: Option<Box<dyn Stage<O::Late, C>>>,
-    leave_out: Option<LeavesOut<O>>,
+    skip: Option<Skips<O>>,
     /// What was saved after single items and not given away yet.
     saved: Changes,
 }
 
-type LeavesOut<O> = Box<dyn LeaveOut<<O as Operator>::In, <O as Operator>::Out>>;
+type Skips<O> = Box<dyn SkipItems<<O as Operator>::In, <O as Operator>::Out>>;
 
 /// The item that an operator takes, by its index in the batch.
 #[derive(Clone, Copy)]
@@ -118,7 +118,7 @@ impl<O: Operator, C: Codec> Stateful<O, C> {
             out,
             then,
             late: None,
-            leave_out: None,
+            skip: None,
             saved: Changes::new(),
         }
     }
@@ -127,17 +127,17 @@ impl<O: Operator, C: Codec> Stateful<O, C> {
     /// caller, and nothing of the stage may be used again.
     ///
     /// ```
-    /// # use annals_streams::{Codec, LeaveOut, Operator, Stateful};
+    /// # use annals_streams::{Codec, SkipItems, Operator, Stateful};
     /// fn going_on<O: Operator, C: Codec>(
     ///     stage: Stateful<O, C>,
-    ///     decides: impl LeaveOut<O::In, O::Out> + 'static,
+    ///     decides: impl SkipItems<O::In, O::Out> + 'static,
     /// ) -> Stateful<O, C> {
-    ///     stage.leave_out(decides)
+    ///     stage.skip(decides)
     /// }
     /// ```
     #[must_use]
-    pub fn leave_out(mut self, decides: impl LeaveOut<O::In, O::Out> + 'static) -> Self {
-        self.leave_out = Some(Box::new(decides));
+    pub fn skip(mut self, decides: impl SkipItems<O::In, O::Out> + 'static) -> Self {
+        self.skip = Some(Box::new(decides));
         self
     }
 
@@ -190,7 +190,7 @@ impl<O: Operator, C: Codec> Stateful<O, C> {
         O: State,
     {
         let clock = Arc::clone(&batch.page.clock);
-        let saves_each = self.leave_out.as_ref().is_some_and(|of| of.saves_each());
+        let saves_each = self.skip.as_ref().is_some_and(|of| of.saves_each());
         let mut from = 0;
         let mut current = None;
         let mut number = 0;
@@ -216,12 +216,12 @@ impl<O: Operator, C: Codec> Stateful<O, C> {
             let watermark = before.map_or(self.watermark, |before| self.lagging(*before));
             let place = batch.page.place(cause).unwrap_or_default();
             let at = ItemAt { place, number };
-            let leave_out = self.leave_out.as_mut();
-            if leave_out.is_some_and(|decides| decides.leaves_out(row, at)) {
+            let skip = self.skip.as_mut();
+            if skip.is_some_and(|decides| decides.skips(row, at)) {
                 continue;
             }
             *taking = Some(Taking { row: index, at });
-            if let Some(decides) = &mut self.leave_out
+            if let Some(decides) = &mut self.skip
                 && let Err(why) = O::check_item::<C>(&row.item)
             {
                 decides.refused(row, why);
@@ -236,7 +236,7 @@ impl<O: Operator, C: Codec> Stateful<O, C> {
             self.out.because_of(row.when);
             self.operator.process(input, &mut self.out);
             let spoiled = self.out.take_spoiled();
-            if let Some(why) = spoiled.filter(|_| self.leave_out.is_some()) {
+            if let Some(why) = spoiled.filter(|_| self.skip.is_some()) {
                 resume_unwind(Box::new(why));
             }
             if saves_each {
@@ -267,12 +267,12 @@ where
         let went = catch_unwind(AssertUnwindSafe(|| self.operate(batch, &mut taking)));
         if let Err(panic) = went {
             let row = taking.and_then(|Taking { row, at }| Some((batch.rows.get(row)?, at)));
-            if let (Some(decides), Some((row, at))) = (&mut self.leave_out, row) {
+            if let (Some(decides), Some((row, at))) = (&mut self.skip, row) {
                 decides.panicked(row, at, &panic);
             }
             resume_unwind(panic);
         }
-        if let Some(decides) = &mut self.leave_out
+        if let Some(decides) = &mut self.skip
             && !decides.saves_each()
         {
             let rows = self.out.rows.iter();
@@ -283,7 +283,7 @@ where
             }
         }
         for lacking in self.out.lacking.drain(..) {
-            match &mut self.leave_out {
+            match &mut self.skip {
                 Some(decides) => decides.lacks(lacking),
                 None => resume_unwind(lacking.panic),
             }

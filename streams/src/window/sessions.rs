@@ -91,8 +91,8 @@ impl<K: Key, T, A: Fold<T>> Sessions<K, T, A> {
     ///
     /// ```
     /// # use annals_streams::{Count, Sessions, Span, WindowOptions};
-    /// let patience = |seconds: &i64| Span::from_micros(seconds * 1_000_000);
-    /// Sessions::<u64, i64, Count>::by_item(patience, WindowOptions::on_close());
+    /// let gap = |seconds: &i64| Span::from_micros(seconds * 1_000_000);
+    /// Sessions::<u64, i64, Count>::by_item(gap, WindowOptions::on_close());
     /// ```
     pub fn by_item(
         gap: impl Fn(&T) -> Span + Send + Sync + 'static,

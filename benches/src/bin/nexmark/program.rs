@@ -11,7 +11,7 @@ use annals::prelude::*;
 use crate::market::Market;
 use crate::{joins, queries, rows};
 
-const PATIENCE: Duration = Duration::from_secs(600);
+const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The rows of all queries in their order, each sorted.
 pub(crate) async fn rows_of_all(market: &Market) -> Result<Vec<Vec<String>>, Box<dyn Error>> {
@@ -23,7 +23,7 @@ pub(crate) async fn rows_of_all(market: &Market) -> Result<Vec<Vec<String>>, Box
     let done = db.advance_clock(Time::MAX).await?;
     for name in ["nexmark", "nexmark-joins"] {
         let pipeline = db.pipeline(name).ok_or("the program has its pipelines")?;
-        pipeline.wait_for(done.clone(), PATIENCE).await?;
+        pipeline.wait_for(done.clone(), TIMEOUT).await?;
     }
     let all = vec![
         rows::of::<queries::Q0>(&db).await?,

@@ -17,7 +17,7 @@ use crate::workload::{Answer, Bids, DELAY_MS, SIZE_MS, SLIDE_MS, cpu_seconds};
 /// Events of one append.
 const APPEND: usize = 1_000;
 /// How long the pipeline may take.
-const PATIENCE: Duration = Duration::from_secs(3_600);
+const TIMEOUT: Duration = Duration::from_secs(3_600);
 
 #[derive(Clone, Debug, Event, Serialize, Deserialize)]
 #[event(category = "bid")]
@@ -155,7 +155,7 @@ pub(crate) fn run(
         let windows = db
             .pipeline("windows")
             .ok_or("the program has its pipeline")?;
-        windows.wait_for(token, PATIENCE).await?;
+        windows.wait_for(token, TIMEOUT).await?;
         let took = cpu_seconds() - began;
         let wall = wall.elapsed().as_secs_f64();
         let answer = match query {

@@ -1,4 +1,4 @@
-//! Events that steps set aside, and what people decide of them.
+//! Dead letters of steps, and what operators decide of them.
 
 use super::super::Fixture;
 use super::super::view_words::*;
@@ -15,7 +15,7 @@ pub async fn set_events_aside_in_order_and_settle_them(fixture: &dyn Fixture) {
     let mut worker = Worker::begin(views, spec("a", &[])).await;
     let mut step = worker.step(300);
     let mut all = vec![
-        dead_letters("B", 7, Some("ä 'cause'\nwith lines"), 1),
+        dead_letters("B", 7, Some("ä 'reason'\nwith lines"), 1),
         dead_letters("a", 2, Some(""), u32::MAX),
         dead_letters("a", 9, None, 0),
         dead_letters("a", 10, None, 0),
@@ -23,7 +23,7 @@ pub async fn set_events_aside_in_order_and_settle_them(fixture: &dyn Fixture) {
         dead_letters("ab", 1, None, 0),
         dead_letters("ä", 3, None, 0),
     ];
-    step.park = all.iter().rev().cloned().collect();
+    step.dead_letters = all.iter().rev().cloned().collect();
     worker.take(views, step).await;
     for limit in [1, 2, 3, 7, 100] {
         let mut found = Vec::new();
@@ -43,16 +43,16 @@ pub async fn set_events_aside_in_order_and_settle_them(fixture: &dyn Fixture) {
     }
     // Tried again in vain, settled, and never a dead letter.
     all[1] = DeadLetter {
-        cause: Some("another".into()),
+        reason: Some("another".into()),
         attempts: 2,
         dead_since: recorded(5),
         ..all[1].clone()
     };
     let mut step = worker.step(300);
-    step.park = vec![all[1].clone()];
-    step.unpark = vec![
+    step.dead_letters = vec![all[1].clone()];
+    step.settled_letters = vec![
         ("a".into(), at(9)),
-        ("nobody".into(), at(1)),
+        ("missing".into(), at(1)),
         ("ab".into(), at(2)),
         ("b".into(), at(7)),
     ];
@@ -68,7 +68,7 @@ pub async fn set_events_aside_in_order_and_settle_them(fixture: &dyn Fixture) {
     );
 }
 
-pub async fn forget_the_cause_of_what_is_archived(fixture: &dyn Fixture) {
+pub async fn forget_the_reason_of_what_is_archived(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let views = views(&*store);
     let of = stream("account-1");
@@ -83,7 +83,7 @@ pub async fn forget_the_cause_of_what_is_archived(fixture: &dyn Fixture) {
         spec.version = version;
         let worker = Worker::begin(views, spec).await;
         let mut step = worker.step(9);
-        step.park = places
+        step.dead_letters = places
             .clone()
             .map(|placed| DeadLetter {
                 event: placed.id,
@@ -95,7 +95,7 @@ pub async fn forget_the_cause_of_what_is_archived(fixture: &dyn Fixture) {
                 )
             })
             .collect();
-        step.park.push(dead_letters("zoe", 9, None, 0));
+        step.dead_letters.push(dead_letters("zoe", 9, None, 0));
         views.commit_view(step).await.unwrap();
         workers.push(worker);
     }
@@ -106,7 +106,7 @@ pub async fn forget_the_cause_of_what_is_archived(fixture: &dyn Fixture) {
         let letters = views.dead_letters(worker.id(), None, 9).await.unwrap();
         let causes: Vec<_> = letters
             .iter()
-            .map(|letter| letter.cause.as_deref())
+            .map(|letter| letter.reason.as_deref())
             .collect();
         let said = Some("said Alice Smith");
         let gone = Some(DeadLetter::ARCHIVED);
@@ -115,7 +115,7 @@ pub async fn forget_the_cause_of_what_is_archived(fixture: &dyn Fixture) {
     }
 }
 
-pub async fn find_what_people_decided(fixture: &dyn Fixture) {
+pub async fn find_what_operators_decided(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let skip_decision =
         |view: &str, partition, position, key: Option<&str>, reason: &str| SkipDecision {
@@ -160,5 +160,5 @@ pub async fn find_what_people_decided(fixture: &dyn Fixture) {
     let store = reopen(fixture, store).await;
     assert_eq!(views(&*store).skip_decisions("a").await.unwrap(), kept);
     assert_eq!(views(&*store).skip_decisions("a2").await.unwrap().len(), 1);
-    assert_eq!(views(&*store).skip_decisions("nobody").await.unwrap(), []);
+    assert_eq!(views(&*store).skip_decisions("missing").await.unwrap(), []);
 }

@@ -1,4 +1,4 @@
-//! Steps whose answer is lost, or that nobody waits for any more.
+//! Steps whose answer is lost, or that no caller waits for any more.
 
 use std::sync::Arc;
 

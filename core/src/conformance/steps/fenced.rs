@@ -127,8 +127,8 @@ pub async fn from_where_the_slot_does_not_stand_are_fenced(fixture: &dyn Fixture
     }
     // A step on the spot: a dead letter is settled, nothing else was read.
     let mut step = worker.step(10);
-    step.unpark = vec![("bob".into(), at(10))];
-    step.versions = vec![run("bob", 4, 5, Some("settled"))];
+    step.settled_letters = vec![("bob".into(), at(10))];
+    step.versions = vec![row_version("bob", 4, 5, Some("settled"))];
     worker.take(views, step).await;
     assert_eq!(
         views

@@ -150,14 +150,12 @@ impl Built {
         for (key, position) in commit.touched {
             self.touched.entry(key).or_default().insert(position);
         }
-        for (key, position) in commit.unpark {
+        for (key, position) in commit.settled_letters {
             self.dead_letters.remove(&(key, partition, position));
         }
-        for dead_letters in commit.park {
-            self.dead_letters.insert(
-                (dead_letters.key.clone(), partition, dead_letters.position),
-                dead_letters,
-            );
+        for letter in commit.dead_letters {
+            let place = (letter.key.clone(), partition, letter.position);
+            self.dead_letters.insert(place, letter);
         }
         for (key, value) in commit.state {
             match value {

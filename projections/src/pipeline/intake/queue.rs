@@ -57,7 +57,7 @@ impl Queue {
         };
         if !lets {
             self.status.offered += 1;
-            self.status.left_out += 1;
+            self.status.dropped += 1;
         }
         Ok(lets)
     }
@@ -73,7 +73,7 @@ impl Queue {
     pub(super) fn drop_oldest(&mut self) {
         if let Some((_, event)) = self.events.pop_front() {
             self.bytes -= event.size_bytes();
-            self.status.left_out += 1;
+            self.status.dropped += 1;
         }
     }
 

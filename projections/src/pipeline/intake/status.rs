@@ -54,7 +54,7 @@ pub enum Offered {
 /// # use annals_projections::pipeline::Intake;
 /// # fn example(intake: Intake) {
 /// let now = intake.status();
-/// assert_eq!(now.offered, now.appended + now.left_out + now.refused + now.waiting);
+/// assert_eq!(now.offered, now.appended + now.dropped + now.refused + now.waiting);
 /// println!("{now}");
 /// # }
 /// ```
@@ -66,7 +66,7 @@ pub struct IntakeStatus {
     /// Events that are in the log.
     pub appended: u64,
     /// Events that were left out because too many came.
-    pub left_out: u64,
+    pub dropped: u64,
     /// Events that the store will never take.
     pub refused: u64,
     /// Events that wait to be appended, or are on their way.
@@ -76,7 +76,7 @@ pub struct IntakeStatus {
     /// Offerings that wait for room now.
     pub blocked: u64,
     /// Why the store does not take events now, or why it refused the last one.
-    pub trouble: Option<String>,
+    pub error: Option<String>,
 }
 
 impl fmt::Display for IntakeStatus {
@@ -84,26 +84,23 @@ impl fmt::Display for IntakeStatus {
         let IntakeStatus {
             offered,
             appended,
-            left_out,
+            dropped,
             waiting,
             ..
         } = self;
         write!(
             f,
-            "{offered} offered, {appended} appended, {left_out} left out, {waiting} waiting"
+            "{offered} offered, {appended} appended, {dropped} dropped, {waiting} waiting"
         )?;
         if self.refused > 0 {
             write!(f, ", {} refused", self.refused)?;
         }
-        match (self.blocked, &self.trouble) {
+        match (self.blocked, &self.error) {
             (0, None) => Ok(()),
-            (0, Some(trouble)) => write!(f, "; the store: {trouble}"),
+            (0, Some(error)) => write!(f, "; the store: {error}"),
             (blocked, None) => write!(f, "; the store holds up {blocked} who offer more"),
-            (blocked, Some(trouble)) => {
-                write!(
-                    f,
-                    "; the store holds up {blocked} who offer more: {trouble}"
-                )
+            (blocked, Some(error)) => {
+                write!(f, "; the store holds up {blocked} who offer more: {error}")
             }
         }
     }

@@ -19,7 +19,7 @@ pub(crate) struct SenderLink {
     events_max: u64,
     sent: watch::Sender<SentTo>,
     commits: watch::Sender<u64>,
-    trouble: Mutex<Option<String>>,
+    error: Mutex<Option<String>>,
 }
 
 impl SenderLink {
@@ -29,7 +29,7 @@ impl SenderLink {
             events_max,
             sent: watch::Sender::default(),
             commits: watch::Sender::default(),
-            trouble: Mutex::default(),
+            error: Mutex::default(),
         }
     }
 
@@ -86,8 +86,8 @@ impl SenderLink {
     }
 
     /// Why nothing can be sent now.
-    pub(crate) fn has_trouble(&self, trouble: Option<String>) {
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    pub(crate) fn failed(&self, error: Option<String>) {
+        *self.error.lock().unwrap_or_else(PoisonError::into_inner) = error;
     }
 
     /// Returns when everything was sent that was caused at or before a token.
@@ -116,11 +116,11 @@ impl SenderLink {
     pub(crate) fn held(&self) -> String {
         let sent = self.sent.borrow();
         let at = sent.values().map(|at| at.get()).sum::<u64>();
-        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        let trouble = trouble.as_ref().map(|why| format!(": {why}"));
+        let error = self.error.lock().unwrap_or_else(PoisonError::into_inner);
+        let error = error.as_ref().map(|why| format!(": {why}"));
         let pipeline = self.pipeline;
-        let trouble = trouble.unwrap_or_default();
-        format!("the sender of `{pipeline}` has sent what was caused up to {at}{trouble}")
+        let error = error.unwrap_or_default();
+        format!("the sender of `{pipeline}` has sent what was caused up to {at}{error}")
     }
 
     /// Why a slot goes no further, when it has emitted as much as it may before it is sent.

@@ -326,7 +326,7 @@ mod tests {
             of.order().position
         });
         assert_eq!(causes.collect::<Vec<_>>(), [7, 9]);
-        // Whoever begins anew before that is noted sends the others no second time.
+        // A sender that begins again before that is noted sends the others no second time.
         send(&topic, log, &records, false).await;
         assert_eq!(topic.0.lock().unwrap().0, ["a", "b", "c"]);
     }
@@ -336,7 +336,7 @@ mod tests {
         let topic = Topic::default();
         let log = LogId::random();
         send(&topic, log, &[(3, "a"), (7, "b"), (7, "c")], true).await;
-        // Who begins anew begins with the whole cause.
+        // A sender that begins again begins with the whole cause.
         send(
             &topic,
             log,

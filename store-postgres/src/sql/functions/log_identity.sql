@@ -1,5 +1,5 @@
--- which history this is, in one moment: the log, when its server started, the incarnation, the head
--- and the event there, and the event at a position that is known. nothing is known of the
+-- which incarnation this is, in one moment: the log, when its server started, the incarnation, the
+-- head and the event there, and the event at a position that is known. nothing is known of the
 -- incarnation on a standby, where unlogged tables cannot be read.
 create or replace function annals.log_identity(
     known_position bigint,

@@ -14,7 +14,7 @@ use annals::{Metadata, Partition, Token};
 use annals_core::conformance::Dice;
 
 use crate::bank::{Account, AccountEvent, WAIT, published};
-use crate::fixture::{Fixture, run};
+use crate::fixture::{LogWithTables, run};
 
 pub(crate) const ACCOUNTS: u64 = 3;
 
@@ -39,9 +39,9 @@ impl Project<AccountEvent> for Balance {
 }
 
 /// How many events there were, and of what sum, for each account.
-pub(crate) struct Counted<G>(PhantomData<fn(G)>);
+pub(crate) struct AccountTotals<G>(PhantomData<fn(G)>);
 
-impl<G: Fixture> SqlProjection for Counted<G> {
+impl<G: LogWithTables> SqlProjection for AccountTotals<G> {
     const NAME: &'static str = "counted";
     type Store = G::Store;
     type Event = AccountEvent;
@@ -103,7 +103,7 @@ impl<G: Fixture> SqlProjection for Counted<G> {
 
 /// A program that keeps both; the next one need not wait long for the slots of one that was
 /// killed.
-pub(crate) async fn start<G: Fixture>(store: &G::Store) -> Program {
+pub(crate) async fn start<G: LogWithTables>(store: &G::Store) -> Program {
     let options = Options::default()
         .batch_events_max(20)
         .lease(Duration::from_millis(50))
@@ -112,7 +112,7 @@ pub(crate) async fn start<G: Fixture>(store: &G::Store) -> Program {
         .inline()
         .options(options.clone());
     let counted =
-        SqlProjectionSetup::new(Counted::<G>(PhantomData), store.clone()).options(options);
+        SqlProjectionSetup::new(AccountTotals::<G>(PhantomData), store.clone()).options(options);
     Annals::on(Arc::new(store.clone()))
         .with(balances)
         .with(counted)
@@ -152,7 +152,11 @@ type Rows = BTreeMap<String, Balance>;
 
 /// Compares both read models with a replay: the rows at each position of the log and now, by their
 /// keys and by their index, and the table. Returns how many events there are.
-pub(crate) async fn equal_a_replay<G: Fixture>(fixture: &G, store: &G::Store, db: &Program) -> u64 {
+pub(crate) async fn equal_a_replay<G: LogWithTables>(
+    fixture: &G,
+    store: &G::Store,
+    db: &Program,
+) -> u64 {
     let mut rows = Rows::new();
     let mut counted = BTreeMap::new();
     let mut read = ReadLog::after(Position::START);
@@ -160,7 +164,7 @@ pub(crate) async fn equal_a_replay<G: Fixture>(fixture: &G, store: &G::Store, db
     let token = Token::new(store.id()).with(Partition(0), head);
     let view = db.view::<Balance>();
     view.wait_for(token.clone(), WAIT).await.unwrap();
-    db.tables::<Counted<G>>()
+    db.tables::<AccountTotals<G>>()
         .wait_for(token, WAIT)
         .await
         .unwrap();

@@ -1,6 +1,6 @@
-//! The log gets another history under living processes: by a crash that takes back what was not
+//! The log gets another incarnation under living processes: by a crash that takes back what was not
 //! flushed, by a restore, and by a fail-over to a standby that lags. Each event is always read
-//! under its own stream and type, and nothing is written on a belief of the lost history.
+//! under its own stream and type, and nothing is written on a belief of the lost incarnation.
 
 #![allow(clippy::unwrap_used)] // What must not fail is unwrapped.
 
@@ -19,8 +19,8 @@ async fn run(schema: &Schema, statements: &str) {
         .unwrap();
 }
 
-/// The end of a history: what comes after `position` is gone, with every name that came with it,
-/// and its numbers are given again. The sessions live on, as with a pooler.
+/// The end of an incarnation: what comes after `position` is gone, with every name that came with
+/// it, and its numbers are given again. The sessions live on, as with a pooler.
 async fn rewind(schema: &Schema, position: u64) {
     run(
         schema,
