@@ -15,40 +15,25 @@ use annals_core::{
 };
 use async_trait::async_trait;
 
-macro_rules! fails_on {
-    ($($test:ident: $case:ident on $fault:ident;)*) => {$(
-        #[test]
-        fn $test() {
-            let case = async |fixture| edges::$case(&fixture).await;
-            assert!(!broken::passes(|| $fault, case), "the case did not notice");
-            // And not because of the wrapping.
-            let case = async |fixture| edges::$case(&fixture).await;
-            assert!(broken::passes(|| Whole, case));
-        }
-    )*};
-}
-
-#[derive(Debug)]
-struct Whole;
-impl StoreFault for Whole {}
+use broken::fails_on;
 
 fails_on! {
     a_store_that_takes_a_large_limit_for_none_is_noticed:
-        reads_from_and_to_both_ends_are_answered on LargeLimits;
+        edges::reads_from_and_to_both_ends_are_answered on LargeLimits;
     a_store_that_looks_for_prefixes_without_case_is_noticed:
-        a_prefix_is_taken_sign_by_sign on WithoutCase;
+        edges::a_prefix_is_taken_sign_by_sign on WithoutCase;
     a_store_that_trims_the_names_of_types_is_noticed:
-        types_and_tags_that_differ_in_one_sign_are_apart on Trims;
+        edges::types_and_tags_that_differ_in_one_sign_are_apart on Trims;
     a_store_that_cuts_times_before_1970_upwards_is_noticed:
-        moments_before_1970_are_found_to_the_microsecond on CutsUpwards;
+        edges::moments_before_1970_are_found_to_the_microsecond on CutsUpwards;
     a_store_that_ends_at_a_page_of_removed_events_is_noticed:
-        the_last_event_is_found_behind_thousands_of_removed_ones on EndsEmpty;
+        edges::the_last_event_is_found_behind_thousands_of_removed_ones on EndsEmpty;
     a_store_that_looks_for_so_many_names_only_is_noticed:
-        a_request_of_many_names_is_answered on FewNames;
+        edges::a_request_of_many_names_is_answered on FewNames;
     a_store_that_takes_one_stream_for_any_is_noticed:
-        what_neighbours_are_answered_was_true_at_their_place on Existing;
+        edges::what_neighbours_are_answered_was_true_at_their_place on Existing;
     a_store_that_forgets_the_ends_of_long_names_is_noticed:
-        a_stream_as_long_as_its_name_allows_lives_through_everything on ShortNames;
+        edges::a_stream_as_long_as_its_name_allows_lives_through_everything on ShortNames;
 }
 
 macro_rules! reads {

@@ -22,22 +22,7 @@ use annals_core::{
 };
 use async_trait::async_trait;
 
-macro_rules! fails_on {
-    ($($test:ident: $module:ident::$case:ident on $fault:expr;)*) => {$(
-        #[test]
-        fn $test() {
-            let case = async |fixture| $module::$case(&fixture).await;
-            assert!(!broken::passes(|| $fault, case), "the case did not notice");
-            // And not because of the wrapping.
-            let case = async |fixture| $module::$case(&fixture).await;
-            assert!(broken::passes(|| Whole, case));
-        }
-    )*};
-}
-
-#[derive(Debug)]
-struct Whole;
-impl StoreFault for Whole {}
+use broken::fails_on;
 
 fails_on! {
     a_store_that_looks_at_some_names_only_misses_streams_after_tombstones:

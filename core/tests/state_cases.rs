@@ -14,41 +14,30 @@ use annals_core::{CommitError, GenerationId, ViewCommit, ViewStore};
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use broken::fails_on;
+
 type Page = Result<Vec<(Bytes, Bytes)>, CommitError>;
 
-macro_rules! fails_on {
-    ($test:ident: $case:ident on $fault:expr) => {
-        #[test]
-        fn $test() {
-            let case = async |fixture| state::$case(&fixture).await;
-            assert!(!broken::passes(|| $fault, case), "the case did not notice");
-            // And not because of the wrapping.
-            let case = async |fixture| state::$case(&fixture).await;
-            assert!(broken::passes(|| Whole, case));
-        }
-    };
+fails_on! {
+    a_store_that_writes_state_before_its_rows_is_noticed:
+        state::is_written_with_the_rows_or_not_at_all on BeforeTheRows;
+    a_store_that_loses_state_is_noticed:
+        state::is_written_with_the_rows_or_not_at_all on Spoils(|step| step.state.clear());
+    a_store_that_takes_any_epoch_is_noticed:
+        state::is_fenced_by_the_epoch on TakesAnyEpoch;
+    a_store_that_orders_by_length_is_noticed:
+        state::is_read_in_the_order_of_bytes on ByLength;
+    a_store_that_mixes_slots_is_noticed:
+        state::is_read_in_the_order_of_bytes on OneForAll;
+    a_store_that_ignores_the_size_of_pages_is_noticed:
+        state::is_read_in_pages_by_bytes on WholePages;
+    a_store_that_cuts_large_values_is_noticed:
+        state::holds_a_value_of_a_mebibyte on Spoils(cut);
+    a_store_that_calls_dropped_state_empty_is_noticed:
+        state::is_gone_with_its_generation on EmptyWhenGone;
+    a_store_that_keeps_state_in_memory_is_noticed:
+        state::is_there_after_reopening on InThisProcess::default();
 }
-
-#[derive(Debug)]
-struct Whole;
-impl StoreFault for Whole {}
-
-fails_on!(a_store_that_writes_state_before_its_rows_is_noticed:
-    is_written_with_the_rows_or_not_at_all on BeforeTheRows);
-fails_on!(a_store_that_loses_state_is_noticed:
-    is_written_with_the_rows_or_not_at_all on Spoils(|step| step.state.clear()));
-fails_on!(a_store_that_takes_any_epoch_is_noticed: is_fenced_by_the_epoch on TakesAnyEpoch);
-fails_on!(a_store_that_orders_by_length_is_noticed:
-    is_read_in_the_order_of_bytes on ByLength);
-fails_on!(a_store_that_mixes_slots_is_noticed: is_read_in_the_order_of_bytes on OneForAll);
-fails_on!(a_store_that_ignores_the_size_of_pages_is_noticed:
-    is_read_in_pages_by_bytes on WholePages);
-fails_on!(a_store_that_cuts_large_values_is_noticed:
-    holds_a_value_of_a_mebibyte on Spoils(cut));
-fails_on!(a_store_that_calls_dropped_state_empty_is_noticed:
-    is_gone_with_its_generation on EmptyWhenGone);
-fails_on!(a_store_that_keeps_state_in_memory_is_noticed:
-    is_there_after_reopening on InThisProcess::default());
 
 fn cut(step: &mut ViewCommit) {
     for (_, value) in &mut step.state {

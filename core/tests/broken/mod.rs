@@ -2,6 +2,22 @@
 
 #![allow(clippy::unwrap_used)] // What must not fail is unwrapped.
 
+/// Tests that a case fails on a store with a fault, and passes on one without.
+macro_rules! fails_on {
+    ($($test:ident: $module:ident::$case:ident on $fault:expr;)*) => {$(
+        #[test]
+        fn $test() {
+            let case = async |fixture| $module::$case(&fixture).await;
+            assert!(!crate::broken::passes(|| $fault, case), "the case did not notice");
+            // And not because of the wrapping.
+            let case = async |fixture| $module::$case(&fixture).await;
+            assert!(crate::broken::passes(|| crate::broken::Whole, case));
+        }
+    )*};
+}
+
+pub(crate) use fails_on;
+
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -24,6 +40,12 @@ impl<T: StoreFault> Fixture for Broken<T> {
         FaultyStore::new(self.memory.open(clock).await, (self.fault)())
     }
 }
+
+/// No fault.
+#[derive(Debug)]
+pub(crate) struct Whole;
+
+impl StoreFault for Whole {}
 
 /// Whether a case passes on a store with this fault.
 pub(crate) fn passes<T, C>(fault: fn() -> T, case: impl FnOnce(Broken<T>) -> C) -> bool
