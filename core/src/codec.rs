@@ -5,6 +5,8 @@ use std::error::Error;
 use serde::Serialize;
 use serde::de::DeserializeSeed;
 
+pub use crate::lossless::Survival;
+
 /// A way to write values as bytes.
 ///
 /// A user's own codec is a type that implements this, named in `#[event(codec = "…")]`. Its name is
@@ -49,6 +51,26 @@ pub trait Codec: Send + Sync + 'static {
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Json;
+
+impl Json {
+    /// Whether JSON has a form for all of a value, which is not written: a fraction of the price of
+    /// [`encode`](Codec::encode). For values of which only the last of several is written.
+    ///
+    /// # Errors
+    ///
+    /// As [`encode`](Codec::encode): what has no form, and in which field.
+    ///
+    /// ```
+    /// use annals_core::{Json, Survival};
+    ///
+    /// assert_eq!(Json::look_at(&("tea", 1.5))?, Survival::Whole);
+    /// assert!(Json::look_at(&f64::NAN).is_err());
+    /// # Ok::<_, annals_core::CodecError>(())
+    /// ```
+    pub fn look_at<T: Serialize + ?Sized>(value: &T) -> Result<Survival, CodecError> {
+        crate::lossless::look_at(value)
+    }
+}
 
 impl Codec for Json {
     const NAME: &'static str = "json";

@@ -57,7 +57,7 @@ pub use append::{
 pub use backoff::Backoff;
 pub use chrono;
 pub use clock::{Clock, CountedIds, IdSource, ManualClock, RandomIds, SystemClock, time_of};
-pub use codec::{Codec, CodecError, Json};
+pub use codec::{Codec, CodecError, Json, Survival};
 pub use contain::{Panicked, contained, contained_async};
 pub use context::with_metadata;
 pub use custom_tables::{CustomTables, InTransaction};

@@ -1,12 +1,13 @@
 //! JSON of values that JSON can hold: what would be read back as something else is refused where it
 //! is written.
 
+use std::cell::Cell;
 use std::fmt::{self, Display};
 
 use serde::Serialize;
 use serde::ser::{
-    Error, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple,
-    SerializeTupleStruct, SerializeTupleVariant, Serializer,
+    Error, Impossible, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant,
+    SerializeTuple, SerializeTupleStruct, SerializeTupleVariant, Serializer,
 };
 
 use crate::codec::CodecError;
@@ -16,9 +17,32 @@ pub(crate) fn to_json<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Codec
     let json = serde_json::to_vec(value).map_err(CodecError::new)?;
     // All that is lost on the way is written as `null`.
     if json.windows(4).any(|part| part == b"null") {
-        value.serialize(Look::default()).map_err(CodecError::new)?;
+        let unclear = Cell::new(false);
+        let looked = value.serialize(Look::at(&unclear));
+        looked.map_err(CodecError::new)?;
     }
     Ok(json)
+}
+
+/// What is known of a value whose JSON was not written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums)]
+pub enum Survival {
+    /// JSON has a form for all of it.
+    Whole,
+    /// A field is skipped, or a key is no text: only writing and reading it back shows.
+    Unclear,
+}
+
+/// Looks at a value without writing it.
+pub(crate) fn look_at<T: Serialize + ?Sized>(value: &T) -> Result<Survival, CodecError> {
+    let unclear = Cell::new(false);
+    let looked = value.serialize(Look::at(&unclear));
+    looked.map_err(CodecError::new)?;
+    Ok(match unclear.get() {
+        true => Survival::Unclear,
+        false => Survival::Whole,
+    })
 }
 
 /// What has no form in JSON, and where it is.
@@ -64,13 +88,26 @@ impl Error for Lost {
 }
 
 /// Looks at all parts of a value and writes none.
-#[derive(Default)]
-struct Look {
+#[derive(Clone, Copy)]
+struct Look<'a> {
     /// Directly in a `Some`.
     in_some: bool,
+    /// Whether there is something that looking does not decide.
+    unclear: &'a Cell<bool>,
 }
 
-impl Look {
+impl<'a> Look<'a> {
+    fn at(unclear: &'a Cell<bool>) -> Look<'a> {
+        Look {
+            in_some: false,
+            unclear,
+        }
+    }
+
+    fn inside(self) -> Look<'a> {
+        Look::at(self.unclear)
+    }
+
     fn nothing(self, what: &str) -> Result<(), Lost> {
         if self.in_some {
             return Err(Lost::of(what));
@@ -94,16 +131,16 @@ macro_rules! kept {
     };
 }
 
-impl Serializer for Look {
+impl<'a> Serializer for Look<'a> {
     type Ok = ();
     type Error = Lost;
-    type SerializeSeq = Look;
-    type SerializeTuple = Look;
-    type SerializeTupleStruct = Look;
-    type SerializeTupleVariant = Look;
-    type SerializeMap = Look;
-    type SerializeStruct = Look;
-    type SerializeStructVariant = Look;
+    type SerializeSeq = Look<'a>;
+    type SerializeTuple = Look<'a>;
+    type SerializeTupleStruct = Look<'a>;
+    type SerializeTupleVariant = Look<'a>;
+    type SerializeMap = Look<'a>;
+    type SerializeStruct = Look<'a>;
+    type SerializeStructVariant = Look<'a>;
 
     kept! {
         serialize_bool(bool);
@@ -135,7 +172,10 @@ impl Serializer for Look {
     }
 
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Lost> {
-        value.serialize(Look { in_some: true })
+        value.serialize(Look {
+            in_some: true,
+            ..self
+        })
     }
 
     fn serialize_unit(self) -> Result<(), Lost> {
@@ -165,20 +205,20 @@ impl Serializer for Look {
         variant: &'static str,
         value: &T,
     ) -> Result<(), Lost> {
-        let looked = value.serialize(Look::default());
+        let looked = value.serialize(self.inside());
         looked.map_err(|lost| lost.below(variant))
     }
 
-    fn serialize_seq(self, _: Option<usize>) -> Result<Look, Lost> {
-        Ok(Look::default())
+    fn serialize_seq(self, _: Option<usize>) -> Result<Look<'a>, Lost> {
+        Ok(self.inside())
     }
 
-    fn serialize_tuple(self, _: usize) -> Result<Look, Lost> {
-        Ok(Look::default())
+    fn serialize_tuple(self, _: usize) -> Result<Look<'a>, Lost> {
+        Ok(self.inside())
     }
 
-    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Look, Lost> {
-        Ok(Look::default())
+    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Look<'a>, Lost> {
+        Ok(self.inside())
     }
 
     fn serialize_tuple_variant(
@@ -187,16 +227,16 @@ impl Serializer for Look {
         _: u32,
         _: &'static str,
         _: usize,
-    ) -> Result<Look, Lost> {
-        Ok(Look::default())
+    ) -> Result<Look<'a>, Lost> {
+        Ok(self.inside())
     }
 
-    fn serialize_map(self, _: Option<usize>) -> Result<Look, Lost> {
-        Ok(Look::default())
+    fn serialize_map(self, _: Option<usize>) -> Result<Look<'a>, Lost> {
+        Ok(self.inside())
     }
 
-    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Look, Lost> {
-        Ok(Look::default())
+    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Look<'a>, Lost> {
+        Ok(self.inside())
     }
 
     fn serialize_struct_variant(
@@ -205,8 +245,8 @@ impl Serializer for Look {
         _: u32,
         _: &'static str,
         _: usize,
-    ) -> Result<Look, Lost> {
-        Ok(Look::default())
+    ) -> Result<Look<'a>, Lost> {
+        Ok(self.inside())
     }
 
     fn collect_str<T: Display + ?Sized>(self, _: &T) -> Result<(), Lost> {
@@ -216,12 +256,12 @@ impl Serializer for Look {
 
 macro_rules! parts {
     ($($kind:ident: $method:ident;)*) => {
-        $(impl $kind for Look {
+        $(impl $kind for Look<'_> {
             type Ok = ();
             type Error = Lost;
 
             fn $method<T: Serialize + ?Sized>(&mut self, part: &T) -> Result<(), Lost> {
-                part.serialize(Look::default())
+                part.serialize(self.inside())
             }
 
             fn end(self) -> Result<(), Lost> {
@@ -240,7 +280,7 @@ parts! {
 
 macro_rules! fields {
     ($($kind:ident)*) => {
-        $(impl $kind for Look {
+        $(impl $kind for Look<'_> {
             type Ok = ();
             type Error = Lost;
 
@@ -249,8 +289,13 @@ macro_rules! fields {
                 name: &'static str,
                 field: &T,
             ) -> Result<(), Lost> {
-                let looked = field.serialize(Look::default());
+                let looked = field.serialize(self.inside());
                 looked.map_err(|lost| lost.below(name))
+            }
+
+            fn skip_field(&mut self, _: &'static str) -> Result<(), Lost> {
+                self.unclear.set(true);
+                Ok(())
             }
 
             fn end(self) -> Result<(), Lost> {
@@ -262,19 +307,107 @@ macro_rules! fields {
 
 fields! { SerializeStruct SerializeStructVariant }
 
-impl SerializeMap for Look {
+impl SerializeMap for Look<'_> {
     type Ok = ();
     type Error = Lost;
 
-    fn serialize_key<T: Serialize + ?Sized>(&mut self, _: &T) -> Result<(), Lost> {
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Lost> {
+        if key.serialize(TextKey).is_err() {
+            self.unclear.set(true);
+        }
         Ok(())
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Lost> {
-        value.serialize(Look::default())
+        value.serialize(self.inside())
     }
 
     fn end(self) -> Result<(), Lost> {
+        Ok(())
+    }
+}
+
+/// Takes keys of maps that are texts or whole numbers, and fails on all others.
+struct TextKey;
+
+macro_rules! no_keys {
+    ($($method:ident($($type:ty),*) -> $part:ty;)*) => {
+        $(fn $method(self, $(_: $type),*) -> Result<$part, Lost> {
+            Err(Lost::of("no text"))
+        })*
+    };
+}
+
+impl Serializer for TextKey {
+    type Ok = ();
+    type Error = Lost;
+    type SerializeSeq = Impossible<(), Lost>;
+    type SerializeTuple = Impossible<(), Lost>;
+    type SerializeTupleStruct = Impossible<(), Lost>;
+    type SerializeTupleVariant = Impossible<(), Lost>;
+    type SerializeMap = Impossible<(), Lost>;
+    type SerializeStruct = Impossible<(), Lost>;
+    type SerializeStructVariant = Impossible<(), Lost>;
+
+    kept! {
+        serialize_i8(i8);
+        serialize_i16(i16);
+        serialize_i32(i32);
+        serialize_i64(i64);
+        serialize_u8(u8);
+        serialize_u16(u16);
+        serialize_u32(u32);
+        serialize_u64(u64);
+        serialize_char(char);
+        serialize_str(&str);
+    }
+
+    no_keys! {
+        serialize_bool(bool) -> ();
+        serialize_f32(f32) -> ();
+        serialize_f64(f64) -> ();
+        serialize_bytes(&[u8]) -> ();
+        serialize_none() -> ();
+        serialize_unit() -> ();
+        serialize_unit_struct(&'static str) -> ();
+        serialize_seq(Option<usize>) -> Self::SerializeSeq;
+        serialize_tuple(usize) -> Self::SerializeTuple;
+        serialize_tuple_struct(&'static str, usize) -> Self::SerializeTupleStruct;
+        serialize_tuple_variant(&'static str, u32, &'static str, usize)
+            -> Self::SerializeTupleVariant;
+        serialize_map(Option<usize>) -> Self::SerializeMap;
+        serialize_struct(&'static str, usize) -> Self::SerializeStruct;
+        serialize_struct_variant(&'static str, u32, &'static str, usize)
+            -> Self::SerializeStructVariant;
+    }
+
+    fn serialize_some<T: Serialize + ?Sized>(self, _: &T) -> Result<(), Lost> {
+        Err(Lost::of("no text"))
+    }
+
+    fn serialize_unit_variant(self, _: &'static str, _: u32, _: &'static str) -> Result<(), Lost> {
+        Ok(())
+    }
+
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        value: &T,
+    ) -> Result<(), Lost> {
+        value.serialize(self)
+    }
+
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: &T,
+    ) -> Result<(), Lost> {
+        Err(Lost::of("no text"))
+    }
+
+    fn collect_str<T: Display + ?Sized>(self, _: &T) -> Result<(), Lost> {
         Ok(())
     }
 }
@@ -328,6 +461,26 @@ mod tests {
         check(|of| of.kind = Kind::At { x: f64::NAN }, "`kind.x` is NaN,");
         let error = to_json(&f32::NAN).unwrap_err().to_string();
         assert!(error.starts_with("it is NaN, which JSON"), "{error}");
+    }
+
+    #[derive(Serialize)]
+    struct Skipping {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cents: Option<i64>,
+        by: BTreeMap<(u8, u8), u8>,
+    }
+
+    #[test]
+    fn what_looking_does_not_decide_is_unclear() {
+        let of = |cents, keys: &[(u8, u8)]| {
+            let by = keys.iter().map(|key| (*key, 1)).collect();
+            look_at(&Skipping { cents, by }).unwrap()
+        };
+        assert_eq!(of(Some(1), &[]), Survival::Whole);
+        assert_eq!(of(None, &[]), Survival::Unclear);
+        assert_eq!(of(Some(1), &[(1, 2)]), Survival::Unclear);
+        assert_eq!(look_at(&rates()).unwrap(), Survival::Whole);
+        assert!(look_at(&f32::NAN).is_err());
     }
 
     #[test]

@@ -155,7 +155,6 @@ pub struct Output<T, L> {
     pub late: Vec<Row<L>>,
     /// What is missing because something panicked.
     pub lacking: Vec<Lacking<T>>,
-    spoiled: Option<StateError>,
     when: u32,
 }
 
@@ -165,7 +164,6 @@ impl<T, L> Default for Output<T, L> {
             rows: Vec::new(),
             late: Vec::new(),
             lacking: Vec::new(),
-            spoiled: None,
             when: 0,
         }
     }
@@ -259,16 +257,6 @@ impl<T, L> Output<T, L> {
         }
     }
 
-    /// What the item was just made into cannot be saved.
-    pub(crate) fn spoil(&mut self, why: StateError) {
-        self.spoiled = Some(why);
-    }
-
-    /// Why state cannot be saved since the last time.
-    pub(crate) fn take_spoiled(&mut self) -> Option<StateError> {
-        self.spoiled.take()
-    }
-
     /// Takes the results out, in their order.
     ///
     /// ```
@@ -344,6 +332,17 @@ pub trait Operator {
     ///
     /// Why it cannot be saved.
     fn check_item<C: Codec>(item: &Self::In) -> Result<(), StateError> {
+        let _ = item;
+        Ok(())
+    }
+
+    /// Whether the state that this item was just taken into can be saved: of state that a later
+    /// item may set to anything else, so that no later look shows it.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be saved.
+    fn check_taken<C: Codec>(&self, item: &Self::In) -> Result<(), StateError> {
         let _ = item;
         Ok(())
     }

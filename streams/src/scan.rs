@@ -4,7 +4,7 @@ use crate::{
     Input, Kept, Key, Operator, Output, Span, StateError, Time,
     due::{DueIndex, is_closed},
     hash::Map,
-    state::{Bytes, Codec, Mark, Marks, Pieces, Value, is_finite},
+    state::{Bytes, Codec, Mark, Marks, Pieces, Value, can_be_saved},
 };
 /// Folds the items of a key, as they come, into a state that begins at its default, and lets each
 /// step say something.
@@ -128,9 +128,6 @@ impl<K: Key, T, S: Kept + Default, U> Operator for Scan<K, T, S, U> {
         known.time = known.time.max(input.time);
         self.marks.change(&mut known.mark, || (key.clone(), ()));
         let said = (self.step)(&mut known.state, item);
-        if let Err(error) = is_finite(&known.state) {
-            out.spoil(error);
-        }
         if let Some(said) = said {
             out.emit(input.time, (key.clone(), said));
         }
@@ -138,6 +135,11 @@ impl<K: Key, T, S: Kept + Default, U> Operator for Scan<K, T, S, U> {
         if is_closed(self.watermark, self.due.next()) {
             self.advance(self.watermark, out);
         }
+    }
+
+    fn check_taken<C: Codec>(&self, (key, _): &Self::In) -> Result<(), StateError> {
+        let known = self.keys.get(key);
+        known.map_or(Ok(()), |known| can_be_saved::<C, S>(&known.state))
     }
 }
 

@@ -10,10 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 
 mod bytes;
-mod finite;
 mod pieces;
-
-use finite::finite;
 
 pub(crate) use bytes::{Bytes, Named, Part, Value};
 pub(crate) use pieces::{Mark, Marks, Pieces};
@@ -44,7 +41,8 @@ pub trait Codec: 'static {
     ///
     /// # Errors
     ///
-    /// When the value cannot be written; the commit that wanted it must fail.
+    /// When the value cannot be written, or would be read back as another, as NaN is from JSON; the
+    /// commit that wanted it must fail.
     fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, StateError>;
 
     /// The value of such bytes.
@@ -53,6 +51,23 @@ pub trait Codec: 'static {
     ///
     /// When the bytes are not those of a `T`.
     fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StateError>;
+
+    /// Whether a value can be written, asked after each item of what is saved later. By default it
+    /// is written; a codec that can tell for less does.
+    ///
+    /// ```
+    /// # use annals_streams::{Codec, StateError};
+    /// fn can_be_saved<C: Codec>(sums: &[f64]) -> bool {
+    ///     C::check(sums).is_ok()
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`encode`](Codec::encode).
+    fn check<T: Serialize + ?Sized>(value: &T) -> Result<(), StateError> {
+        Self::encode(value).map(drop)
+    }
 
     /// In what the bytes of two values differ; nothing where they mean the same.
     ///
@@ -86,7 +101,6 @@ where
             "its state is not read back as it was written: {why}"
         ))
     };
-    finite(value).map_err(unwritable)?;
     let bytes = C::encode(value).map_err(unwritable)?;
     let again: T = C::decode(&bytes).map_err(|error| unlike(&error))?;
     let again = C::encode(&again).map_err(unwritable)?;
@@ -104,9 +118,9 @@ where
     written::<C, T>(value).map(drop)
 }
 
-/// As [`finite`], of state that an item was just taken into.
-pub(crate) fn is_finite<T: Serialize + ?Sized>(value: &T) -> Result<(), StateError> {
-    finite(value).map_err(unwritable)
+/// Whether state that an item was just taken into can be saved.
+pub(crate) fn can_be_saved<C: Codec, T: Serialize + ?Sized>(value: &T) -> Result<(), StateError> {
+    C::check(value).map_err(unwritable)
 }
 
 fn unwritable(error: StateError) -> StateError {

@@ -136,7 +136,7 @@ async fn items_whose_state_cannot_be_saved_are_dead_records() {
         );
     }
     for why in [
-        "NaN is no number that comes back",
+        "NaN, which JSON has no form for",
         "missing field `odd`",
         "is not written",
     ] {

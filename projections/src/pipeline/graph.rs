@@ -35,6 +35,13 @@ impl Codec for StateJson {
         serde_json::from_slice(bytes).map_err(|error| StateError::new(error.to_string()))
     }
 
+    fn check<T: Serialize + ?Sized>(value: &T) -> Result<(), StateError> {
+        let looked = annals_core::Json::look_at(value);
+        looked
+            .map(drop)
+            .map_err(|error| StateError::new(error.to_string()))
+    }
+
     fn difference(one: &[u8], other: &[u8]) -> Option<String> {
         first_difference(one, other)
     }

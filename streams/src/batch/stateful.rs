@@ -235,8 +235,9 @@ impl<O: Operator, C: Codec> Stateful<O, C> {
             };
             self.out.because_of(row.when);
             self.operator.process(input, &mut self.out);
-            let spoiled = self.out.take_spoiled();
-            if let Some(why) = spoiled.filter(|_| self.skip.is_some()) {
+            if self.skip.is_some()
+                && let Err(why) = self.operator.check_taken::<C>(&row.item)
+            {
                 resume_unwind(Box::new(why));
             }
             if saves_each {
