@@ -15,15 +15,18 @@ use crate::view::{Poison, View};
 /// How closely rows are checked while they are folded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Checks {
-    /// Once for a batch, at its end.
+    /// Written and read back once for a batch, at its end; what another event of the batch changes
+    /// is looked at before.
     Batch,
-    /// After each event, so that the one is found that made a row unfit.
+    /// Written and read back after each event, so that the one is found that made a row unfit.
     Event,
 }
 
 impl<V: View> Rows<V> {
     /// Folds the next events of a batch, whose keys are all at hand, so that nothing of them is
     /// needed any more. `dead` are the keys in dead letters; it grows.
+    ///
+    /// Every event has to leave a row that can be stored, wherever batches end.
     ///
     /// # Errors
     ///
@@ -49,6 +52,9 @@ impl<V: View> Rows<V> {
             for key in &step.keys {
                 if self.has_already(key, record.version) {
                     continue;
+                }
+                if checks == Checks::Batch && !dead.contains(key) {
+                    self.check_overwritten(key, changes)?;
                 }
                 let poison = if dead.contains(key) {
                     None
@@ -89,6 +95,17 @@ impl<V: View> Rows<V> {
             self.check(key)?;
         }
         Ok(first)
+    }
+
+    /// What an event of this batch made of the row, and the next one changes: no one sees it where
+    /// the batch ends after both, and where it ends between them it has to be stored.
+    fn check_overwritten(&self, key: &str, changes: &Changes) -> Result<(), RowError> {
+        match self.cached.peek(key) {
+            Some(cached) if cached.folded == self.folds || cached.changed.is_of(changes) => {
+                self.can_be_stored(key)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn keep_versions(

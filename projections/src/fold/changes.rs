@@ -25,6 +25,11 @@ pub(crate) struct Changes {
 }
 
 impl RowAt {
+    /// Whether the row was changed by the batch.
+    pub(super) fn is_of(self, changes: &Changes) -> bool {
+        self.batch == changes.batch
+    }
+
     /// The change of the batch that is here; else the end of `changes` becomes the place.
     pub(super) fn of<'a>(&mut self, changes: &'a mut Changes) -> Option<&'a mut RowChange> {
         if self.batch != changes.batch {

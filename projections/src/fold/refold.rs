@@ -23,7 +23,7 @@ pub(crate) fn refold<V: View>(
         .enumerate()
         .filter(|(_, step)| step.is_about(key))
     {
-        if rows.apply(key, step).is_err() {
+        if fits(&mut rows, key, step).is_err() {
             rows.go_back(key, &steps[..index], step.record().position);
             break;
         }
@@ -40,11 +40,18 @@ pub(crate) fn folded<V: View>(
     let mut rows = Rows::keeping(1);
     rows.learn(key.into(), base)?;
     for step in steps.iter().filter(|step| step.is_about(key)) {
-        if let Err(poison) = rows.apply(key, step) {
+        if let Err(poison) = fits(&mut rows, key, step) {
             return Ok(Err((step.record().position, poison)));
         }
     }
     rows.encoded(key).map(Ok)
+}
+
+/// Folds an event that leaves a row which can be stored, as a worker demands of each.
+fn fits<V: View>(rows: &mut Rows<V>, key: &str, step: &Step<V>) -> Result<(), Poison> {
+    rows.apply(key, step)?;
+    let stored = rows.can_be_stored(key);
+    stored.map_err(|error| Poison::new(error.reason()))
 }
 
 /// What a row was from an event on.

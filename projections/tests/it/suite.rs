@@ -30,6 +30,7 @@ mod shop;
 mod shortest;
 mod status;
 pub(crate) mod test_store;
+mod unfit;
 mod unread;
 mod watch;
 mod ways;
