@@ -66,7 +66,7 @@ pub(crate) fn without(text: &str, path: &Path) -> String {
 pub(crate) mod first {
     use super::*;
 
-    #[derive(Event, Serialize, Deserialize)]
+    #[derive(Event, Debug, Serialize, Deserialize)]
     #[event(category = "account")]
     pub(crate) enum AccountEvent {
         Opened {
@@ -120,7 +120,7 @@ pub(crate) mod first {
 }
 
 program! { before,
-    #[derive(Event, Serialize, Deserialize)]
+    #[derive(Event, Debug, Serialize, Deserialize)]
     #[event(category = "note")]
     pub(crate) enum NoteEvent {
         Written { text: String },

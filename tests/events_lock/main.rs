@@ -28,7 +28,7 @@ macro_rules! noted {
 
             $inner
 
-            #[derive(Event, Serialize, Deserialize)]
+            #[derive(Event, Debug, Serialize, Deserialize)]
             #[event(category = "note")]
             enum NoteEvent {
                 Written { inner: Inner },

@@ -11,7 +11,7 @@ mod units {
     use super::*;
 
     noted! { seconds,
-        #[derive(Serialize, Deserialize)]
+        #[derive(Debug, Serialize, Deserialize)]
         struct Inner {
             #[serde(with = "annals::chrono::serde::ts_seconds")]
             at: annals::chrono::DateTime<annals::chrono::Utc>,
@@ -20,7 +20,7 @@ mod units {
     }
 
     noted! { milliseconds,
-        #[derive(Serialize, Deserialize)]
+        #[derive(Debug, Serialize, Deserialize)]
         struct Inner {
             #[serde(with = "annals::chrono::serde::ts_milliseconds")]
             at: annals::chrono::DateTime<annals::chrono::Utc>,
@@ -29,13 +29,13 @@ mod units {
     }
 
     noted! { gross_and_net,
-        #[derive(Serialize, Deserialize)]
+        #[derive(Debug, Serialize, Deserialize)]
         struct Inner { gross: u8, net: u8 },
         Inner { gross: 119, net: 100 }
     }
 
     noted! { net_and_gross,
-        #[derive(Serialize, Deserialize)]
+        #[derive(Debug, Serialize, Deserialize)]
         struct Inner {
             #[serde(rename = "net")]
             gross: u8,
@@ -50,6 +50,7 @@ mod units {
             program! { $name,
                 use serde::{Deserializer, Serializer};
 
+                #[derive(Debug)]
                 struct Inner(u32);
 
                 impl Serialize for Inner {
@@ -64,7 +65,7 @@ mod units {
                     }
                 }
 
-                #[derive(Event, Serialize, Deserialize)]
+                #[derive(Event, Debug, Serialize, Deserialize)]
                 #[event(category = "note")]
                 enum NoteEvent {
                     Written { inner: Inner },
@@ -94,41 +95,41 @@ mod units {
 }
 
 noted! { signed,
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Inner { cents: i64 },
 Inner { cents: 5 } }
 noted! { unsigned,
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Inner { cents: u64 },
 Inner { cents: 5 } }
 noted! { small,
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Inner { cents: u8 },
 Inner { cents: 5 } }
 noted! { large,
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Inner { cents: i128 },
 Inner { cents: 5 } }
 
 noted! { two_kinds,
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 enum Inner { Gift, #[allow(dead_code)] Sale { to: String } },
 Inner::Gift }
 noted! { one_kind,
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 enum Inner { Gift },
 Inner::Gift }
 noted! { renamed_kind,
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 enum Inner { Gift, #[allow(dead_code)] Sold { to: String } },
 Inner::Gift }
 noted! { three_kinds,
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 enum Inner { Gift, #[allow(dead_code)] Sale { to: String }, #[allow(dead_code)] Loan },
 Inner::Gift }
 
 noted! { euros,
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Inner { #[serde(default = "super::eur")] currency: String },
 Inner { currency: "CZK".into() } }
 fn eur() -> String {
@@ -139,15 +140,15 @@ fn usd() -> String {
     "USD".into()
 }
 noted! { no_default,
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Inner { currency: String },
 Inner { currency: "CZK".into() } }
 noted! { dollars,
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Inner { #[serde(default = "super::usd")] currency: String },
 Inner { currency: "CZK".into() } }
 noted! { strict,
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Inner { currency: String },
 Inner { currency: "CZK".into() } }
@@ -195,27 +196,27 @@ mod narrower {
     use super::*;
 
     noted! { optional,
-    #[derive(Serialize, Deserialize)]
+    #[derive(Debug, Serialize, Deserialize)]
     struct Inner { a: Option<u8> },
     Inner { a: Some(5) } }
     noted! { required,
-    #[derive(Serialize, Deserialize)]
+    #[derive(Debug, Serialize, Deserialize)]
     struct Inner { a: u8 },
     Inner { a: 5 } }
     noted! { any_number,
-    #[derive(Serialize, Deserialize)]
+    #[derive(Debug, Serialize, Deserialize)]
     struct Inner { a: u32 },
     Inner { a: 5 } }
     noted! { no_zero,
-    #[derive(Serialize, Deserialize)]
+    #[derive(Debug, Serialize, Deserialize)]
     struct Inner { a: NonZeroU32 },
     Inner { a: NonZeroU32::MIN.saturating_add(4) } }
     noted! { large_values,
-    #[derive(Serialize, Deserialize)]
+    #[derive(Debug, Serialize, Deserialize)]
     struct Inner { a: BTreeMap<String, u32> },
     Inner { a: BTreeMap::from([("k".to_owned(), 5)]) } }
     noted! { small_values,
-    #[derive(Serialize, Deserialize)]
+    #[derive(Debug, Serialize, Deserialize)]
     struct Inner { a: BTreeMap<String, u8> },
     Inner { a: BTreeMap::from([("k".to_owned(), 5)]) } }
     #[test]

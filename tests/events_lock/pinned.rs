@@ -8,7 +8,7 @@ use annals::testing::{EventsLock, Update};
 use crate::life::{Life, Program, added, before, first, refused, unchanged};
 
 program! { category_renamed,
-    #[derive(Event, Serialize, Deserialize)]
+    #[derive(Event, Debug, Serialize, Deserialize)]
     #[event(category = "memo")]
     enum NoteEvent {
         #[event(name = "note.written")]
@@ -21,7 +21,7 @@ program! { category_renamed,
 }
 
 program! { category_and_names_renamed,
-    #[derive(Event, Serialize, Deserialize)]
+    #[derive(Event, Debug, Serialize, Deserialize)]
     #[event(category = "memo")]
     enum NoteEvent {
         Written { text: String },
@@ -49,13 +49,13 @@ fn the_category_is_pinned() {
 mod twice {
     use super::*;
 
-    #[derive(Event, Serialize, Deserialize)]
+    #[derive(Event, Debug, Serialize, Deserialize)]
     #[event(category = "note")]
     enum One {
         Written { text: String },
     }
 
-    #[derive(Event, Serialize, Deserialize)]
+    #[derive(Event, Debug, Serialize, Deserialize)]
     #[event(category = "note")]
     enum Other {
         Written { text: String },
@@ -79,7 +79,7 @@ mod twice {
 }
 
 program! { tagged_option,
-    #[derive(Event, Serialize, Deserialize)]
+    #[derive(Event, Debug, Serialize, Deserialize)]
     #[event(category = "note")]
     enum NoteEvent {
         Written {
@@ -94,7 +94,7 @@ program! { tagged_option,
 }
 
 program! { untagged_option,
-    #[derive(Event, Serialize, Deserialize)]
+    #[derive(Event, Debug, Serialize, Deserialize)]
     #[event(category = "note")]
     enum NoteEvent {
         Written { mood: Option<String> },
@@ -120,7 +120,7 @@ fn a_tag_is_pinned_where_no_sample_has_it() {
 }
 
 program! { two_fields,
-    #[derive(Event, Serialize, Deserialize)]
+    #[derive(Event, Debug, Serialize, Deserialize)]
     #[event(category = "note")]
     enum NoteEvent {
         Written { r#type: u8, text: String },
@@ -132,7 +132,7 @@ program! { two_fields,
 }
 
 program! { two_fields_otherwise,
-    #[derive(Event, Serialize, Deserialize)]
+    #[derive(Event, Debug, Serialize, Deserialize)]
     #[event(category = "note")]
     enum NoteEvent {
         Written { text: std::string::String, r#type: u8 },
@@ -144,7 +144,7 @@ program! { two_fields_otherwise,
 }
 
 program! { two_fields_aliased,
-    #[derive(Event, Serialize, Deserialize)]
+    #[derive(Event, Debug, Serialize, Deserialize)]
     #[event(category = "note")]
     enum NoteEvent {
         Written { r#type: u8, #[serde(alias = "words")] text: String },
@@ -197,4 +197,47 @@ fn a_state_with_trailing_blanks_passes_again() {
         )
     }
     Life::begin(program);
+}
+
+/// Serde leaves a field of a nested type out, and fills it in with its default.
+mod lost {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Author {
+        name: String,
+        #[serde(skip)]
+        mail: String,
+    }
+
+    #[derive(Event, Debug, Serialize, Deserialize)]
+    #[event(category = "note")]
+    enum NoteEvent {
+        Written { by: Author },
+    }
+
+    pub(super) fn sample(mail: &str) -> EventsLock {
+        let by = Author {
+            name: "Ada".into(),
+            mail: mail.into(),
+        };
+        EventsLock::at("").events([NoteEvent::Written { by }])
+    }
+}
+
+#[test]
+fn a_sample_that_loses_a_field_is_refused() {
+    let said = |mail| {
+        let drift = lost::sample(mail).verify(Update::Nothing).unwrap_err();
+        drift.to_string()
+    };
+    let told = said("ada@example.org");
+    for word in [
+        "`note.written` is read back as another value",
+        "mail: \"ada@example.org\"",
+        "mail: \"\"",
+    ] {
+        assert!(told.contains(word), "{told}");
+    }
+    assert!(!said("").contains("read back as another value"));
 }

@@ -8,7 +8,7 @@ use annals::testing::{EventsLock, Update};
 use crate::life::{Life, Program, before};
 
 program! { field_renamed,
-    #[derive(Event, Serialize, Deserialize)]
+    #[derive(Event, Debug, Serialize, Deserialize)]
     #[event(category = "note")]
     enum NoteEvent {
         Written { words: String },
@@ -20,7 +20,7 @@ program! { field_renamed,
 }
 
 program! { variant_renamed,
-    #[derive(Event, Serialize, Deserialize)]
+    #[derive(Event, Debug, Serialize, Deserialize)]
     #[event(category = "note")]
     enum NoteEvent {
         Noted { text: String },
@@ -32,7 +32,7 @@ program! { variant_renamed,
 }
 
 program! { name_kept,
-    #[derive(Event, Serialize, Deserialize)]
+    #[derive(Event, Debug, Serialize, Deserialize)]
     #[event(category = "note")]
     enum NoteEvent {
         #[event(name = "note.written")]
@@ -45,7 +45,7 @@ program! { name_kept,
 }
 
 program! { aliased,
-    #[derive(Event, Serialize, Deserialize)]
+    #[derive(Event, Debug, Serialize, Deserialize)]
     #[event(category = "note")]
     enum NoteEvent {
         #[event(alias = "note.written")]
@@ -58,7 +58,7 @@ program! { aliased,
 }
 
 program! { second_version,
-    #[derive(Event, Serialize, Deserialize)]
+    #[derive(Event, Debug, Serialize, Deserialize)]
     #[event(category = "note")]
     enum NoteEvent {
         #[event(version = 2, upcast(1 = upcast))]
@@ -80,7 +80,7 @@ program! { second_version,
 }
 
 program! { second_version_misread,
-    #[derive(Event, Serialize, Deserialize)]
+    #[derive(Event, Debug, Serialize, Deserialize)]
     #[event(category = "note")]
     enum NoteEvent {
         #[event(version = 2, upcast(1 = upcast))]
@@ -97,7 +97,7 @@ program! { second_version_misread,
 }
 
 program! { retired,
-    #[derive(Event, Serialize, Deserialize)]
+    #[derive(Event, Debug, Serialize, Deserialize)]
     #[event(category = "note", retired("note.written", upcast = forget))]
     enum NoteEvent {
         Burnt,
@@ -113,7 +113,7 @@ program! { retired,
 }
 
 program! { tagged,
-    #[derive(Event, Serialize, Deserialize)]
+    #[derive(Event, Debug, Serialize, Deserialize)]
     #[event(category = "note")]
     enum NoteEvent {
         Written {
@@ -129,14 +129,14 @@ program! { tagged,
 
 program! { written_otherwise,
     /// The same words in the source, other bytes in the store.
-    #[derive(Serialize, Deserialize)]
+    #[derive(Debug, Serialize, Deserialize)]
     #[serde(from = "std::string::String", into = "std::string::String")]
     #[derive(Clone)]
     struct String(std::string::String);
 
     impl From<std::string::String> for String {
         fn from(text: std::string::String) -> String {
-            String(text)
+            String(text.to_lowercase())
         }
     }
 
@@ -146,7 +146,7 @@ program! { written_otherwise,
         }
     }
 
-    #[derive(Event, Serialize, Deserialize)]
+    #[derive(Event, Debug, Serialize, Deserialize)]
     #[event(category = "note")]
     enum NoteEvent {
         Written { text: String },
@@ -158,7 +158,7 @@ program! { written_otherwise,
 }
 
 program! { without_sample,
-    #[derive(Event, Serialize, Deserialize)]
+    #[derive(Event, Debug, Serialize, Deserialize)]
     #[event(category = "note")]
     enum NoteEvent {
         Written { text: String },
@@ -172,7 +172,7 @@ program! { without_sample,
 }
 
 program! { grown,
-    #[derive(Event, Serialize, Deserialize)]
+    #[derive(Event, Debug, Serialize, Deserialize)]
     #[event(category = "note")]
     enum NoteEvent {
         Written {
@@ -257,7 +257,7 @@ fn an_old_sample_stays_and_must_be_readable() {
 }
 
 #[test]
-fn what_was_never_released_can_be_written_anew() {
+fn what_was_never_released_can_be_rewritten() {
     for program in [
         field_renamed::program as Program,
         variant_renamed::program,

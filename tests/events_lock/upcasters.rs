@@ -10,7 +10,7 @@ use crate::life::{Life, Program};
 macro_rules! upcasted {
     ($name:ident, $old:ident, $result:expr) => {
         program! { $name,
-            #[derive(Event, Serialize, Deserialize)]
+            #[derive(Event, Debug, Serialize, Deserialize)]
             #[event(category = "note")]
             enum NoteEvent {
                 #[event(version = 2, upcast(1 = upcast))]
@@ -37,7 +37,7 @@ macro_rules! upcasted {
 }
 
 program! { first_version,
-    #[derive(Event, Serialize, Deserialize)]
+    #[derive(Event, Debug, Serialize, Deserialize)]
     #[event(category = "note")]
     enum NoteEvent {
         Paid { euros: u64 },
@@ -69,7 +69,7 @@ upcasted!(
 upcasted!(misread, old, Some(NoteEvent::Paid { cents: old.cents }));
 
 program! { third_version,
-    #[derive(Event, Serialize, Deserialize)]
+    #[derive(Event, Debug, Serialize, Deserialize)]
     #[event(category = "note")]
     enum NoteEvent {
         #[event(version = 3, upcast(1 = first, 2 = second))]

@@ -15,7 +15,7 @@ macro_rules! balance {
         mod $name {
             use super::*;
 
-            #[derive(Default, Serialize, Deserialize, View)]
+            #[derive(Debug, Default, Serialize, Deserialize, View)]
             #[view(name = "balances", events(AccountEvent), $($view)*)]
             struct Balance {
                 cents: i64,

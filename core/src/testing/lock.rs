@@ -28,7 +28,7 @@ use self::file::{Lock, Sample};
 /// # use annals_macros::Event;
 /// # use serde::{Deserialize, Serialize};
 ///
-/// # #[derive(Event, Serialize, Deserialize)]
+/// # #[derive(Event, Debug, Serialize, Deserialize)]
 /// # #[event(crate = "annals_core", category = "account")]
 /// # enum AccountEvent { Opened { owner: String }, Deposited { cents: i64 } }
 /// # #[derive(Debug, Default)]
@@ -55,6 +55,8 @@ use self::file::{Lock, Sample};
 ///
 /// - when a current shape has other fields or tags, or writes a sample in other bytes: it needs a
 ///   new version,
+/// - when a sample is read back as another value, by what its `Debug` prints: serde leaves something
+///   out, as with `#[serde(skip)]`, and fills in a default where it is read,
 /// - when a value that the test gives is no longer written as the sample that it was, also when
 ///   both bytes can be read: a unit or a renaming has changed,
 /// - when a nested type accepts less than it did, lacks a variant, or fills in another default,
@@ -143,11 +145,14 @@ impl EventsLock {
 
     /// With an event type, and at least one sample of each of its variants. In their order they are
     /// the history that is folded.
-    pub fn events<E: Event>(mut self, samples: impl IntoIterator<Item = E>) -> EventsLock {
+    pub fn events<E: Event + Debug>(mut self, samples: impl IntoIterator<Item = E>) -> EventsLock {
         let mut written = Vec::new();
-        for sample in samples {
-            match write(&sample) {
-                Ok(sample) => written.push(sample),
+        for event in samples {
+            match write(&event) {
+                Ok(sample) => {
+                    self.faults.extend(lost(&event, &sample));
+                    written.push(sample);
+                }
                 Err(fault) => self.faults.push(fault),
             }
         }
@@ -324,6 +329,21 @@ fn read<E: Event>(sample: &Sample) -> Result<Vec<E>, String> {
     };
     let decoded = E::decode(stored).map_err(|error| explained(&error))?;
     Ok(decoded.into_iter().collect())
+}
+
+/// What is wrong with a sample that is not read back as it was. One that cannot be read at all is
+/// found where the samples are compared.
+fn lost<E: Event + Debug>(event: &E, sample: &Sample) -> Option<String> {
+    let read = read::<E>(sample).ok()?;
+    let [was, is] = [format!("[{event:?}]"), format!("{read:?}")];
+    (was != is).then(|| {
+        format!(
+            "A sample of `{}` is read back as another value: something of it is not written, as \
+             with `#[serde(skip)]`. Write all of it, or keep it out of the event.\n  \
+             was: {was}\n   is: {is}",
+            sample.event_type
+        )
+    })
 }
 
 /// What a stored sample is when it is read and written today.
