@@ -340,6 +340,19 @@ async fn repeating_from_a_moment_uses_the_same_keys() {
     );
     reactor.retry("account-bob").await.unwrap();
     let sent = gateway.sends(7 + again.len() + 6).await;
+    // What was sent is settled a moment later. Moving the reactor before would have it sent again.
+    let settles = async {
+        while !reactor
+            .dead_letters()
+            .all(None, 1)
+            .await
+            .unwrap()
+            .is_empty()
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(TIMEOUT, settles).await.unwrap();
     assert_eq!(
         of(&sent, "bob")
             .into_iter()
