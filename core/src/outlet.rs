@@ -80,6 +80,17 @@ pub trait Outlet: fmt::Debug + Send {
     /// continue after the mark that it returns. [`OutletError::Refused`] when the batch can never
     /// be taken as it is.
     async fn take(&mut self, batch: Vec<Outgoing>, mark: OutletMark) -> Result<(), OutletError>;
+
+    /// The last things in a place, whoever put them there: they tell an outlet that has lost its
+    /// marks from one that begins. Nothing where that cannot be seen.
+    ///
+    /// # Errors
+    ///
+    /// [`OutletError::Store`] when what is on the other side does not answer.
+    async fn last_in(&mut self, to: &str) -> Result<Vec<Outgoing>, OutletError> {
+        let _ = to;
+        Ok(Vec::new())
+    }
 }
 
 /// Why an outlet did not take something.

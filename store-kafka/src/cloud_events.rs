@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use annals_core::chrono::{DateTime, SecondsFormat, Utc};
-use annals_core::{EventId, LogId, Metadata, RecordedEvent, StreamId, Tag, Version};
+use annals_core::{
+    EventId, LogId, Metadata, Position, RecordedEvent, StreamId, Tag, Version,
+};
 use bytes::Bytes;
 
 use crate::topic::Record;
@@ -22,7 +24,7 @@ pub(crate) fn encode(event: &RecordedEvent, log: LogId) -> Vec<(Cow<'static, str
     };
     add("ce_specversion", "1.0".to_owned());
     add("ce_id", event.id.to_string());
-    add("ce_source", format!("/annals/{log}"));
+    add("ce_source", source(log));
     add("ce_type", event.event_type.to_string());
     add("ce_time", time(event.occurred_at));
     add("ce_subject", event.stream.to_string());
@@ -54,6 +56,25 @@ pub(crate) fn encode(event: &RecordedEvent, log: LogId) -> Vec<(Cow<'static, str
         add(TAGS, serde_json::json!(tags).to_string());
     }
     headers
+}
+
+/// What is said of where an event comes from.
+fn source(log: LogId) -> String {
+    format!("/annals/{log}")
+}
+
+/// The id and the position of an event of this log; nothing for what came from elsewhere.
+pub(crate) fn place_in(
+    headers: &[(Cow<'static, str>, Bytes)],
+    log: LogId,
+) -> Option<(EventId, Position)> {
+    let text = |name: &str| {
+        let found = headers.iter().find(|(known, _)| known == name);
+        std::str::from_utf8(&found?.1).ok()
+    };
+    text("ce_source").filter(|from| *from == source(log))?;
+    let id = EventId::from_str(text("ce_id")?).ok()?;
+    Some((id, Position::new(number(text("ce_sequence"))?)))
 }
 
 /// What the headers of a record say of its event.

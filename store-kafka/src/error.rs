@@ -65,6 +65,11 @@ pub(crate) fn is_unknown_topic(error: &KafkaError) -> bool {
     )
 }
 
+/// Whether this user may not read the topic.
+pub(crate) fn is_denied(error: &KafkaError) -> bool {
+    code_of(error) == Some(RDKafkaErrorCode::TopicAuthorizationFailed)
+}
+
 /// Whether the offset that was asked for was removed, or never was.
 pub(crate) fn is_out_of_range(error: &KafkaError) -> bool {
     matches!(

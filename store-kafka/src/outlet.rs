@@ -1,7 +1,9 @@
 //! Taking events out of a log, exactly once: one fenced writer with a progress record.
 
+mod last;
 mod mark;
 mod progress;
+mod topic;
 mod writer;
 
 pub use writer::KafkaOutlet;

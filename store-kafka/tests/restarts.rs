@@ -8,6 +8,8 @@
 mod broker;
 
 mod on_own_broker {
+    mod lost_marks;
+
     use std::collections::BTreeMap;
     use std::process::Command;
     use std::sync::Arc;

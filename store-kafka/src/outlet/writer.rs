@@ -4,21 +4,20 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_core::{Failure, Outgoing, Outlet, OutletError, OutletMark, StoreError, with_causes};
+use annals_core::{Outgoing, Outlet, OutletError, OutletMark, StoreError, with_causes};
 use async_trait::async_trait;
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _};
 
-use super::{mark, progress};
+use super::{last, mark, progress, topic};
 use crate::client::step::{Step, reached};
 use crate::client::transaction::{self, Broken, Deliveries, Producer, drain, queue};
 use crate::client::{ClientThread, Config, Retry, decided, headers};
 use crate::error::{failed, invalid, is_unknown_topic};
 use crate::kafka::{ANSWER, Kafka};
 use crate::murmur2::murmur2_partition;
-use crate::topic::TopicSpec;
 
 /// An [`Outlet`] whose batches are Kafka transactions.
 ///
@@ -66,19 +65,7 @@ impl KafkaOutlet {
 #[async_trait]
 impl Outlet for KafkaOutlet {
     async fn open(&mut self) -> Result<Vec<OutletMark>, OutletError> {
-        // It may be there with other settings, which are somebody's choice.
-        let marks_in = match self.kafka.partitions_of(mark::TOPIC).await {
-            Ok(partitions) => partitions,
-            Err(error) if error.failure() == Failure::Invalid => {
-                let marks = TopicSpec::named(mark::TOPIC)
-                    .partitions(mark::PARTITIONS)
-                    .setting("segment.bytes", (16 << 20).to_string())
-                    .compacted();
-                self.kafka.ensure([marks]).await?;
-                self.kafka.partitions_of(mark::TOPIC).await?
-            }
-            Err(error) => return Err(error.into()),
-        };
+        let marks_in = topic::partitions(&self.kafka).await?;
         let opened = self.thread.call(move |writer| writer.open(marks_in));
         opened.await?
     }
@@ -90,6 +77,16 @@ impl Outlet for KafkaOutlet {
             // The thread may have ended after the commit.
             Err(error) => Err(OutletError::Undecided(error)),
         }
+    }
+
+    async fn last_in(&mut self, to: &str) -> Result<Vec<Outgoing>, OutletError> {
+        let topic: Arc<str> = to.into();
+        let partitions = self.kafka.partitions_of(to).await?;
+        let found = self.thread.call(move |writer| {
+            let config = &writer.config;
+            last::records(config, &topic, partitions)
+        });
+        Ok(found.await??)
     }
 }
 

@@ -1,14 +1,19 @@
 //! Opening the outlet, continuing after its marks, and batch after batch.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
-use annals_core::{Backoff, Outlet, OutletError, OutletMark, Partition, Position, ReadLog, Store};
+use annals_core::{
+    Backoff, Outgoing, Outlet, OutletError, OutletMark, Partition, Position, ReadLog,
+    RecordedEvent, Store, StoreError,
+};
 use annals_runner::CommittedStep;
 use bytes::Bytes;
 
 use super::reports::Reports;
 use super::{BATCH_EVENTS_MAX, Relay};
+use crate::cloud_events;
 
 /// How long it waits at the end of the log until it looks again without having been told.
 const POLL: Duration = Duration::from_secs(1);
@@ -19,6 +24,8 @@ struct Place {
     marked: Position,
     /// Up to where it was read; nothing in between is to be published.
     read_to: Position,
+    /// Whether there is no mark: then nothing of it may have been published.
+    is_unmarked: bool,
 }
 
 impl Relay {
@@ -54,6 +61,7 @@ impl Relay {
             places.push(Place {
                 marked,
                 read_to: marked,
+                is_unmarked: mark.is_none(),
             });
             reports.begins(partition, marked);
         }
@@ -102,8 +110,13 @@ impl Relay {
                 event: batch.event,
                 note: Bytes::new(),
             };
+            if place.is_unmarked {
+                self.check_unpublished(log, outlet, partition, &outgoing)
+                    .await?;
+            }
             outlet.take(outgoing, mark).await?;
             place.marked = batch.up_to;
+            place.is_unmarked = false;
         }
         place.read_to = batch.up_to;
         let last = batch.events.last().map(|event| event.recorded_at);
@@ -142,12 +155,8 @@ impl Relay {
         let Some(event) = mark.event else {
             return Ok(());
         };
-        let read = ReadLog::after(mark.position.minus(1))
-            .up_to(mark.position)
-            .partition(mark.partition)
-            .limit(1);
-        let found = log.read(read).await?.events.first().map(|event| event.id);
-        if found.is_some_and(|found| found != event) {
+        let found = event_at(log, mark.partition, mark.position).await?;
+        if found.is_some_and(|found| found.id != event) {
             return stop(format!(
                 "the event at {} is not the one that was published: the log was restored",
                 mark.position
@@ -155,4 +164,52 @@ impl Relay {
         }
         Ok(())
     }
+
+    /// Stops when a topic ends with events that would be published from the start: there was a
+    /// mark, and it is lost.
+    async fn check_unpublished(
+        &self,
+        log: &dyn Store,
+        outlet: &mut dyn Outlet,
+        partition: Partition,
+        batch: &[Outgoing],
+    ) -> Result<(), OutletError> {
+        let topics: BTreeSet<&str> = batch.iter().map(|outgoing| &*outgoing.to).collect();
+        for topic in topics {
+            for last in outlet.last_in(topic).await?.iter().rev() {
+                let Some((id, position)) = cloud_events::place_in(&last.headers, log.id()) else {
+                    continue;
+                };
+                let event = event_at(log, partition, position).await?;
+                let Some(event) = event.filter(|event| event.id == id) else {
+                    continue;
+                };
+                let is_sent = self.types.is_empty() || self.types.iter().any(|of| **of == *event.event_type);
+                if is_sent && (self.route)(&event).as_deref() == Some(topic) {
+                    return Err(OutletError::Refused(format!(
+                        "topic `{topic}` holds event {id} of this log, up to position {position} \
+                         and perhaps beyond, and there is no mark that says so: `annals.progress` \
+                         has lost it, or another relay has published the same. Nothing was \
+                         published: it would be there twice. Remove the topic, and everything is \
+                         published from the start; or publish to another topic under another name \
+                         of the relay"
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The event at a position, when there is one.
+async fn event_at(
+    log: &dyn Store,
+    partition: Partition,
+    position: Position,
+) -> Result<Option<RecordedEvent>, StoreError> {
+    let read = ReadLog::after(position.minus(1))
+        .up_to(position)
+        .partition(partition)
+        .limit(1);
+    Ok(log.read(read).await?.events.into_iter().next())
 }
