@@ -164,6 +164,7 @@ fn replay(
                     Broken::Refused(why) => invalid(format!("{}: {why}", doing())),
                     Broken::Slow => unavailable(doing()),
                     Broken::Client(problem) => error(problem),
+                    Broken::Store(problem) => problem,
                 },
             )?;
             sent += batch.len() as u64;

@@ -16,7 +16,7 @@ pub use out::Out;
 
 use crate::error::{invalid, unavailable};
 use crate::kafka::Kafka;
-use crate::topic::{Record, TopicSpec};
+use crate::topic::{Record, TopicSpec, of_store};
 pub(crate) use out::{ERROR, REPLAYED};
 use out::{Failed, Kind};
 pub(crate) use send::send;
@@ -206,6 +206,11 @@ impl Processor {
             )));
         }
         kafka.ensure(self.topics.clone()).await?;
+        let mut written = Vec::new();
+        for topic in &self.topics {
+            let partitions = kafka.partitions_of(topic.name()).await?;
+            written.push((topic.name().to_owned(), partitions));
+        }
         // It must be there: a group that reads a topic that is made later would wait in silence.
         kafka.partitions_of(&reads).await?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -216,7 +221,10 @@ impl Processor {
         std::thread::Builder::new()
             .name(format!("kafka-processor-{name}"))
             .spawn(move || {
-                let result = worker::run(&self, &reads, &config, &stop);
+                let refused = written
+                    .iter()
+                    .try_for_each(|(topic, count)| of_store::refuse(&config, topic, *count));
+                let result = refused.and_then(|()| worker::run(&self, &reads, &config, &stop));
                 // Whoever ran it may be gone.
                 let _ = ended.send(result);
             })

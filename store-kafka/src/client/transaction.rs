@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use annals_core::StoreError;
+use annals_core::{Failure, StoreError, with_causes};
 use rdkafka::ClientContext;
 use rdkafka::Message as _;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -88,6 +88,8 @@ pub(crate) enum Broken {
     /// Deliveries took longer than a transaction may.
     Slow,
     Client(KafkaError),
+    /// Something else that it needs did not answer.
+    Store(StoreError),
 }
 
 impl Broken {
@@ -100,6 +102,17 @@ impl Broken {
                 TRANSACTION_TIMEOUT_MS / 1_000
             )),
             Broken::Client(error) => failed(doing.to_string(), error),
+            Broken::Store(error) => error,
+        }
+    }
+}
+
+impl From<StoreError> for Broken {
+    /// What needs an operator is said as it is.
+    fn from(error: StoreError) -> Broken {
+        match error.failure() {
+            Failure::Invalid => Broken::Refused(with_causes(&error).to_string()),
+            _ => Broken::Store(error),
         }
     }
 }

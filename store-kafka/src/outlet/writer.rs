@@ -18,6 +18,7 @@ use crate::client::{ClientThread, Config, Retry, decided, headers};
 use crate::error::{failed, invalid, is_unknown_topic};
 use crate::kafka::{ANSWER, Kafka};
 use crate::murmur2::murmur2_partition;
+use crate::topic::of_store;
 
 /// An [`Outlet`] whose batches are Kafka transactions.
 ///
@@ -131,6 +132,15 @@ impl Writer {
             return Err(invalid(format!("outlet `{name}` is not open")).into());
         };
         let doing = || format!("outlet `{name}` did not finish a transaction");
+        // Before anything is begun.
+        match self.look_at(&producer, batch) {
+            Ok(()) => {}
+            Err(Broken::Refused(why)) => {
+                self.producer = Some(producer);
+                return Err(OutletError::Refused(why));
+            }
+            Err(broken) => return Err(OutletError::Store(broken.error(doing()))),
+        }
         match self.transact(&producer, batch, mark) {
             Ok(()) => {
                 self.producer = Some(producer);
@@ -155,8 +165,8 @@ impl Writer {
         reached(Step::BeforeBegin);
         producer.begin_transaction()?;
         for outgoing in batch {
-            let partitions = self.partitions_of(producer, &outgoing.to)?;
-            let partition = murmur2_partition(&outgoing.key, partitions);
+            let partitions = self.partitions.get(&outgoing.to).copied();
+            let partition = murmur2_partition(&outgoing.key, partitions.unwrap_or(1));
             send(producer, outgoing, partition)?;
         }
         let written = mark::write(mark);
@@ -179,17 +189,22 @@ impl Writer {
         Ok(())
     }
 
-    fn partitions_of(&mut self, producer: &Producer, topic: &Arc<str>) -> Result<u32, Broken> {
-        if let Some(known) = self.partitions.get(topic) {
-            return Ok(*known);
+    /// Looks at topics before they are written to for the first time.
+    fn look_at(&mut self, producer: &Producer, batch: &[Outgoing]) -> Result<(), Broken> {
+        for outgoing in batch {
+            let topic = &outgoing.to;
+            if self.partitions.contains_key(topic) {
+                continue;
+            }
+            let counted = Retry::within(ANSWER).block(|within| count(producer, topic, within));
+            let count = counted.map_err(|error| match is_unknown_topic(&error) {
+                true => Broken::Refused(format!("there is no topic `{topic}`")),
+                false => Broken::Client(error),
+            })?;
+            of_store::refuse(&self.config, topic, count)?;
+            self.partitions.insert(Arc::clone(topic), count);
         }
-        let counted = Retry::within(ANSWER).block(|within| count(producer, topic, within));
-        let count = counted.map_err(|error| match is_unknown_topic(&error) {
-            true => Broken::Refused(format!("there is no topic `{topic}`")),
-            false => Broken::Client(error),
-        })?;
-        self.partitions.insert(Arc::clone(topic), count);
-        Ok(count)
+        Ok(())
     }
 }
 

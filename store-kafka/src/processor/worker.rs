@@ -358,5 +358,6 @@ fn commit(
         Broken::Refused(why) => Ended::Stopped(invalid(format!("processor `{name}`: {why}"))),
         Broken::Slow => Ended::Again(StoreError::new(Failure::Unavailable, doing)),
         Broken::Client(error) => Ended::Again(failed(doing, error)),
+        Broken::Store(error) => Ended::Again(error),
     })
 }

@@ -13,23 +13,17 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::topic::of_store::{CHANGE, CODEC, CONTROL, NOTE, PLACE, TYPE};
+
 /// The first byte of the header of an event.
 const FORMAT: u8 = 1;
 
 /// Bytes of the header of an event.
 const HEADER_BYTES: usize = 1 + 4 + 4 + 8 + 8 + 4 + 8 + 8 + 16 + 16;
 
-/// Names of headers.
-const PLACE: &str = "a";
-const TYPE: &str = "type";
-const CODEC: &str = "codec";
+/// Names of headers that only events have beside those that tell a store's topic.
 const TAGS: &str = "tags";
 const METADATA: &str = "meta";
-const CONTROL: &str = "ctl";
-
-/// Values of the header of what has no position.
-const CHANGE: &[u8] = b"change";
-const NOTE: &[u8] = b"owner";
 
 /// A record as it is sent.
 #[derive(Debug)]

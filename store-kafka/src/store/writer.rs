@@ -193,7 +193,7 @@ impl Upstream for Writer {
             Broken::Client(error) if is_fenced(error) => {
                 self.state.send_modify(|state| state.was_fenced = true);
             }
-            Broken::Slow | Broken::Client(_) => {}
+            Broken::Slow | Broken::Client(_) | Broken::Store(_) => {}
         }
         Err(broken.error(doing))
     }

@@ -19,6 +19,7 @@ mod on_kafka {
     mod relays;
     mod rows;
     mod state_topics;
+    mod targets;
     mod topics;
     mod windows;
 }
