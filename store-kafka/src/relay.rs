@@ -193,7 +193,9 @@ impl Relay {
             ));
         };
         kafka.ensure(self.topics.clone()).await?;
-        KafkaOutlet::named(kafka, self.name)
+        let topics = self.topics.iter().map(|topic| topic.name().to_owned());
+        let outlet = KafkaOutlet::named(kafka, self.name)?;
+        outlet.writes_to(topics.collect()).await
     }
 
     /// Publishes to any outlet: what [`run`](Relay::run) does once there is one.

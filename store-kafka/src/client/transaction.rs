@@ -1,8 +1,9 @@
 //! A transactional producer: records are queued, delivered and committed together.
 
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use annals_core::{Failure, StoreError, with_causes};
@@ -37,6 +38,51 @@ pub(crate) struct Deliveries {
     failure: Mutex<Option<KafkaError>>,
     /// The highest offset that was delivered: of use to those who write to one partition.
     last_offset: AtomicI64,
+    ends: Mutex<Ends>,
+}
+
+/// The last offset that was delivered in each partition.
+#[derive(Debug, Default)]
+struct Ends {
+    offsets: HashMap<String, BTreeMap<i32, i64>>,
+    /// A topic in which an offset came again: it was made anew.
+    made_anew: Option<String>,
+}
+
+impl Ends {
+    fn delivered(&mut self, topic: &str, partition: i32, offset: i64) {
+        // What was written by an earlier try may come back without its offset.
+        if offset < 0 {
+            return;
+        }
+        let Some(partitions) = self.offsets.get_mut(topic) else {
+            let first = BTreeMap::from([(partition, offset)]);
+            self.offsets.insert(topic.to_owned(), first);
+            return;
+        };
+        let last = partitions.insert(partition, offset);
+        if last.is_some_and(|last| offset <= last) {
+            self.made_anew = Some(topic.to_owned());
+        }
+    }
+}
+
+impl Deliveries {
+    fn ends(&self) -> MutexGuard<'_, Ends> {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last offset that a record was delivered at in a partition.
+    pub(crate) fn end_of(&self, topic: &str, partition: u32) -> Option<i64> {
+        let ends = self.ends();
+        let partitions = ends.offsets.get(topic)?;
+        partitions.get(&partition.cast_signed()).copied()
+    }
+
+    /// A topic that was made anew since the producer was: offsets in it came again.
+    pub(crate) fn made_anew(&self) -> Option<String> {
+        self.ends().made_anew.clone()
+    }
 }
 
 #[cfg(feature = "store")]
@@ -60,6 +106,8 @@ impl ProducerContext for Deliveries {
         if let Ok(message) = result {
             self.last_offset
                 .fetch_max(message.offset(), Ordering::AcqRel);
+            let (topic, partition) = (message.topic(), message.partition());
+            self.ends().delivered(topic, partition, message.offset());
         }
         if let Err((error, _)) = result {
             // Purged by this crate, to abort: the report may come when the next one has begun.

@@ -66,7 +66,7 @@ pub(super) fn records(
     Ok(found)
 }
 
-fn outgoing(message: &BorrowedMessage<'_>, topic: &Arc<str>) -> Outgoing {
+pub(super) fn outgoing(message: &BorrowedMessage<'_>, topic: &Arc<str>) -> Outgoing {
     let headers = message.headers().map_or_else(Vec::new, |headers| {
         let header = headers.iter();
         header

@@ -1,4 +1,4 @@
-//! Reading the marks of an outlet, after its fence.
+//! Reading the marks of an outlet, and what it sent last, after its fence.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use super::ends::End;
 use super::mark;
 use crate::client::{Config, Context, Retry};
 use crate::error::{failed, unavailable};
@@ -22,6 +23,14 @@ const WAIT: Duration = Duration::from_secs(30);
 /// How long one answer may take.
 const ANSWER: Duration = Duration::from_secs(10);
 
+/// How far an outlet has come.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    pub(super) marks: Vec<OutletMark>,
+    /// What it sent last to each topic, where that is known.
+    pub(super) ends: Vec<End>,
+}
+
 /// The last committed marks of an outlet in a partition of the progress topic.
 ///
 /// The end is asked for with a client that sees open transactions. The last *stable* offset is not
@@ -32,7 +41,7 @@ pub(crate) fn read(
     config: &Config,
     outlet: &str,
     partition: u32,
-) -> Result<Vec<OutletMark>, StoreError> {
+) -> Result<Progress, StoreError> {
     let doing = || format!("the marks of outlet `{outlet}` cannot be read");
     let open = |config: &rdkafka::ClientConfig| {
         BaseConsumer::from_config_and_context(config, Context::default())
@@ -57,6 +66,7 @@ pub(crate) fn read(
         .and_then(|()| consumer.assign(&list))
         .map_err(|error| failed(doing(), error))?;
     let mut marks: BTreeMap<Partition, OutletMark> = BTreeMap::new();
+    let mut ends: BTreeMap<String, End> = BTreeMap::new();
     let began = Instant::now();
     let mut next = 0;
     while next < end {
@@ -76,13 +86,15 @@ pub(crate) fn read(
             Some(Ok(message)) => {
                 next = message.offset() + 1;
                 let key = message.key().unwrap_or_default();
-                if !mark::is_of(key, outlet) {
+                let Some(value) = message.payload() else {
+                    continue;
+                };
+                if let Some(end) = End::read(key, value, outlet) {
+                    ends.insert(end.topic.clone(), end);
                     continue;
                 }
-                let found = message
-                    .payload()
-                    .and_then(|value| mark::read(value, note(&message)));
-                if let Some(found) = found {
+                let found = mark::read(value, note(&message));
+                if let Some(found) = found.filter(|_| mark::is_of(key, outlet)) {
                     marks.insert(found.partition, found);
                 }
             }
@@ -102,7 +114,10 @@ pub(crate) fn read(
             Some(Err(_)) | None => {}
         }
     }
-    Ok(marks.into_values().collect())
+    Ok(Progress {
+        marks: marks.into_values().collect(),
+        ends: ends.into_values().collect(),
+    })
 }
 
 fn note<'a>(message: &'a BorrowedMessage<'_>) -> Option<&'a [u8]> {

@@ -11,11 +11,13 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _};
 
+use super::ends::End;
+use super::progress::Progress;
 use super::{last, mark, progress, topic};
 use crate::client::step::{Step, reached};
 use crate::client::transaction::{self, Broken, Deliveries, Producer, drain, queue};
 use crate::client::{ClientThread, Config, Retry, decided, headers};
-use crate::error::{failed, invalid, is_unknown_topic};
+use crate::error::{failed, invalid, is_unknown_topic, unavailable};
 use crate::kafka::{ANSWER, Kafka};
 use crate::murmur2::murmur2_partition;
 use crate::topic::of_store;
@@ -49,12 +51,30 @@ impl KafkaOutlet {
             producer: None,
             partitions: HashMap::new(),
             marks_in: 0,
+            ends: HashMap::new(),
+            known_topics: Vec::new(),
+            begins_again: false,
         };
         Ok(KafkaOutlet {
             thread: ClientThread::start(format!("kafka-outlet-{name}"), move || writer)?,
             kafka: kafka.clone(),
             name,
         })
+    }
+
+    /// Looks at these topics when it is opened, and not only before it writes to them.
+    pub(crate) async fn writes_to(self, topics: Vec<String>) -> Result<KafkaOutlet, StoreError> {
+        let told = self.thread.call(|writer| writer.known_topics = topics);
+        told.await?;
+        Ok(self)
+    }
+
+    /// Forgets its marks for a topic that it did not write to, or that was made anew since: for
+    /// those who then send all they have.
+    pub(crate) async fn begins_again(self) -> Result<KafkaOutlet, StoreError> {
+        let told = self.thread.call(|writer| writer.begins_again = true);
+        told.await?;
+        Ok(self)
     }
 
     /// Its name.
@@ -99,6 +119,12 @@ struct Writer {
     producer: Option<Producer>,
     partitions: HashMap<Arc<str>, u32>,
     marks_in: u32,
+    /// What was sent last to each topic.
+    ends: HashMap<Arc<str>, End>,
+    /// Topics that are looked at when it is opened.
+    known_topics: Vec<String>,
+    /// Whether a topic that was made anew is one to begin again with.
+    begins_again: bool,
 }
 
 impl Writer {
@@ -120,7 +146,22 @@ impl Writer {
             settle(&self.config, &producer, name, partition)
                 .map_err(|broken| broken.error(doing()))?;
         }
-        let marks = progress::read(&self.config, name, partition)?;
+        let Progress { mut marks, ends } = progress::read(&self.config, name, partition)?;
+        self.ends.clear();
+        for end in ends {
+            let is_gone = self.known_topics.contains(&end.topic) && !end.is_there(&self.config)?;
+            if is_gone && !self.begins_again {
+                return Err(OutletError::Refused(end.made_anew()));
+            }
+            if !is_gone {
+                self.ends.insert(end.topic.as_str().into(), end);
+            }
+        }
+        let mut topics = self.known_topics.iter();
+        if self.begins_again && topics.any(|topic| !self.ends.contains_key(&**topic)) {
+            // Another topic, one that was made anew, or one of which nothing is known.
+            marks.clear();
+        }
         self.producer = Some(producer);
         Ok(marks)
     }
@@ -164,18 +205,32 @@ impl Writer {
     ) -> Result<(), Broken> {
         reached(Step::BeforeBegin);
         producer.begin_transaction()?;
+        let mut last: HashMap<&Arc<str>, (u32, &Outgoing)> = HashMap::new();
         for outgoing in batch {
             let partitions = self.partitions.get(&outgoing.to).copied();
             let partition = murmur2_partition(&outgoing.key, partitions.unwrap_or(1));
             send(producer, outgoing, partition)?;
+            last.insert(&outgoing.to, (partition, outgoing));
+        }
+        if last.keys().any(|topic| !self.ends.contains_key(*topic)) {
+            drain(producer)?;
+            self.note_ends(producer, &last);
+        }
+        let marks_in = murmur2_partition(self.name.as_bytes(), self.marks_in).cast_signed();
+        for end in last.keys().filter_map(|topic| self.ends.get(*topic)) {
+            let (key, written) = (End::key(&self.name, &end.topic), end.written());
+            let record = BaseRecord::to(mark::TOPIC)
+                .key(key.as_bytes())
+                .payload(written.as_bytes())
+                .partition(marks_in);
+            queue(producer, record)?;
         }
         let written = mark::write(mark);
         let key = mark::key(&self.name, mark.partition);
-        let partition = murmur2_partition(self.name.as_bytes(), self.marks_in);
         let record = BaseRecord::to(mark::TOPIC)
             .key(key.as_bytes())
             .payload(written.as_bytes())
-            .partition(partition as i32)
+            .partition(marks_in)
             .headers(OwnedHeaders::new().insert(Header {
                 key: mark::NOTE,
                 value: Some(&mark.note[..]),
@@ -183,10 +238,31 @@ impl Writer {
         queue(producer, record)?;
         reached(Step::AfterSend);
         drain(producer)?;
+        if let Some(topic) = producer.context().made_anew() {
+            let end = self.ends.get(&*topic).map(End::made_anew);
+            return Err(match end {
+                _ if self.begins_again => Broken::Store(unavailable(format!(
+                    "topic `{topic}` was made anew"
+                ))),
+                Some(why) => Broken::Refused(why),
+                None => Broken::Refused(format!("topic `{topic}` was made anew")),
+            });
+        }
         reached(Step::BeforeCommit);
         transaction::commit(producer)?;
         reached(Step::AfterCommit);
+        self.note_ends(producer, &last);
         Ok(())
+    }
+
+    /// Keeps what was sent last to each topic, for the next batch.
+    fn note_ends(&mut self, producer: &Producer, last: &HashMap<&Arc<str>, (u32, &Outgoing)>) {
+        for (topic, (partition, record)) in last {
+            if let Some(offset) = producer.context().end_of(topic, *partition) {
+                let end = End::of(record, *partition, offset);
+                self.ends.insert(Arc::clone(topic), end);
+            }
+        }
     }
 
     /// Looks at topics before they are written to for the first time.
@@ -202,6 +278,12 @@ impl Writer {
                 false => Broken::Client(error),
             })?;
             of_store::refuse(&self.config, topic, count)?;
+            let end = self.ends.get(topic);
+            if let Some(end) = end.filter(|_| !self.known_topics.iter().any(|of| **of == **topic))
+                && !end.is_there(&self.config)?
+            {
+                return Err(Broken::Refused(end.made_anew()));
+            }
             self.partitions.insert(Arc::clone(topic), count);
         }
         Ok(())

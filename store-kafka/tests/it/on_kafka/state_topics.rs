@@ -257,3 +257,30 @@ async fn a_topic_that_forgets_tombstones_early_is_refused() {
     assert!(why.contains("after 60000 ms"), "{why}");
     db.stop().await;
 }
+
+#[tokio::test]
+async fn a_state_topic_made_anew_has_all_rows_again() {
+    let _turn = TURN.lock().await;
+    let kafka = kafka().await;
+    let topic = fresh("balances-anew");
+    let store = Arc::new(MemoryStore::new());
+    for (account, cents) in [("a", 1), ("b", 2)] {
+        deposit(&*store, account, cents).await;
+    }
+    let start = || async {
+        Annals::on(Arc::<MemoryStore>::clone(&store))
+            .with(Balance::projection())
+            .with(state_topic(&kafka, &topic))
+            .start()
+            .await
+            .unwrap()
+    };
+    let rows = [("a", r#"{"cents":1}"#), ("b", r#"{"cents":2}"#)];
+    let db = start().await;
+    until_topic_has(&kafka, &topic, &rows).await;
+    db.stop().await;
+    kafka.delete_topic(&topic).await.unwrap();
+    let db = start().await;
+    until_topic_has(&kafka, &topic, &rows).await;
+    db.stop().await;
+}

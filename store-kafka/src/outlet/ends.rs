@@ -1,0 +1,170 @@
+//! What an outlet sent last to each topic: a topic that was deleted and made anew, or that has lost
+//! its end, does not hold it.
+//!
+//! The client says nothing of a topic's own id. So the last record stands for it: its place, and
+//! what it looks like. It is written beside the mark of the next batch, where it costs no wait, and
+//! beside that of the first one.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use annals_core::{Outgoing, StoreError};
+use rdkafka::Message as _;
+use rdkafka::config::FromClientConfigAndContext as _;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::last;
+use crate::client::{Config, Context, Retry};
+use crate::error::{failed, is_denied, is_unknown_topic, unavailable};
+use crate::kafka::ANSWER;
+
+/// The last record that an outlet sent to a topic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct End {
+    pub(super) topic: String,
+    pub(super) partition: u32,
+    pub(super) offset: i64,
+    /// Of its key, value and headers.
+    digest: String,
+}
+
+impl End {
+    pub(super) fn of(record: &Outgoing, partition: u32, offset: i64) -> End {
+        End {
+            topic: record.to.to_string(),
+            partition,
+            offset,
+            digest: digest(record),
+        }
+    }
+
+    /// The key of its record in the progress topic: no name of a topic holds a `/`, so it is the
+    /// key of no mark.
+    pub(super) fn key(outlet: &str, topic: &str) -> String {
+        format!("{outlet}/end={topic}")
+    }
+
+    /// Reads it; nothing when it is not one of this outlet.
+    pub(super) fn read(key: &[u8], value: &[u8], outlet: &str) -> Option<End> {
+        let end: End = serde_json::from_slice(value).ok()?;
+        (key == End::key(outlet, &end.topic).as_bytes()).then_some(end)
+    }
+
+    pub(super) fn written(&self) -> String {
+        serde_json::json!(self).to_string()
+    }
+
+    /// What is said of a topic that does not hold it.
+    pub(super) fn made_anew(&self) -> String {
+        format!(
+            "topic `{}` is not the one that was published to: its record at offset {} of partition \
+             {} is not there any more. It was deleted and made anew, or has lost its end, and \
+             with it what was published before. Nothing more is published there; to have everything \
+             again, publish to an empty topic under another name",
+            self.topic, self.offset, self.partition
+        )
+    }
+
+    /// Whether its topic still holds it, or may have held it. Blocks.
+    pub(super) fn is_there(&self, config: &Config) -> Result<bool, StoreError> {
+        let (topic, partition) = (&self.topic, self.partition.cast_signed());
+        let doing = || format!("the last record in topic `{topic}` cannot be read");
+        let error = |error| failed(doing(), error);
+        // Open transactions of others do not hide it.
+        let consumer: BaseConsumer<Context> = BaseConsumer::from_config_and_context(
+            &config.uncommitted_reader(),
+            Context::default(),
+        )
+        .map_err(error)?;
+        let bounds = Retry::within(ANSWER)
+            .block(|within| consumer.fetch_watermarks(topic, partition, within));
+        let (low, high) = match bounds {
+            Ok(bounds) => bounds,
+            // That there is no topic is said by whoever writes to it.
+            Err(error) if is_unknown_topic(&error) => return Ok(true),
+            Err(problem) => return Err(error(problem)),
+        };
+        if high <= self.offset {
+            return Ok(false);
+        }
+        if low > self.offset {
+            // Removed by its age.
+            return Ok(true);
+        }
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(self.offset))
+            .and_then(|()| consumer.assign(&list))
+            .map_err(error)?;
+        let began = Instant::now();
+        loop {
+            match consumer.poll(Duration::from_millis(50)) {
+                Some(Ok(message)) if message.offset() == self.offset => {
+                    let topic: Arc<str> = topic.as_str().into();
+                    return Ok(digest(&last::outgoing(&message, &topic)) == self.digest);
+                }
+                // Removed by a later record of its key.
+                Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => return Ok(true),
+                Some(Err(problem)) if began.elapsed() > ANSWER || is_denied(&problem) => {
+                    return Err(error(problem));
+                }
+                None if began.elapsed() > ANSWER => return Err(unavailable(doing())),
+                Some(Err(_)) | None => {}
+            }
+        }
+    }
+}
+
+/// Tells a record from another one at the same place.
+fn digest(record: &Outgoing) -> String {
+    let mut hash = Sha256::new();
+    let mut add = |part: &[u8]| {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    };
+    add(&record.key);
+    match &record.payload {
+        Some(payload) => add(payload),
+        None => add(b"no value"),
+    }
+    for (name, value) in &record.headers {
+        add(name.as_bytes());
+        add(value);
+    }
+    let whole: [u8; 32] = hash.finalize().into();
+    whole[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use annals_core::chrono::DateTime;
+
+    use super::*;
+
+    #[test]
+    fn an_end_comes_back_and_is_of_one_outlet() {
+        let record = Outgoing {
+            to: "bank-events".into(),
+            key: "ada".into(),
+            payload: None,
+            headers: vec![("ce_id".into(), "7".into())],
+            occurred_at: DateTime::UNIX_EPOCH,
+        };
+        let end = End::of(&record, 3, 41);
+        let key = End::key("bank", "bank-events");
+        let written = end.written();
+        let read = |outlet| End::read(key.as_bytes(), written.as_bytes(), outlet);
+        assert_eq!(read("bank"), Some(end));
+        assert_eq!(read("bank/end=bank-events"), None);
+        assert!(!super::super::mark::is_of(key.as_bytes(), "bank"));
+        assert_eq!(End::read(b"bank/0", b"{}", "bank"), None);
+        let other = Outgoing {
+            payload: Some("".into()),
+            ..record.clone()
+        };
+        assert_ne!(digest(&record), digest(&other));
+    }
+}
