@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{
-    Append, AppendError, Appended, ChangeStream, EventId, EventStore, Failure, Found, Head, Hint,
+    Append, AppendError, Appended, ChangeStream, EventId, EventStore, Found, Head, Hint,
     Limits, Log, LogId, LogPage, Partition, Position, ReadLog, ReadStream, Store, StoreError,
     StreamId, StreamPage, StreamState,
 };
@@ -232,8 +232,8 @@ impl KafkaStore {
                 if is_ready(&state) {
                     break;
                 }
-                if let Some(why) = state.trouble.filter(|_| state.is_refused) {
-                    return Err(StoreError::new(Failure::Corrupt, why));
+                if let Some(error) = state.refusal() {
+                    return Err(error);
                 }
                 let left = OPEN.saturating_sub(began.elapsed());
                 match tokio::time::timeout(left, states.changed()).await {

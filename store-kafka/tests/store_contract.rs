@@ -37,13 +37,17 @@ impl OnKafka {
 
     /// Opens it as a process that has a folder of its own.
     async fn open_as(&self, process: &str, owns: Owns) -> Arc<KafkaStore> {
+        let options = self.options(process, owns);
+        Arc::new(KafkaStore::open_with(options).await.unwrap())
+    }
+
+    fn options(&self, process: &str, owns: Owns) -> Options {
         let losses = self.losses.load(Ordering::SeqCst);
         let folder = self.folder.path().join(format!("{process}-{losses}"));
-        let options = Options::new(broker::url(), &self.topic, folder)
+        Options::new(broker::url(), &self.topic, folder)
             .partitions(3)
             .advertise(process)
-            .owns(owns);
-        Arc::new(KafkaStore::open_with(options).await.unwrap())
+            .owns(owns)
     }
 }
 
@@ -85,10 +89,10 @@ mod on_kafka {
 
     use std::time::Duration;
 
-    use annals_core::{Append, AppendError, EventStore as _, Log as _, NewEvent};
+    use annals_core::{Append, AppendError, EventStore as _, Failure, Log as _, NewEvent};
     use annals_core::{Partition, StreamId, Version};
-    use annals_kafka::KafkaStore;
     use annals_kafka::store::Owns;
+    use annals_kafka::{KafkaStore, NewRecord};
 
     /// How many of the three partitions each of them owns, once every partition has one owner.
     async fn shares(stores: &[&KafkaStore]) -> Vec<usize> {
@@ -136,6 +140,35 @@ mod on_kafka {
             let appended = two.append(append(to)).await.unwrap();
             assert_eq!(appended.last().version, Version::new(2));
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_owner_that_runs_stops_at_a_foreign_record() {
+        let place = super::OnKafka::new();
+        let owner = place.open_as("one", Owns::All).await;
+        let to = StreamId::new("foreign-1").unwrap();
+        let append =
+            |event_type: &'static str| Append::new(to.clone(), [NewEvent::json(event_type, "1")]);
+        owner.append(append("a")).await.unwrap();
+        let partition = owner.partition_of(&to);
+        let kafka = super::broker::kafka().await;
+        let foreign = NewRecord::to(&place.topic).partition(partition.0).value("x");
+        let (_, offset) = kafka.publisher().unwrap().send(foreign).await.unwrap();
+        for _ in 0..2 {
+            let refused = owner.append(append("b")).await;
+            let Err(AppendError::Store(error)) = refused else {
+                panic!("it was not written, and it is {refused:?}");
+            };
+            assert_eq!(error.failure(), Failure::Corrupt);
+            let said = error.to_string();
+            let expected = format!("holds a record at offset {offset} that Annals did not write");
+            assert!(said.contains(&expected), "{said}");
+        }
+        drop(owner);
+        let accepted = place.options("one", Owns::All).accept_foreign(partition.0, offset);
+        let owner = KafkaStore::open_with(accepted).await.unwrap();
+        let appended = owner.append(append("c")).await.unwrap();
+        assert_eq!(appended.last().version, Version::new(2));
     }
 
     mod owners {

@@ -38,6 +38,8 @@ pub(crate) struct Deliveries {
     failure: Mutex<Option<KafkaError>>,
     /// The highest offset that was delivered: of use to those who write to one partition.
     last_offset: AtomicI64,
+    /// The first one since it was forgotten, of use to them too.
+    first_offset: AtomicI64,
     ends: Mutex<Ends>,
 }
 
@@ -91,6 +93,14 @@ impl Deliveries {
     pub(crate) fn last_offset(&self) -> i64 {
         self.last_offset.load(Ordering::Acquire)
     }
+
+    /// The lowest offset since this was asked last; nothing when none was delivered.
+    pub(crate) fn take_first_offset(&self) -> Option<i64> {
+        match self.first_offset.swap(0, Ordering::AcqRel) {
+            0 => None,
+            after => Some(after - 1),
+        }
+    }
 }
 
 impl ClientContext for Deliveries {
@@ -106,6 +116,14 @@ impl ProducerContext for Deliveries {
         if let Ok(message) = result {
             self.last_offset
                 .fetch_max(message.offset(), Ordering::AcqRel);
+            // Callbacks come one after another, in the order of a partition.
+            let after = message.offset() + 1;
+            let _ = self.first_offset.compare_exchange(
+                0,
+                after,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            );
             let (topic, partition) = (message.topic(), message.partition());
             self.ends().delivered(topic, partition, message.offset());
         }

@@ -65,7 +65,7 @@ impl PartitionHandle {
             if let Turn::NotOwner(owner) = turn {
                 return Err(AppendError::NotOwner { owner });
             }
-            let settled = self.state.borrow().settled;
+            let before = self.state.borrow().clone();
             let error = match write().await {
                 Ok(done) => return Ok((done, undecided.is_some())),
                 Err(error) => error,
@@ -78,7 +78,9 @@ impl PartitionHandle {
                 }
                 (_, AppendError::Unknown(error)) if began.elapsed() < UNDECIDED => {
                     tracing::debug!(%error, "an append is undecided");
-                    undecided = Some(settled);
+                    if !self.state.borrow().has_taken_back_since(&before) {
+                        undecided = Some(before.settled);
+                    }
                 }
                 // It was shut out in between; nothing was written.
                 (_, AppendError::Store(error))
@@ -103,6 +105,12 @@ impl PartitionHandle {
             let state = states.borrow_and_update().clone();
             if let Some(turn) = turn(&state, undecided) {
                 return Ok(turn);
+            }
+            if let Some(error) = state.refusal() {
+                return Err(match undecided {
+                    Some(_) => AppendError::Unknown(error),
+                    None => error.into(),
+                });
             }
             let left = longest.saturating_sub(began.elapsed());
             match tokio::time::timeout(left, states.changed()).await {

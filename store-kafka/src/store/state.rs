@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use annals_core::{Failure, StoreError};
 use tokio::sync::watch;
 
 /// What this process is to a partition.
@@ -26,6 +27,8 @@ pub(super) struct State {
     /// Counts the fences that were seen and followed by everything before them: what was undecided
     /// before one is decided.
     pub(super) settled: u64,
+    /// Counts the transactions that were taken back for certain, and whose writer ended with them.
+    pub(super) taken_back: u64,
     /// Who owns it, as the last owner said.
     pub(super) owner: Option<String>,
     /// Whether everything was applied that was there when it was first looked at.
@@ -53,6 +56,7 @@ impl State {
             is_assigned,
             is_settled,
             settled: 0,
+            taken_back: 0,
             owner: None,
             has_caught_up: false,
             has_owned: false,
@@ -60,6 +64,17 @@ impl State {
             trouble: None,
             is_refused: false,
         }
+    }
+
+    /// Whether what was asked for since is not in the topic: one writer ended, and took it back.
+    pub(super) fn has_taken_back_since(&self, before: &State) -> bool {
+        self.taken_back > before.taken_back && self.settled == before.settled
+    }
+
+    /// Why nothing goes on here until an operator mends it.
+    pub(super) fn refusal(&self) -> Option<StoreError> {
+        let why = self.trouble.clone().filter(|_| self.is_refused)?;
+        Some(StoreError::new(Failure::Corrupt, why))
     }
 }
 

@@ -188,6 +188,7 @@ impl Task {
                 }
             }
         }
+        writer.begins_at(end);
         let note = self.owner.note();
         let written = fence.call(move |()| {
             let entries = [ReplicaEntry::Note(note)];

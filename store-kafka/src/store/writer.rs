@@ -26,6 +26,8 @@ pub(super) struct Writer {
     note: ReplicaEntry,
     stable: StableEnd,
     state: Shared,
+    /// Where its next record comes, or behind it by the marker of a transaction.
+    next: Option<i64>,
 }
 
 impl fmt::Debug for Writer {
@@ -61,7 +63,13 @@ impl Writer {
             note,
             stable,
             state,
+            next: None,
         })
+    }
+
+    /// Everything before this offset was read: what is not its own and comes later is foreign.
+    pub(super) fn begins_at(&mut self, end: i64) {
+        self.next = Some(end);
     }
 
     /// Ends a transaction of this id that was decided, and of which the partition was not told:
@@ -102,7 +110,7 @@ impl Writer {
             true => self.transact(&entries).map(drop),
             false => self
                 .send(&entries)
-                .and_then(|()| Ok(transaction::abort_sent(&self.producer)?)),
+                .and_then(|_| Ok(transaction::abort_sent(&self.producer)?)),
         };
         ended.map_err(|broken| broken.error(doing))
     }
@@ -137,19 +145,48 @@ impl Writer {
     }
 
     fn transact(&mut self, entries: &[ReplicaEntry]) -> Result<i64, Broken> {
-        self.send(entries)?;
+        let records = self.send(entries)?;
+        self.check_alone(records)?;
         let producer = &self.producer;
         reached(Step::BeforeCommit);
         transaction::commit(producer)?;
         reached(Step::AfterCommit);
-        Ok(producer.context().last_offset() + 1)
+        let next = producer.context().last_offset() + 1;
+        if self.next.is_some() {
+            self.next = Some(next);
+        }
+        Ok(next)
     }
 
-    /// Begins a transaction and sends its records. All are delivered when it returns.
-    fn send(&mut self, entries: &[ReplicaEntry]) -> Result<(), Broken> {
+    /// Whether the records that were sent come right after those that are known. If not, somebody
+    /// else has written there, or the topic was made anew: reading says which, and nothing of this
+    /// is committed.
+    fn check_alone(&self, records: i64) -> Result<(), Broken> {
+        let deliveries = self.producer.context();
+        let first = deliveries.take_first_offset();
+        let (Some(next), Some(first)) = (self.next, first) else {
+            return Ok(());
+        };
+        // One marker ends what was sent before, where it was told to.
+        if (next..=next + 1).contains(&first) && first + records - 1 == deliveries.last_offset() {
+            return Ok(());
+        }
+        Err(Broken::Store(unavailable(format!(
+            "partition {} of `{}` goes on at {first}, and this process wrote and read up to {next}: \
+             somebody else writes there",
+            self.partition, self.topic
+        ))))
+    }
+
+    /// Begins a transaction and sends its records. All are delivered when it returns; how many there
+    /// are.
+    fn send(&mut self, entries: &[ReplicaEntry]) -> Result<i64, Broken> {
         reached(Step::BeforeBegin);
         let producer = &self.producer;
+        // Of one that was taken back.
+        producer.context().take_first_offset();
         producer.begin_transaction()?;
+        let mut sent = 0;
         for entry in entries {
             let records = record::write(entry);
             for outgoing in records.map_err(|why| Broken::Refused(why.to_string()))? {
@@ -161,10 +198,12 @@ impl Writer {
                     .payload(&outgoing.payload[..])
                     .headers(headers);
                 queue(producer, record)?;
+                sent += 1;
             }
         }
         reached(Step::AfterSend);
-        drain(producer)
+        drain(producer)?;
+        Ok(sent)
     }
 }
 
@@ -185,15 +224,14 @@ impl Upstream for Writer {
         );
         match &broken {
             // What is left open would be ended by the next fence.
-            Broken::Refused(_) => {
-                if let Err(error) = transaction::abort(&self.producer) {
-                    tracing::debug!(%error, "a transaction was not aborted");
-                }
-            }
+            Broken::Refused(_) | Broken::Store(_) => match transaction::abort(&self.producer) {
+                Ok(()) => self.state.send_modify(|state| state.taken_back += 1),
+                Err(error) => tracing::debug!(%error, "a transaction was not aborted"),
+            },
             Broken::Client(error) if is_fenced(error) => {
                 self.state.send_modify(|state| state.was_fenced = true);
             }
-            Broken::Slow | Broken::Client(_) | Broken::Store(_) => {}
+            Broken::Slow | Broken::Client(_) => {}
         }
         Err(broken.error(doing))
     }
