@@ -9,9 +9,11 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use annals::CommandError;
 use annals::prelude::*;
+use annals::store::AppendError;
 use indicatif::ProgressBar;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -24,6 +26,10 @@ use crate::transaction::{self, BadRow, HEADER, Transaction};
 const LANES: u64 = 1024;
 /// How many rows may wait in a lane; all lanes together, what the import needs of memory.
 const LANE_ROWS: usize = 16;
+/// How often a row is recorded again while another process takes its account over, and after which
+/// pause; the store waits for some seconds each time.
+const MOVES_MAX: u32 = 20;
+const MOVES: Duration = Duration::from_secs(1);
 /// How many bad rows are kept to be listed; all are counted.
 const FAULTS_LISTED: usize = 20;
 
@@ -258,8 +264,20 @@ async fn record(
         let key = slip.trans_id.to_string();
         // The key makes the row the same request whenever it is sent: it takes effect once, also
         // when the import is killed and run again.
-        let command = account.run(|account| account.record(direction, amount, slip.clone()));
-        match command.idempotency_key(key).occurred_at(occurred_at).await {
+        let mut moves = 0;
+        let done = loop {
+            let command = account.run(|account| account.record(direction, amount, slip.clone()));
+            let command = command.idempotency_key(&key).occurred_at(occurred_at);
+            match command.await {
+                // Nobody can be asked just now; where to go is said when somebody can.
+                Err(CommandError::Append(AppendError::OwnershipMoving)) if moves < MOVES_MAX => {
+                    moves += 1;
+                    tokio::time::sleep(MOVES).await;
+                }
+                done => break done,
+            }
+        };
+        match done {
             Ok(done) if done.was_repeated() => report.already_there += 1,
             Ok(_) => report.imported += 1,
             Err(CommandError::Refused(refusal)) => report.fault(Fault {

@@ -143,6 +143,35 @@ mod on_kafka {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn a_process_that_gives_up_a_partition_never_names_itself() {
+        let place = super::OnKafka::new();
+        let one = place.open_as("one", Owns::Shared).await;
+        assert_eq!(shares(&[&one]).await, [3]);
+        let names: Vec<StreamId> = (0..12)
+            .map(|n| StreamId::new(format!("given-{n}")).unwrap())
+            .collect();
+        let appends = async {
+            let mut elsewhere = 0;
+            for to in names.iter().cycle() {
+                let append = Append::new(to.clone(), [NewEvent::json("a", "1")]);
+                match one.append(append).await {
+                    Err(AppendError::NotOwner { owner }) => {
+                        assert_eq!(owner.as_deref(), Some("two"));
+                        elsewhere += 1;
+                    }
+                    Ok(_) | Err(AppendError::OwnershipMoving) => {}
+                    Err(error) => panic!("{error:?}"),
+                }
+                if elsewhere == names.len() {
+                    return;
+                }
+            }
+        };
+        let (two, ()) = tokio::join!(place.open_as("two", Owns::Shared), appends);
+        assert!(shares(&[&one, &two]).await.iter().all(|share| *share < 3));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn an_owner_that_runs_stops_at_a_foreign_record() {
         let place = super::OnKafka::new();
         let owner = place.open_as("one", Owns::All).await;

@@ -391,7 +391,14 @@ pub(crate) async fn append(db: &Annals, mut append: Append) -> Result<Appended, 
             (Err(AppendError::Unknown(error)), first) => first.unwrap_or(error),
             // The store cannot be asked now, which says nothing about the answer that was lost
             // before.
-            (Err(AppendError::Store(_) | AppendError::NotOwner { .. }), Some(first)) => first,
+            (
+                Err(
+                    AppendError::Store(_)
+                    | AppendError::NotOwner { .. }
+                    | AppendError::OwnershipMoving,
+                ),
+                Some(first),
+            ) => first,
             (answer, _) => return answer,
         };
         if attempts >= retries.attempts_max {

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use annals::chrono::{DateTime, Utc};
 use annals::prelude::*;
-use annals::testing;
+use annals::store::{Append, AppendError, Appended};
+use annals::{MemoryStore, Store, testing};
+use annals_core::conformance::faulty::{FaultyStore, StoreFault};
 use indicatif::ProgressBar;
 
 use clap::Parser;
@@ -373,4 +376,27 @@ async fn a_file_that_cannot_be_used_leaves_no_store() {
     let command = Arguments::parse_from(words).command;
     assert!(crate::run(command, &mut Vec::new()).await.is_err());
     assert!(!store.exists());
+}
+
+/// A store whose partitions are all on their way to another process, once.
+#[derive(Debug, Default)]
+struct Moves(std::sync::atomic::AtomicBool);
+
+#[async_trait::async_trait]
+impl StoreFault for Moves {
+    async fn append(&self, store: &dyn Store, append: Append) -> Result<Appended, AppendError> {
+        match self.0.swap(true, std::sync::atomic::Ordering::SeqCst) {
+            true => store.append(append).await,
+            false => Err(AppendError::OwnershipMoving),
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_import_goes_on_after_ownership_has_moved() {
+    let moving = FaultyStore::new(Arc::new(MemoryStore::new()), Moves::default());
+    let source = Source::open(EXCERPT.as_ref()).unwrap();
+    let imported = import(&Annals::on(moving), source, &ProgressBar::hidden()).await;
+    let whole = fresh().await.import(EXCERPT).await;
+    assert_eq!(imported.unwrap().imported, whole.imported);
 }

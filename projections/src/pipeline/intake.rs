@@ -305,7 +305,7 @@ async fn append(shared: &Shared, store: &dyn Store, batch: Vec<(StreamId, NewEve
                 shared.lock().status.error = Some(chain(&error));
                 backoff.next_wait()
             }
-            Err(AppendError::NotOwner { .. }) => backoff.next_wait(),
+            Err(AppendError::NotOwner { .. } | AppendError::OwnershipMoving) => backoff.next_wait(),
             // One of them is the reason, and the others are not to be lost with it.
             Err(_) if count > 1 => {
                 parts.extend(part.into_iter().map(|event| vec![event]));

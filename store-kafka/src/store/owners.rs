@@ -34,6 +34,9 @@ impl Owners {
                         let was = std::mem::replace(&mut state.is_assigned, is_assigned);
                         let is_new = !state.is_settled;
                         state.is_settled = true;
+                        if !is_assigned {
+                            state.has_rebalanced();
+                        }
                         was != is_assigned || is_new
                     });
                 }

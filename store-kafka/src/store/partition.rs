@@ -19,6 +19,11 @@ const OPENING: Duration = Duration::from_secs(5);
 /// How long an append waits until its outcome is known.
 const UNDECIDED: Duration = Duration::from_secs(30);
 
+/// What is said while this process takes a partition over.
+const OPENS: &str = "this process takes over the partition of the stream: it has shut out the last \
+                     owner, or is doing so, and still reads what that one wrote. Nothing was \
+                     recorded; send the command again in a moment";
+
 /// One partition, in this process.
 #[derive(Debug)]
 pub(super) struct PartitionHandle {
@@ -33,6 +38,7 @@ enum Turn {
     Write,
     /// Whatever it became is in the copy, and nothing new is taken.
     Look,
+    /// It is for somebody else: the one that is named, when it is known.
     NotOwner(Option<String>),
 }
 
@@ -63,7 +69,7 @@ impl PartitionHandle {
         loop {
             let turn = self.turn(began, undecided).await?;
             if let Turn::NotOwner(owner) = turn {
-                return Err(AppendError::NotOwner { owner });
+                return Err(not_owner(owner));
             }
             let before = self.state.borrow().clone();
             let error = match write().await {
@@ -73,8 +79,7 @@ impl PartitionHandle {
             match (turn, error) {
                 // What the store had refused before it stays so only where it is decided.
                 (Turn::Look, _) => {
-                    let owner = self.state.borrow().owner.clone();
-                    return Err(AppendError::NotOwner { owner });
+                    return Err(not_owner(self.state.borrow().owner.clone()));
                 }
                 (_, AppendError::Unknown(error)) if began.elapsed() < UNDECIDED => {
                     tracing::debug!(%error, "an append is undecided");
@@ -113,9 +118,11 @@ impl PartitionHandle {
                 });
             }
             let left = longest.saturating_sub(began.elapsed());
-            match tokio::time::timeout(left, states.changed()).await {
+            let wait = left.min(state.moves_for());
+            match tokio::time::timeout(wait, states.changed()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Err(closed().into()),
+                Err(_) if wait < left => {}
                 Err(_) => return late(&state, undecided),
             }
         }
@@ -145,7 +152,7 @@ fn turn(state: &State, undecided: Option<u64>) -> Option<Turn> {
     match state.role {
         Role::Owning if is_decided => Some(Turn::Write),
         _ if undecided.is_some() && is_decided => Some(Turn::Look),
-        Role::Following if undecided.is_none() && state.trouble.is_none() => {
+        Role::Following if undecided.is_none() && state.trouble.is_none() && !state.is_moving() => {
             Some(Turn::NotOwner(state.owner.clone()))
         }
         _ => None,
@@ -161,11 +168,15 @@ fn late(state: &State, undecided: Option<u64>) -> Result<Turn, AppendError> {
     }
     match why {
         Some(why) => Err(unavailable(why).into()),
-        None if state.is_assigned => {
-            let why = "this process is about to own the partition, and has not opened it yet";
-            Err(unavailable(why).into())
-        }
+        None if state.is_assigned => Err(unavailable(OPENS).into()),
         None => Ok(Turn::NotOwner(state.owner.clone())),
+    }
+}
+
+fn not_owner(owner: Option<String>) -> AppendError {
+    match owner {
+        Some(owner) => AppendError::NotOwner { owner: Some(owner) },
+        None => AppendError::OwnershipMoving,
     }
 }
 
@@ -194,11 +205,27 @@ mod tests {
     }
 
     #[test]
+    fn an_append_waits_while_ownership_moves_and_names_nobody() {
+        let mut state = State::new(Some(false));
+        assert!(turn(&state, None).is_none(), "nobody has said that it owns it");
+        let Ok(Turn::NotOwner(owner)) = late(&state, None) else {
+            panic!("somebody else is to own it")
+        };
+        assert!(matches!(not_owner(owner), AppendError::OwnershipMoving));
+        state.owner = Some("b".into());
+        assert!(matches!(turn(&state, None), Some(Turn::NotOwner(_))));
+        state.has_rebalanced();
+        assert!(turn(&state, None).is_none(), "`b` may have lost it");
+        state.is_owned_by(Some("c".into()));
+        assert!(matches!(turn(&state, None), Some(Turn::NotOwner(Some(owner))) if owner == "c"));
+    }
+
+    #[test]
     fn an_append_that_waited_too_long_says_why() {
         let mut state = State::new(Some(true));
         assert!(turn(&state, None).is_none(), "it is opening");
         let error = late(&state, None).err().unwrap();
-        assert!(error.to_string().contains("not opened it yet"), "{error}");
+        assert!(error.to_string().contains("takes over the partition"), "{error}");
         assert!(matches!(
             late(&state, Some(0)),
             Err(AppendError::Unknown(_))

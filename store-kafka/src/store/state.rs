@@ -1,9 +1,13 @@
 //! What a process is to a partition, as appends and the partition's task see it.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use annals_core::{Failure, StoreError};
 use tokio::sync::watch;
+
+/// How long whoever gets a partition may take until it says so.
+const TAKE_OVER: Duration = Duration::from_secs(3);
 
 /// What this process is to a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +33,11 @@ pub(super) struct State {
     pub(super) settled: u64,
     /// Counts the transactions that were taken back for certain, and whose writer ended with them.
     pub(super) taken_back: u64,
-    /// Who owns it, as the last owner said.
+    /// Who owns it, as the last owner said; nothing while nobody has said so, and when the last one
+    /// was this process, which has given it up.
     pub(super) owner: Option<String>,
+    /// When the group may have given it to somebody who has not said so yet.
+    pub(super) rebalanced: Option<Instant>,
     /// Whether everything was applied that was there when it was first looked at.
     pub(super) has_caught_up: bool,
     /// Whether this process ever owned it.
@@ -58,12 +65,39 @@ impl State {
             settled: 0,
             taken_back: 0,
             owner: None,
+            rebalanced: None,
             has_caught_up: false,
             has_owned: false,
             was_fenced: false,
             trouble: None,
             is_refused: false,
         }
+    }
+
+    /// Whether nobody is known to own it.
+    pub(super) fn is_moving(&self) -> bool {
+        let is_over = self.rebalanced.is_none_or(|since| since.elapsed() >= TAKE_OVER);
+        self.owner.is_none() || !is_over
+    }
+
+    /// How long it is until whoever was named last is believed again.
+    pub(super) fn moves_for(&self) -> Duration {
+        let took = self.rebalanced.map(|since| since.elapsed());
+        match took.filter(|took| *took < TAKE_OVER) {
+            Some(took) => TAKE_OVER.saturating_sub(took),
+            None => Duration::MAX,
+        }
+    }
+
+    /// The group divides the partitions anew: whoever gets this one says so soon.
+    pub(super) fn has_rebalanced(&mut self) {
+        self.rebalanced = Some(Instant::now());
+    }
+
+    /// What the log says of the owner.
+    pub(super) fn is_owned_by(&mut self, owner: Option<String>) {
+        self.owner = owner;
+        self.rebalanced = None;
     }
 
     /// Whether what was asked for since is not in the topic: one writer ended, and took it back.

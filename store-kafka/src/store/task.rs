@@ -48,10 +48,11 @@ impl Owner {
         note.split('\n').next() == Some(self.instance.as_str())
     }
 
-    /// The address in a note.
-    pub(super) fn address_in(note: &str) -> String {
+    /// Who owns a partition by its last note. After a note of this process comes that of whoever
+    /// has it now.
+    fn other_in(&self, note: &str) -> Option<String> {
         let address = note.split_once('\n').map_or(note, |(_, address)| address);
-        address.to_owned()
+        (!self.has_written(note)).then(|| address.to_owned())
     }
 }
 
@@ -123,6 +124,8 @@ impl Task {
         let was_fenced = left.is_ok_and(|state| state.was_fenced);
         self.state.send_modify(|state| {
             state.was_fenced = false;
+            // Whoever has it now says so.
+            state.is_owned_by(None);
             state.role = match state.is_assigned && !was_fenced {
                 true => Role::Opening,
                 false => Role::Following,
@@ -199,7 +202,8 @@ impl Task {
         let applied = self.copy.store()?.apply(entries.into(), cursor).await;
         applied.map_err(AppendError::into_store_error)?;
         let address = self.owner.address.clone();
-        self.state.send_modify(|state| state.owner = Some(address));
+        self.state
+            .send_modify(|state| state.is_owned_by(Some(address)));
         Ok(writer)
     }
 
@@ -243,12 +247,7 @@ impl Task {
     async fn reading(&self) -> Result<Reading, StoreError> {
         let store = self.copy.store()?;
         let place = store.replica_place().await?;
-        // After its own note comes that of whoever has it now.
-        let owner = place
-            .note
-            .as_ref()
-            .filter(|note| !self.owner.has_written(note))
-            .map(|note| Owner::address_in(note));
+        let owner = place.note.and_then(|note| self.owner.other_in(&note));
         self.state.send_modify(|state| state.owner = owner);
         let last = ReadLog::after(Position::START).limit(1).backward();
         let last: Last = store
@@ -274,9 +273,9 @@ impl Task {
         let applied = self.copy.store()?.apply(page.entries, page.cursor).await;
         applied.map_err(AppendError::into_store_error)?;
         if let Some(note) = notes.last() {
-            let address = Owner::address_in(note);
+            let owner = self.owner.other_in(note);
             self.state.send_modify(|state| {
-                state.owner = Some(address);
+                state.is_owned_by(owner);
                 // Whoever wrote it had fenced before: what was open then is decided.
                 state.settled += 1;
             });

@@ -94,7 +94,7 @@ fn failed(
         {
             error.into()
         }
-        error @ AppendError::NotOwner { .. } => {
+        error @ (AppendError::NotOwner { .. } | AppendError::OwnershipMoving) => {
             let why = error.to_string();
             StoreError::new(Failure::Unavailable, why).into()
         }
