@@ -426,9 +426,30 @@ pub struct RecordedEvent {
     pub occurred_at: DateTime<Utc>,
     /// When the store committed it; never goes backwards with the position.
     pub recorded_at: DateTime<Utc>,
+    /// The topic that it is a record of, where the log is not a store's: its offset there is the
+    /// position less one.
+    pub topic: Option<Arc<str>>,
 }
 
 impl RecordedEvent {
+    /// Where it is, as error texts name it: `position 42`, or the place in a topic.
+    ///
+    /// ```
+    /// # fn example(event: &annals_core::RecordedEvent) {
+    /// println!("the event at {} is not read", event.shown_place());
+    /// # }
+    /// ```
+    pub fn shown_place(&self) -> String {
+        match &self.topic {
+            Some(topic) => format!(
+                "offset {} of partition {} of topic `{topic}`",
+                self.position.minus(1),
+                self.partition
+            ),
+            None => format!("position {}", self.position),
+        }
+    }
+
     /// What a store reads back: an event at its place, without tags and metadata, which are set
     /// where it has some.
     ///
@@ -476,6 +497,7 @@ impl RecordedEvent {
             metadata: Metadata::default(),
             occurred_at,
             recorded_at: place.recorded_at,
+            topic: None,
         }
     }
 }

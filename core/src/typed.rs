@@ -243,7 +243,7 @@ pub(crate) fn decode<E: Event>(stored: Stored<'_>) -> Result<Decoded<E>, DecodeE
 /// # }
 /// ```
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read version {version} of stream `{stream}` (position {position}, id {id})")]
+#[error("cannot read version {version} of stream `{stream}` ({place}, id {id})")]
 #[non_exhaustive]
 pub struct Undecodable {
     /// Its id.
@@ -254,8 +254,20 @@ pub struct Undecodable {
     pub version: Version,
     /// Its place in the log.
     pub position: Position,
+    /// The same, with the topic that it is a record of.
+    place: Box<ShownPlace>,
     /// Why.
     pub source: DecodeError,
+}
+
+/// In a box of one word: errors are returned by value.
+#[derive(Debug)]
+struct ShownPlace(String);
+
+impl fmt::Display for ShownPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 impl Undecodable {
@@ -266,6 +278,7 @@ impl Undecodable {
             stream: event.stream.clone(),
             version: event.version,
             position: event.position,
+            place: Box::new(ShownPlace(event.shown_place())),
             source,
         }
     }

@@ -65,7 +65,7 @@ impl<V: Project<E>, E: Event> Fold<V> for Typed<E> {
 pub(crate) enum StepError {
     #[error(transparent)]
     Undecodable(#[from] Undecodable),
-    #[error("the event at position {} (id {}) has no key: {reason}", .record.position, .record.id)]
+    #[error("the event at {} (id {}) has no key: {reason}", .record.shown_place(), .record.id)]
     NoKey {
         record: Box<RecordedEvent>,
         reason: String,

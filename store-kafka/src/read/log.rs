@@ -109,7 +109,7 @@ impl TopicLog {
         }
         let id = log_id(kafka.cluster(), &name);
         let begins = begins(kafka, &topic, count).await?;
-        let mapper = Mapper::new(id, topic.mapping.clone());
+        let mapper = Mapper::new(id, &name, topic.mapping.clone());
         let (config, side_topic) = (kafka.config().clone(), name.clone());
         let side = ClientThread::start(format!("kafka-side-{name}"), move || {
             SideReader::open(&config, &side_topic, mapper)

@@ -73,6 +73,7 @@ impl Mapping {
 /// Maps the records of one partition, and remembers the names that it met.
 pub(crate) struct Mapper {
     log: LogId,
+    topic: Arc<str>,
     mapping: Mapping,
     streams: HashMap<Bytes, (StreamId, bool)>,
     types: HashMap<String, Arc<str>>,
@@ -89,9 +90,10 @@ pub(crate) struct RawRecord {
 }
 
 impl Mapper {
-    pub(crate) fn new(log: LogId, mapping: Mapping) -> Mapper {
+    pub(crate) fn new(log: LogId, topic: &str, mapping: Mapping) -> Mapper {
         Mapper {
             log,
+            topic: topic.into(),
             mapping,
             streams: HashMap::new(),
             types: HashMap::new(),
@@ -101,6 +103,12 @@ impl Mapper {
     /// The event of a record. Every record has one: what cannot be understood is found out where it
     /// is decoded, and delays only its own key.
     pub(crate) fn event(&mut self, raw: RawRecord) -> RecordedEvent {
+        let mut event = self.mapped(raw);
+        event.topic = Some(Arc::clone(&self.topic));
+        event
+    }
+
+    fn mapped(&mut self, raw: RawRecord) -> RecordedEvent {
         let record = Record {
             partition: raw.partition,
             offset: raw.offset,
@@ -323,7 +331,8 @@ mod tests {
     fn mapper(change: impl FnOnce(&mut Mapping)) -> Mapper {
         let mut mapping = Mapping::new("orders".to_owned());
         change(&mut mapping);
-        Mapper::new(LogId::from_uuid(Uuid::from_u128(7 << 40)), mapping)
+        let log = LogId::from_uuid(Uuid::from_u128(7 << 40));
+        Mapper::new(log, "orders", mapping)
     }
 
     fn raw(key: Option<&'static str>, value: Option<&'static str>) -> RawRecord {
@@ -422,6 +431,7 @@ mod tests {
         let mapper = mapper(|_| ());
         let other = Mapper::new(
             LogId::from_uuid(Uuid::from_u128(8 << 40)),
+            "t",
             Mapping::new("t".into()),
         );
         let base = mapper.id(1_700_000_000_000, 3, 41);

@@ -45,7 +45,7 @@ impl TopicLog {
             topic: shared.topic.name.clone(),
             partition,
             ends: self.known_head(partition)?,
-            mapper: Mapper::new(shared.id, shared.topic.mapping.clone()),
+            mapper: Mapper::new(shared.id, &shared.topic.name, shared.topic.mapping.clone()),
         };
         let cursor = Cursor::start(source, start, shared.moved.clone())?;
         let mut cursors = reading

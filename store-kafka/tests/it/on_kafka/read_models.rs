@@ -318,6 +318,26 @@ async fn records_that_make_no_sense_delay_nothing_else() {
     db.stop().await;
 }
 
+#[tokio::test]
+async fn a_record_that_cannot_be_read_is_named_by_its_offset() {
+    let kafka = kafka().await;
+    let topic = topic(&kafka, "unreadable", 3).await;
+    let directory = tempfile::tempdir().unwrap();
+    send(&kafka, &topic, &[("a", r#"{"cents":1}"#)]).await;
+    let other_shape = NewRecord::to(&topic).key("a").value(r#"{"crowns":1}"#);
+    let sent = kafka.publisher().unwrap().send(other_shape).await;
+    let (partition, offset) = sent.unwrap();
+    assert_eq!(offset, 1);
+    // Its category is another name.
+    let read = sums(&topic);
+    let db = follow(&kafka, read, &directory.path().join("sums.db")).await;
+    let db = db.unwrap();
+    let said = stopped(&db).await;
+    let expected = format!("offset 1 of partition {partition} of topic `{topic}`");
+    assert!(said.contains(&expected), "{said}");
+    db.stop().await;
+}
+
 /// Why a view stopped.
 async fn stopped(db: &Program) -> String {
     let waits = async {
