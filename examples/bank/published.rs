@@ -7,11 +7,11 @@ use std::sync::Arc;
 use annals::chrono::NaiveDate;
 use annals::kafka::{Kafka, Relay, Topic, TopicSpec};
 use annals::prelude::*;
-use annals::{Failure, MemoryStore};
+use annals::{Failure, MemoryStore, Partition, StoreError};
 
 use crate::account::AccountEvent;
 use crate::balances::{Balances, CurrentChange, add_up, up_to};
-use crate::{store, views};
+use crate::views;
 
 /// The topic of a URL that names none.
 const TOPIC: &str = "bank-events";
@@ -55,16 +55,38 @@ pub(crate) async fn balances(
         add_up(&mut balances, &row.key, &row.value.days, happened);
     })
     .await;
+    let found = db.view::<CurrentChange>().rows().limit(1).await;
+    let records = records(&db).await;
     db.stop().await;
     read?;
+    if found?.rows.is_empty() {
+        let topic = topic_of(from);
+        return Err(match records? {
+            0 => format!("topic `{topic}` is empty: `bank -- publish` fills one"),
+            _ => format!(
+                "topic `{topic}` holds no events of the bank: name one that `bank -- publish` \
+                 filled"
+            ),
+        }
+        .into());
+    }
     Ok(balances)
+}
+
+/// How far a log goes, in all its partitions.
+async fn records(db: &Annals) -> Result<u64, StoreError> {
+    let log = db.store();
+    let mut records = 0;
+    for partition in (0..log.partitions()).map(Partition) {
+        records += log.head(partition).await?.visible.get();
+    }
+    Ok(records)
 }
 
 async fn connect(url: &str) -> Result<Kafka, Box<dyn Error>> {
     match Kafka::connect(url).await {
         Err(error) if error.failure() == Failure::Unavailable => Err(format!(
-            "no broker at {}: start one with `cargo xtask kafka up`, which prints its URL",
-            store::shown(url)
+            "{error}; `cargo xtask kafka up` starts one, and prints its URL"
         )
         .into()),
         connected => Ok(connected?),

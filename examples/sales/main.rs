@@ -295,8 +295,8 @@ async fn run(url: &str) -> Result<(), Box<dyn Error>> {
         Err(error) if error.failure() == Failure::Unavailable => {
             writeln!(
                 out,
-                "no broker at {url}: start one with `cargo xtask kafka up`, which prints its URL, \
-                 and give that as an argument"
+                "{error}; `cargo xtask kafka up` starts one, and prints its URL, which is given as \
+                 an argument"
             )?;
             return Ok(());
         }

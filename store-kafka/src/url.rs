@@ -101,6 +101,12 @@ impl Url {
                 ("tls", "true") => parsed.tls = true,
                 ("tls", "false") => parsed.tls = false,
                 ("sasl", "plain" | "scram-sha-256" | "scram-sha-512") => parsed.sasl = Some(value),
+                ("tls", _) => return Err(invalid("`tls` of a Kafka URL is `true` or `false`")),
+                ("sasl", _) => {
+                    return Err(invalid(
+                        "`sasl` of a Kafka URL is `plain`, `scram-sha-256` or `scram-sha-512`",
+                    ));
+                }
                 ("ca", _) => parsed.ca = Some(value),
                 ("client_id", _) => parsed.client_id = Some(value),
                 _ if parsed.name.is_some() && Url::is_of_store(key) => {
@@ -109,9 +115,8 @@ impl Url {
                 _ => {
                     // Not the value: it may be a secret.
                     return Err(invalid(format!(
-                        "`{key}` is no setting of a Kafka URL, or has another value than it may; \
-                         there are tls=true, sasl=plain|scram-sha-256|scram-sha-512, ca=FILE and \
-                         client_id=NAME, with the name of a store those of a store, and \
+                        "`{key}` is no setting of a Kafka URL; there are tls=true, \
+                         sasl=plain|scram-sha-256|scram-sha-512, ca=FILE and client_id=NAME, with the name of a store those of a store, and \
                          `Kafka::connect_with` takes every setting of librdkafka"
                     )));
                 }
@@ -258,6 +263,8 @@ mod tests {
             ("http://a", "begins with"),
             ("kafka://", "at least one broker"),
             ("kafka://a?tsl=true", "`tsl` is no setting"),
+            ("kafka://a?tls=yes", "is `true` or `false`"),
+            ("kafka://a?sasl=gssapi", "`scram-sha-256` or"),
             ("kafka://u:%4@a", "two hex digits"),
         ] {
             let error = Url::parse(url).unwrap_err().to_string();

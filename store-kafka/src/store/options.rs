@@ -8,7 +8,11 @@ use std::sync::Arc;
 
 use annals_core::{Clock, Invalid, SystemClock};
 
+use crate::topic::name::check_name;
 use crate::url::Url;
+
+/// Bytes of the name of a store: its group and its transactional ids have more.
+const NAME_BYTES_MAX: usize = 200;
 
 /// Partitions of a topic that is made.
 const PARTITIONS: u32 = 16;
@@ -212,8 +216,9 @@ impl Options {
     fn set(self, key: &str, value: &str) -> Result<Options, Invalid> {
         let wrong = || {
             Invalid::new(format!(
-                "`{key}={}` of a URL of a Kafka store is not understood",
-                value.escape_debug()
+                "`{key}={}` of a URL of a Kafka store is not understood: {}",
+                value.escape_debug(),
+                choices(key)
             ))
         };
         Ok(match (key, value) {
@@ -256,14 +261,7 @@ impl FromStr for Options {
                 "the URL of a Kafka store names its topic: {shape}"
             )));
         };
-        let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        if name.len() > 200 || !name.bytes().all(is_legal) {
-            return Err(Invalid::new(format!(
-                "`{}` is no name of a topic: up to 200 letters, digits, dots, dashes and \
-                 underscores are",
-                name.escape_debug()
-            )));
-        }
+        check_name(&name, NAME_BYTES_MAX)?;
         let Some(local) = url.local().filter(|local| !local.is_empty()) else {
             return Err(Invalid::new(format!(
                 "the URL of a Kafka store says where its local copy is: {shape}"
@@ -273,6 +271,19 @@ impl FromStr for Options {
         url.of_store()
             .filter(|(key, _)| *key != "local")
             .try_fold(options, |options, (key, value)| options.set(key, value))
+    }
+}
+
+/// What a setting may be.
+fn choices(key: &str) -> &'static str {
+    match key {
+        "owns" => "it is `shared`, `all` or `none`",
+        "partitions" | "replicas" => "it is a number from 1 on",
+        "relaxed_durability" => "it is `true` or `false`",
+        "accept_foreign" => "it is `PARTITION:OFFSET`, several with commas",
+        "advertise" => "it is what others are told to send commands to, and not empty",
+        _ => "there are `local`, `owns`, `advertise`, `partitions`, `replicas`, \
+              `relaxed_durability` and `accept_foreign`",
     }
 }
 
@@ -323,11 +334,18 @@ mod tests {
             ("kafka://a/bank", "where its local copy is"),
             ("kafka://a/bank?local=", "where its local copy is"),
             ("kafka://a/b%20k?local=x", "no name of a topic"),
-            ("kafka://a/bank?local=x&owns=some", "`owns=some`"),
-            ("kafka://a/bank?local=x&partitions=0", "`partitions=0`"),
+            (
+                "kafka://a/bank?local=x&owns=some",
+                "`owns=some` of a URL of a Kafka store is not understood: it is `shared`, `all` \
+                 or `none`",
+            ),
+            (
+                "kafka://a/bank?local=x&partitions=0",
+                "it is a number from 1 on",
+            ),
             (
                 "kafka://a/bank?local=x&accept_foreign=7",
-                "`accept_foreign=7`",
+                "it is `PARTITION:OFFSET`",
             ),
             (
                 "kafka://a/bank?local=x&nonsense=1",

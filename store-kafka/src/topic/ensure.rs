@@ -6,6 +6,7 @@ use annals_core::StoreError;
 use rdkafka::admin::{AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 
+use super::name::{NAME_BYTES_MAX, check_name};
 use super::spec::TopicSpec;
 use crate::error::{failed, invalid, is_unknown_topic};
 use crate::kafka::{Admin, Kafka};
@@ -78,6 +79,7 @@ fn create(admin: &mut Admin, topic: &TopicSpec, within: Duration) -> KafkaResult
 ///
 /// One that was there before is asked for again: a broker may not have heard of it yet.
 pub(crate) async fn shape_of(kafka: &Kafka, name: &str) -> Result<Option<Shape>, StoreError> {
+    check_name(name, NAME_BYTES_MAX)?;
     let topic = name.to_owned();
     let was_there = kafka.has_seen(name);
     let found = kafka

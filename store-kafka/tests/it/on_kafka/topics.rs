@@ -39,6 +39,18 @@ async fn a_required_topic_that_is_missing_is_an_error() {
 }
 
 #[tokio::test]
+async fn a_name_that_no_topic_has_comes_with_the_rule() {
+    let kafka = kafka().await;
+    let made = kafka.ensure([TopicSpec::named("my topic")]).await;
+    let read = kafka.log(annals_kafka::Topic::named("my topic")).await;
+    for error in [made.unwrap_err(), read.unwrap_err()] {
+        assert_eq!(error.failure(), Failure::Invalid);
+        let said = error.to_string();
+        assert!(said.starts_with("`my topic` is no name of a topic: up to 249"), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn a_record_is_acknowledged_with_its_partition_and_offset() {
     let kafka = kafka().await;
     let topic = topic(&kafka, "sent", 5).await;
