@@ -85,10 +85,9 @@ async fn records(db: &Annals) -> Result<u64, StoreError> {
 
 async fn connect(url: &str) -> Result<Kafka, Box<dyn Error>> {
     match Kafka::connect(url).await {
-        Err(error) if error.failure() == Failure::Unavailable => Err(format!(
-            "{error}; `cargo xtask kafka up` starts one, and prints its URL"
-        )
-        .into()),
+        Err(error) if error.failure() == Failure::Unavailable => {
+            Err(format!("{error}; `cargo xtask kafka up` starts one, and prints its URL").into())
+        }
         connected => Ok(connected?),
     }
 }

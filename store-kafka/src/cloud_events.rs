@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use annals_core::chrono::{DateTime, SecondsFormat, Utc};
-use annals_core::{
-    EventId, LogId, Metadata, Position, RecordedEvent, StreamId, Tag, Version,
-};
+use annals_core::{EventId, LogId, Metadata, Position, RecordedEvent, StreamId, Tag, Version};
 use bytes::Bytes;
 
 use crate::topic::Record;

@@ -25,9 +25,9 @@ use std::time::{Duration, Instant};
 
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{
-    Append, AppendError, Appended, ChangeStream, EventId, EventStore, Found, Head, Hint,
-    Limits, Log, LogId, LogPage, Partition, Position, ReadLog, ReadStream, Store, StoreError,
-    StreamId, StreamPage, StreamState,
+    Append, AppendError, Appended, ChangeStream, EventId, EventStore, Found, Head, Hint, Limits,
+    Log, LogId, LogPage, Partition, Position, ReadLog, ReadStream, Store, StoreError, StreamId,
+    StreamPage, StreamState,
 };
 use async_trait::async_trait;
 use tokio::sync::watch;

@@ -181,7 +181,9 @@ mod on_kafka {
         owner.append(append("a")).await.unwrap();
         let partition = owner.partition_of(&to);
         let kafka = super::broker::kafka().await;
-        let foreign = NewRecord::to(&place.topic).partition(partition.0).value("x");
+        let foreign = NewRecord::to(&place.topic)
+            .partition(partition.0)
+            .value("x");
         let (_, offset) = kafka.publisher().unwrap().send(foreign).await.unwrap();
         for _ in 0..2 {
             let refused = owner.append(append("b")).await;
@@ -194,7 +196,9 @@ mod on_kafka {
             assert!(said.contains(&expected), "{said}");
         }
         drop(owner);
-        let accepted = place.options("one", Owns::All).accept_foreign(partition.0, offset);
+        let accepted = place
+            .options("one", Owns::All)
+            .accept_foreign(partition.0, offset);
         let owner = KafkaStore::open_with(accepted).await.unwrap();
         let appended = owner.append(append("c")).await.unwrap();
         assert_eq!(appended.last().version, Version::new(2));

@@ -81,7 +81,10 @@ async fn a_topic_without_events_of_the_bank_says_so() {
     let url = fresh_topic();
     let (broker, topic) = url.rsplit_once('/').unwrap();
     let kafka = Kafka::connect(broker).await.unwrap();
-    kafka.ensure([TopicSpec::named(topic).partitions(1)]).await.unwrap();
+    kafka
+        .ensure([TopicSpec::named(topic).partitions(1)])
+        .await
+        .unwrap();
     let said = published::balances(&url, None).await.unwrap_err();
     assert!(said.to_string().contains("is empty"), "{said}");
     let order = NewRecord::to(topic).key("tea").value(r#"{"pieces":1}"#);

@@ -118,12 +118,9 @@ impl ProducerContext for Deliveries {
                 .fetch_max(message.offset(), Ordering::AcqRel);
             // Callbacks come one after another, in the order of a partition.
             let after = message.offset() + 1;
-            let _ = self.first_offset.compare_exchange(
-                0,
-                after,
-                Ordering::AcqRel,
-                Ordering::Acquire,
-            );
+            let _ =
+                self.first_offset
+                    .compare_exchange(0, after, Ordering::AcqRel, Ordering::Acquire);
             let (topic, partition) = (message.topic(), message.partition());
             self.ends().delivered(topic, partition, message.offset());
         }

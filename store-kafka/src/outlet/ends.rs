@@ -75,11 +75,9 @@ impl End {
         let doing = || format!("the last record in topic `{topic}` cannot be read");
         let error = |error| failed(doing(), error);
         // Open transactions of others do not hide it.
-        let consumer: BaseConsumer<Context> = BaseConsumer::from_config_and_context(
-            &config.uncommitted_reader(),
-            Context::default(),
-        )
-        .map_err(error)?;
+        let consumer: BaseConsumer<Context> =
+            BaseConsumer::from_config_and_context(&config.uncommitted_reader(), Context::default())
+                .map_err(error)?;
         let bounds = Retry::within(ANSWER)
             .block(|within| consumer.fetch_watermarks(topic, partition, within));
         let (low, high) = match bounds {
@@ -135,7 +133,10 @@ fn digest(record: &Outgoing) -> String {
         add(value);
     }
     let whole: [u8; 32] = hash.finalize().into();
-    whole[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    whole[..8]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 #[cfg(test)]

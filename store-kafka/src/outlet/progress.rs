@@ -37,11 +37,7 @@ pub(super) struct Progress {
 /// enough: partitions are shared, and an open transaction of another outlet holds it back before
 /// the last mark of this one, which would then be published again. So reading goes on until what
 /// was the end, transactions included, was passed.
-pub(crate) fn read(
-    config: &Config,
-    outlet: &str,
-    partition: u32,
-) -> Result<Progress, StoreError> {
+pub(crate) fn read(config: &Config, outlet: &str, partition: u32) -> Result<Progress, StoreError> {
     let doing = || format!("the marks of outlet `{outlet}` cannot be read");
     let open = |config: &rdkafka::ClientConfig| {
         BaseConsumer::from_config_and_context(config, Context::default())

@@ -21,8 +21,9 @@ pub(super) async fn partitions(kafka: &Kafka) -> Result<u32, StoreError> {
         kafka.ensure([marks]).await?;
     }
     let partitions = kafka.partitions_of(mark::TOPIC).await?;
-    let settings = ensure::settings(kafka, mark::TOPIC).await.map_err(|error| {
-        match error.failure() {
+    let settings = ensure::settings(kafka, mark::TOPIC)
+        .await
+        .map_err(|error| match error.failure() {
             Failure::Invalid => invalid(format!(
                 "whether topic `{}` keeps marks for ever cannot be seen: allow this user \
                  `DescribeConfigs` on it",
@@ -30,8 +31,7 @@ pub(super) async fn partitions(kafka: &Kafka) -> Result<u32, StoreError> {
             ))
             .because(error),
             _ => error,
-        }
-    })?;
+        })?;
     check(&settings)?;
     Ok(partitions)
 }

@@ -241,9 +241,9 @@ impl Writer {
         if let Some(topic) = producer.context().made_anew() {
             let end = self.ends.get(&*topic).map(End::made_anew);
             return Err(match end {
-                _ if self.begins_again => Broken::Store(unavailable(format!(
-                    "topic `{topic}` was made anew"
-                ))),
+                _ if self.begins_again => {
+                    Broken::Store(unavailable(format!("topic `{topic}` was made anew")))
+                }
                 Some(why) => Broken::Refused(why),
                 None => Broken::Refused(format!("topic `{topic}` was made anew")),
             });

@@ -184,7 +184,8 @@ impl Relay {
                 let Some(event) = event.filter(|event| event.id == id) else {
                     continue;
                 };
-                let is_sent = self.types.is_empty() || self.types.iter().any(|of| **of == *event.event_type);
+                let is_sent =
+                    self.types.is_empty() || self.types.iter().any(|of| **of == *event.event_type);
                 if is_sent && (self.route)(&event).as_deref() == Some(topic) {
                     return Err(OutletError::Refused(format!(
                         "topic `{topic}` holds event {id} of this log, up to position {position} \

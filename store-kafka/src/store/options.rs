@@ -282,8 +282,10 @@ fn choices(key: &str) -> &'static str {
         "relaxed_durability" => "it is `true` or `false`",
         "accept_foreign" => "it is `PARTITION:OFFSET`, several with commas",
         "advertise" => "it is what others are told to send commands to, and not empty",
-        _ => "there are `local`, `owns`, `advertise`, `partitions`, `replicas`, \
-              `relaxed_durability` and `accept_foreign`",
+        _ => {
+            "there are `local`, `owns`, `advertise`, `partitions`, `replicas`, \
+              `relaxed_durability` and `accept_foreign`"
+        }
     }
 }
 

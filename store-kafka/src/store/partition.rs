@@ -207,7 +207,10 @@ mod tests {
     #[test]
     fn an_append_waits_while_ownership_moves_and_names_nobody() {
         let mut state = State::new(Some(false));
-        assert!(turn(&state, None).is_none(), "nobody has said that it owns it");
+        assert!(
+            turn(&state, None).is_none(),
+            "nobody has said that it owns it"
+        );
         let Ok(Turn::NotOwner(owner)) = late(&state, None) else {
             panic!("somebody else is to own it")
         };
@@ -225,7 +228,10 @@ mod tests {
         let mut state = State::new(Some(true));
         assert!(turn(&state, None).is_none(), "it is opening");
         let error = late(&state, None).err().unwrap();
-        assert!(error.to_string().contains("takes over the partition"), "{error}");
+        assert!(
+            error.to_string().contains("takes over the partition"),
+            "{error}"
+        );
         assert!(matches!(
             late(&state, Some(0)),
             Err(AppendError::Unknown(_))

@@ -76,7 +76,9 @@ impl State {
 
     /// Whether nobody is known to own it.
     pub(super) fn is_moving(&self) -> bool {
-        let is_over = self.rebalanced.is_none_or(|since| since.elapsed() >= TAKE_OVER);
+        let is_over = self
+            .rebalanced
+            .is_none_or(|since| since.elapsed() >= TAKE_OVER);
         self.owner.is_none() || !is_over
     }
 

@@ -72,7 +72,8 @@ fn is_of_store(message: &BorrowedMessage<'_>) -> bool {
     };
     let has = |name: &str| headers.iter().any(|header| header.key == name);
     let is_note = headers.iter().any(|header| {
-        header.key == CONTROL && matches!(header.value, Some(value) if [CHANGE, NOTE].contains(&value))
+        header.key == CONTROL
+            && matches!(header.value, Some(value) if [CHANGE, NOTE].contains(&value))
     });
     is_note || [PLACE, TYPE, CODEC].into_iter().all(has)
 }

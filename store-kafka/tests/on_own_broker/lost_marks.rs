@@ -82,7 +82,10 @@ async fn a_topic_that_will_lose_marks_is_refused_with_the_setting() {
         let said = error.to_string();
         let found = format!("loses marks (`cleanup.policy={policy}`, `compact` wanted)");
         assert!(said.contains(&found), "{said}");
-        assert!(said.contains("--add-config cleanup.policy=compact"), "{said}");
+        assert!(
+            said.contains("--add-config cleanup.policy=compact"),
+            "{said}"
+        );
     }
     assert_eq!(published.catch_up().await.unwrap(), 0);
 }

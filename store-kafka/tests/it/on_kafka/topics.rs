@@ -46,7 +46,10 @@ async fn a_name_that_no_topic_has_comes_with_the_rule() {
     for error in [made.unwrap_err(), read.unwrap_err()] {
         assert_eq!(error.failure(), Failure::Invalid);
         let said = error.to_string();
-        assert!(said.starts_with("`my topic` is no name of a topic: up to 249"), "{said}");
+        assert!(
+            said.starts_with("`my topic` is no name of a topic: up to 249"),
+            "{said}"
+        );
     }
 }
 
