@@ -85,7 +85,7 @@ async fn run(connection: &mut PgConnection, statement: &'static str) {
 async fn waiting_for_their_turn(schema: &Schema, count: i64) {
     let mut observer = connection().await;
     let waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted and \
-        classid = 1095650892
+        classid in (1095650892, 1095650895)
         and objid = 'annals.event'::regclass::oid";
     let reached = async {
         while sqlx::query_scalar::<_, i64>(schema.sql(waiting))
@@ -142,6 +142,59 @@ async fn what_is_rolled_back_leaves_no_hole_and_delays_nobody() {
     run(&mut other, "rollback").await;
     assert_eq!(appending.await.unwrap(), 1);
     assert_eq!(positions(&store).await, [1]);
+}
+
+#[tokio::test]
+async fn cancelled_waits_for_the_log_leave_nothing_locked() {
+    let schema = Schema::new();
+    let store = schema.store().await;
+    assert_eq!(append(&store, "mine-1", 0).await, 1);
+    let mut other = open_append(&schema).await;
+    let mut waiting = Vec::new();
+    for count in 1..=4 {
+        let mut session = connection().await;
+        let lock = schema.sql("select annals.lock_log()");
+        waiting.push(tokio::spawn(async move {
+            let ended = sqlx::raw_sql(lock).execute(&mut session).await;
+            (session, ended)
+        }));
+        waiting_for_their_turn(&schema, count).await;
+    }
+    // The one that is next, and those that wait for its place.
+    let cancel = schema.sql(
+        "select count(pg_cancel_backend(pid)) from pg_locks where locktype = 'advisory' and
+            not granted and classid in (1095650892, 1095650895)
+            and objid = 'annals.event'::regclass::oid",
+    );
+    let mut observer = connection().await;
+    let cancelled: i64 = sqlx::query_scalar(cancel)
+        .fetch_one(&mut observer)
+        .await
+        .unwrap();
+    assert_eq!(cancelled, 4);
+    let mut sessions = Vec::new();
+    for waiting in waiting {
+        let (session, ended) = waiting.await.unwrap();
+        let error = ended.unwrap_err().to_string();
+        assert!(error.contains("canceling statement"), "{error}");
+        sessions.push(session);
+    }
+    run(&mut other, "rollback").await;
+    assert_eq!(append(&store, "mine-1", 1).await, 2);
+    let left = schema.sql(
+        "select count(*) from pg_locks where locktype = 'advisory' and granted and
+            classid in (1095650892, 1095650895) and objid = 'annals.event'::regclass::oid",
+    );
+    let left: i64 = sqlx::query_scalar(left)
+        .fetch_one(&mut observer)
+        .await
+        .unwrap();
+    assert_eq!(
+        left,
+        0,
+        "with {} sessions that are still there",
+        sessions.len()
+    );
 }
 
 #[tokio::test]

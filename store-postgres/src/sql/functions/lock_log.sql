@@ -3,7 +3,9 @@
 -- statement before the ones that look, because each sees what was committed when it began.
 --
 -- a lock that was waited for is handed to a process that sleeps, and nobody appends until that one
--- runs; so it is tried for a while, with longer and longer naps, before this waits in the queue.
+-- runs. so there are two queues: who is first in the second one leaves the first one, which wakes
+-- the next while the log is still locked. the first is a lock of the session, because only such a
+-- lock can be let go before the transaction ends; an error or a cancelled statement lets it go too.
 create or replace function annals.lock_log() returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -13,12 +15,16 @@ as $$
 declare
     lock_key constant integer := 'annals.event'::regclass::oid::integer;
 begin
-    for tries in 1..40 loop
-        if pg_try_advisory_xact_lock(1095650892, lock_key) then
-            return;
-        end if;
-        perform pg_sleep(least(0.0004 * tries, 0.01) * (0.5 + random()));
-    end loop;
-    perform pg_advisory_xact_lock(1095650892, lock_key);
+    if pg_try_advisory_xact_lock(1095650892, lock_key) then
+        return;
+    end if;
+    begin
+        perform pg_advisory_lock(1095650895, lock_key);
+        perform pg_advisory_xact_lock(1095650892, lock_key);
+        perform pg_advisory_unlock(1095650895, lock_key);
+    exception when others or query_canceled then
+        perform pg_advisory_unlock(1095650895, lock_key);
+        raise;
+    end;
 end
 $$;
