@@ -21,7 +21,12 @@ use async_trait::async_trait;
 use crate::ingest::{Chunk, Mark, Resume, Source, SourceError, SourceFailure, SourceStatus};
 use crate::schema::TableName;
 use address::ServerUrl;
+use errors::retry;
+use heartbeat::MissedMax;
 use session::Session;
+
+/// The least time that the checks before a stream may take: tests have quick heartbeats.
+const BEGIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Tables of a PostgreSQL server, through logical replication: version 15 or newer, with
 /// `wal_level = logical`.
@@ -40,6 +45,7 @@ pub struct Postgres {
     status: SourceStatus,
     wants_snapshot: bool,
     read_again: Vec<TableName>,
+    missed_max: MissedMax,
 }
 
 /// What was said of the source.
@@ -87,6 +93,7 @@ impl Postgres {
             status: SourceStatus::default(),
             wants_snapshot: false,
             read_again: Vec::new(),
+            missed_max: MissedMax::default(),
         }
     }
 
@@ -123,7 +130,9 @@ impl Postgres {
     }
 
     /// A heartbeat is sent through the log of the server so often: every 10 s unless said
-    /// otherwise. A link is given up after three that did not come back.
+    /// otherwise. A link is given up after three that the server has sent and that did not arrive,
+    /// or when the server answers nothing for as long; after twice as many when the link before
+    /// brought nothing.
     pub fn heartbeat(mut self, every: Duration) -> Postgres {
         self.settings.heartbeat = every.max(Duration::from_millis(10));
         self
@@ -184,14 +193,28 @@ impl Source for Postgres {
     async fn begin(&mut self, ingest: &str, last: Option<&Mark>) -> Result<(), SourceError> {
         self.session = None;
         let wants_snapshot = std::mem::take(&mut self.wants_snapshot);
-        let session = Session::begin(&self.settings, ingest, last, wants_snapshot).await?;
-        self.session = Some(session.reading_again(&self.read_again));
+        let missed_max = self.missed_max;
+        let session = Session::begin(&self.settings, ingest, last, wants_snapshot, missed_max);
+        let at_most = missed_max.timeout(self.settings.heartbeat);
+        let at_most = at_most.max(BEGIN_TIMEOUT);
+        let Ok(session) = tokio::time::timeout(at_most, session).await else {
+            self.missed_max = missed_max.doubled();
+            // What was asked for is asked for again.
+            self.wants_snapshot = wants_snapshot;
+            return Err(retry(format!(
+                "the server did not answer in {at_most:?} before the stream began"
+            )));
+        };
+        self.session = Some(session?.reading_again(&self.read_again));
         Ok(())
     }
 
     async fn next(&mut self) -> Result<Chunk, SourceError> {
-        let next = self.session()?.next().await;
-        self.status = self.session()?.status();
+        let session = self.session()?;
+        let next = session.next().await;
+        let missed_max = session.next_missed_max();
+        self.status = session.status();
+        self.missed_max = missed_max;
         next
     }
 

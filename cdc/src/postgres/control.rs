@@ -29,6 +29,16 @@ pub(super) struct SlotSize {
     pub(super) written: Lsn,
     pub(super) safe_wal_bytes: Option<i64>,
     pub(super) spilled_bytes: i64,
+    pub(super) sender: Option<Sender>,
+}
+
+/// The process of the server that reads the log for a session and sends what it finds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sender {
+    /// What was written before is read, and sent if it was to be sent.
+    pub(super) sent: Lsn,
+    /// Whether it waits until the other end of the link takes something, or says something.
+    pub(super) waits_for_link: bool,
 }
 
 /// A table of a publication.
@@ -100,26 +110,46 @@ impl Control {
     }
 
     pub(super) async fn slot_size(&mut self, name: &str) -> Result<Option<SlotSize>, SourceError> {
-        type Found = (i64, Option<String>, Option<i64>, i64);
+        type Found = (
+            i64,
+            Option<String>,
+            Option<i64>,
+            i64,
+            bool,
+            Option<String>,
+            bool,
+        );
+        // The state of a sender is hidden from roles that may not see what it does.
         let found: Result<Option<Found>, _> = query_as(
             "select coalesce(pg_wal_lsn_diff(w.lsn, s.restart_lsn), 0)::bigint, w.lsn::text, \
-             s.safe_wal_size, coalesce(t.spill_bytes, 0)::bigint \
+             s.safe_wal_size, coalesce(t.spill_bytes, 0)::bigint, \
+             r.state is not null, r.sent_lsn::text, coalesce(a.wait_event in \
+             ('ClientRead', 'ClientWrite', 'WalSenderMain', 'WalSenderWriteData'), false) \
              from pg_catalog.pg_replication_slots s \
              cross join (select case when pg_is_in_recovery() then pg_last_wal_receive_lsn() \
              else pg_current_wal_lsn() end as lsn) w \
              left join pg_catalog.pg_stat_replication_slots t using (slot_name) \
+             left join pg_catalog.pg_stat_replication r on r.pid = s.active_pid \
+             left join pg_catalog.pg_stat_activity a on a.pid = s.active_pid \
              where s.slot_name = $1",
         )
         .bind(name)
         .fetch_optional(&mut self.connection)
         .await;
         let found = found.map_err(|error| of_control("cannot measure the slot", error))?;
+        let lsn = |text: Option<String>| text.and_then(|lsn| lsn.parse().ok());
         Ok(found.map(
-            |(keeps_bytes, written, safe_wal_bytes, spilled_bytes)| SlotSize {
-                keeps_bytes,
-                written: written.and_then(|lsn| lsn.parse().ok()).unwrap_or_default(),
-                safe_wal_bytes,
-                spilled_bytes,
+            |(keeps_bytes, written, safe_wal_bytes, spilled_bytes, is_seen, sent, waits)| {
+                SlotSize {
+                    keeps_bytes,
+                    written: lsn(written).unwrap_or_default(),
+                    safe_wal_bytes,
+                    spilled_bytes,
+                    sender: is_seen.then(|| Sender {
+                        sent: lsn(sent).unwrap_or_default(),
+                        waits_for_link: waits,
+                    }),
+                }
             },
         ))
     }

@@ -16,8 +16,8 @@ use super::Settings;
 use super::address::Address;
 use super::checks;
 use super::control::{Control, Published, primary_keys};
-use super::errors::{retry, stop};
-use super::heartbeat::{self, Heartbeat};
+use super::errors::stop;
+use super::heartbeat::{self, Heartbeat, MissedMax};
 use super::pgwire::Pgwire;
 use super::snapshot::Snapshot;
 use super::transaction::{Arriving, logical_message};
@@ -106,6 +106,7 @@ impl Session {
         ingest: &str,
         last: Option<&Mark>,
         wants_snapshot: bool,
+        missed_max: MissedMax,
     ) -> Result<Session, SourceError> {
         let own = || format!("annals_{ingest}");
         let slot = settings.slot.clone().unwrap_or_else(own);
@@ -156,7 +157,7 @@ impl Session {
             } else {
                 Phase::Streams
             },
-            heartbeat: Heartbeat::every(settings.heartbeat),
+            heartbeat: Heartbeat::every(settings.heartbeat, missed_max),
             decoder: Decoder::new(keys),
             known: last.filter(|_| !is_fresh).and_then(|last| last.partial),
             settings: settings.clone(),
@@ -268,10 +269,10 @@ impl Session {
     /// Asks the server for what the slot keeps.
     async fn measure(&mut self) -> Result<(), SourceError> {
         let asked = self.control.slot_size(&self.slot);
-        // The connection for SQL may be as dead as the other one.
-        let asked = tokio::time::timeout(self.heartbeat.timeout(), asked).await;
-        let size = asked.map_err(|_| retry("the server does not answer: the link is dead"))?;
-        if let Some(size) = size? {
+        let size = self.heartbeat.answer(asked).await?;
+        self.heartbeat
+            .is_served(size.as_ref().and_then(|size| size.sender));
+        if let Some(size) = size {
             let bytes = |bytes: i64| u64::try_from(bytes).unwrap_or_default();
             self.status.slot = Some((self.slot.clone(), bytes(size.keeps_bytes)));
             self.status.safe_wal_bytes = size.safe_wal_bytes;
@@ -393,7 +394,8 @@ impl Session {
         if let Message::Relation(relation) = &message
             && let Some(table) = self.decoder.lacks_key_of(relation)
         {
-            let key = self.control.primary_key(&table).await?;
+            let asked = self.control.primary_key(&table);
+            let key = self.heartbeat.answer(asked).await?;
             self.decoder.know_key(table, key);
         }
         self.decoder
@@ -446,7 +448,15 @@ impl Session {
         (is_idle && self.idle > self.resume).then_some(self.idle)
     }
 
+    /// How many heartbeats the next session may miss.
+    pub(super) fn next_missed_max(&self) -> MissedMax {
+        self.heartbeat.next_missed_max()
+    }
+
     pub(super) fn confirm(&mut self, up_to: &Mark) {
+        if up_to.snapshot.is_none() {
+            self.heartbeat.has_brought();
+        }
         if up_to.partial.is_some() || up_to.snapshot.is_some() {
             return;
         }

@@ -91,7 +91,8 @@ impl Session {
         }
         self.transport.start().await?;
         self.phase = Phase::Streams;
-        self.heartbeat = Heartbeat::every(self.settings.heartbeat);
+        let missed_max = self.heartbeat.next_missed_max();
+        self.heartbeat = Heartbeat::every(self.settings.heartbeat, missed_max);
         self.resume = point;
         self.idle = point;
         self.status.snapshot_rows = None;

@@ -1,5 +1,7 @@
 //! Links and settings: quiet, slow and dead ones.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use annals::cdc::{Chunk, Ingest, IngestState, Mark, Postgres, Source, SourceError};
@@ -122,8 +124,19 @@ async fn proc_slow_handler() {
     program.stop().await;
 }
 
+/// What becomes a hole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hole {
+    None,
+    Replication,
+    All,
+}
+
+/// What a client says at the beginning of a replication session.
+const REPLICATION: &[u8] = b"\0replication\0";
+
 /// Passes bytes on until it is told to pass none, without closing anything.
-async fn link(to: u16, holes: tokio::sync::watch::Receiver<bool>) -> u16 {
+async fn link(to: u16, holes: tokio::sync::watch::Receiver<Hole>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
@@ -134,14 +147,21 @@ async fn link(to: u16, holes: tokio::sync::watch::Receiver<bool>) -> u16 {
             let (from_client, to_client) = client.into_split();
             let (from_server, to_server) = server.into_split();
             // One that was made after the hole passes.
-            let old = !*holes.borrow();
+            let old = *holes.borrow() == Hole::None;
+            let replicates = Arc::new(AtomicBool::new(false));
             for (mut from, mut to) in [(from_client, to_server), (from_server, to_client)] {
                 let mut holes = holes.clone();
+                let replicates = Arc::clone(&replicates);
                 tokio::spawn(async move {
                     let mut bytes = vec![0; 1 << 16];
                     loop {
                         let hole = async {
-                            let _ = holes.wait_for(|hole| *hole && old).await;
+                            let is_one = |hole: &Hole| match hole {
+                                Hole::None => false,
+                                Hole::Replication => replicates.load(Ordering::SeqCst),
+                                Hole::All => true,
+                            };
+                            let _ = holes.wait_for(|hole| old && is_one(hole)).await;
                         };
                         let read = tokio::select! {
                             () = hole => {
@@ -152,6 +172,10 @@ async fn link(to: u16, holes: tokio::sync::watch::Receiver<bool>) -> u16 {
                         };
                         match read {
                             Ok(count) if count > 0 => {
+                                let mut parts = bytes[..count].windows(REPLICATION.len());
+                                if parts.any(|part| part == REPLICATION) {
+                                    replicates.store(true, Ordering::SeqCst);
+                                }
                                 if to.write_all(&bytes[..count]).await.is_err() {
                                     return;
                                 }
@@ -168,16 +192,52 @@ async fn link(to: u16, holes: tokio::sync::watch::Receiver<bool>) -> u16 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn proc_dead_link() {
+    a_hole_is_noticed(Hole::All).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_session_is_given_up_while_the_server_answers() {
+    a_hole_is_noticed(Hole::Replication).await;
+}
+
+async fn a_hole_is_noticed(what: Hole) {
     let (server, url, folder) = shop(&["wal_sender_timeout=3s"], EX);
-    let (hole, holes) = tokio::sync::watch::channel(false);
+    let (hole, holes) = tokio::sync::watch::channel(Hole::None);
     let port = link(server.port(), holes).await;
     let through = url.replace(&server.port().to_string(), &port.to_string());
     let program = start(folder.path(), source(&through, &["ex"])).await;
     following(&program).await;
-    hole.send_replace(true);
+    hole.send_replace(what);
     server.psql("shop", "insert into ex(v) values ('x')");
     // Noticed by heartbeats; the server lets go of the slot, and a new link takes the row.
     assert_eq!(ids_of(&program, INSERTED, 1).await, [1]);
+    program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_reads_a_large_transaction_is_waited_for() {
+    let tables = format!("{EX} create table other(id bigint)");
+    let (server, url, folder) = shop(&["logical_decoding_work_mem=64kB"], &tables);
+    let quick = || source(&url, &["ex"]).heartbeat(Duration::from_millis(50));
+    let program = start(folder.path(), quick()).await;
+    following(&program).await;
+    program.stop().await;
+    drop(program);
+    // Before the commit the server reads all rows and sends none; then only some are published.
+    server.psql(
+        "shop",
+        "begin;
+         insert into ex(v) select 'x' from generate_series(1, 5000);
+         insert into other select generate_series(1, 600000);
+         commit;",
+    );
+    let program = start(folder.path(), quick()).await;
+    let found = ids_of(&program, INSERTED, 5_000).await;
+    assert_eq!(found, (1..=5_000).collect::<Vec<_>>());
+    // It is past all of it, and the link is alive.
+    server.psql("shop", "insert into ex(v) values ('y')");
+    let found = ids_of(&program, INSERTED, 5_001).await;
+    assert_eq!(found, (1..=5_001).collect::<Vec<_>>());
     program.stop().await;
 }
 
