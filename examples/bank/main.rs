@@ -71,7 +71,9 @@ use crate::balances::{Balances, Format};
 async fn main() -> ExitCode {
     let command = Arguments::parse().command;
     let mut out = BufWriter::new(io::stdout().lock());
-    ended::ended("bank", run(command, &mut out).await)
+    let done = run(command, &mut out).await;
+    published::leave().await;
+    ended::ended("bank", done)
 }
 
 /// Does what was asked, and prints what came of it.

@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 
 use annals::chrono::NaiveDate;
 use annals::kafka::{Kafka, Relay, Topic, TopicSpec};
@@ -81,6 +82,11 @@ async fn records(db: &Annals) -> Result<u64, StoreError> {
         records += log.head(partition).await?.visible.get();
     }
     Ok(records)
+}
+
+/// Leaves the groups of a store on Kafka, which would keep its partitions for 45 s.
+pub(crate) async fn leave() {
+    annals::kafka::left_groups(Duration::from_secs(5)).await;
 }
 
 async fn connect(url: &str) -> Result<Kafka, Box<dyn Error>> {

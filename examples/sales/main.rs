@@ -286,6 +286,15 @@ async fn show_offsets(
     Ok(())
 }
 
+/// How long leaving the group may take. Who does not leave keeps its partitions for 45 s.
+const LEAVE: Duration = Duration::from_secs(5);
+
+async fn run_and_leave(url: &str) -> Result<(), Box<dyn Error>> {
+    let done = run(url).await;
+    annals::kafka::left_groups(LEAVE).await;
+    done
+}
+
 async fn run(url: &str) -> Result<(), Box<dyn Error>> {
     let mut out = io::stdout().lock();
     if url.starts_with("sqlite:") {
@@ -314,7 +323,7 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Runtime::new();
     let done = runtime
         .map_err(Into::into)
-        .and_then(|runtime| runtime.block_on(run(&url)));
+        .and_then(|runtime| runtime.block_on(run_and_leave(&url)));
     ended::ended("sales", done)
 }
 

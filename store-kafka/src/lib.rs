@@ -40,7 +40,7 @@ pub mod testing {
 }
 
 pub use dead_letters::DeadLetters;
-pub use group::{Group, GroupOffset};
+pub use group::{Group, GroupOffset, left_groups};
 pub use kafka::Kafka;
 pub use murmur2::murmur2_partition;
 pub use outlet::KafkaOutlet;

@@ -63,8 +63,8 @@ impl End {
         format!(
             "topic `{}` is not the one that was published to: its record at offset {} of partition \
              {} is not there any more. It was deleted and made anew, or has lost its end, and \
-             with it what was published before. Nothing more is published there; to have everything \
-             again, publish to an empty topic under another name",
+             with it what was published before. Nothing more is published there; to have \
+             everything again, publish to an empty topic under another name",
             self.topic, self.offset, self.partition
         )
     }

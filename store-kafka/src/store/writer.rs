@@ -172,8 +172,8 @@ impl Writer {
             return Ok(());
         }
         Err(Broken::Store(unavailable(format!(
-            "partition {} of `{}` goes on at {first}, and this process wrote and read up to {next}: \
-             somebody else writes there",
+            "partition {} of `{}` goes on at {first}, and this process wrote and read up to \
+             {next}: somebody else writes there",
             self.partition, self.topic
         ))))
     }

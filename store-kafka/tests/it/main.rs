@@ -13,6 +13,7 @@ mod on_kafka {
     mod killed_pipelines;
     #[cfg(feature = "testing")]
     mod killed_relays;
+    mod leaving;
     mod outlets;
     mod processors;
     mod read_models;
