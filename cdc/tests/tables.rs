@@ -44,6 +44,44 @@ mod on_postgres {
         found.map(|row| row.row().unwrap())
     }
 
+    #[derive(TableRow, Clone, Debug, PartialEq)]
+    #[table(r#""Ward"."Admi.ss-ions""#)]
+    struct Admission {
+        #[key]
+        id: i64,
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_table_with_a_quoted_name_is_a_view() {
+        let server = Server::start(&[]);
+        let url = server.database("shop");
+        let table = r#""Ward"."Admi.ss-ions""#;
+        let setup = format!(
+            "create schema \"Ward\"; create table {table}(id bigint primary key); \
+             insert into {table} values (1)"
+        );
+        server.psql("shop", &setup);
+        let folder = tempfile::tempdir().unwrap();
+        let program = world::open(folder.path())
+            .await
+            .with(Ingest::named("shop").from(source(&url, &[table])))
+            .with(TableOf::<Admission>::projection())
+            .start()
+            .await
+            .unwrap();
+        following(&program).await;
+        server.psql("shop", &format!("insert into {table} values (2)"));
+        for id in [1, 2] {
+            until("it is a row", || async {
+                program.view::<TableOf<Admission>>().get(id).await.unwrap()
+            })
+            .await;
+        }
+        assert_eq!(Admission::CATEGORY, "Ward.Admi%2Ess%2Dions");
+        assert_eq!(Admission::table(), annals::cdc::TableName::parse(table));
+        program.stop().await;
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_table_is_a_view_that_follows() {
         let server = Server::start(&[]);

@@ -8,6 +8,7 @@ mod fields;
 mod kind;
 mod name;
 mod serde_form;
+mod table_name;
 mod table_row;
 mod text;
 mod upcast;
@@ -307,7 +308,7 @@ pub fn derive_view(input: TokenStream) -> TokenStream {
 ///
 /// | attribute | says |
 /// |---|---|
-/// | `table("public.orders")` | the table; required. Without a dot it is in the schema `public` |
+/// | `table("public.orders")` | the table; required. Without a dot it is in the schema `public`; a part may be quoted as in SQL: `r#""Ward"."a.b""#` |
 /// | `table("…", prefix = "shop")` | the prefix that the ingest was given |
 /// | `table("…", crate = "path")` | where the derived code finds change data capture, `::annals::cdc` unless said |
 ///

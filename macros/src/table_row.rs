@@ -8,6 +8,7 @@ use syn::{
 };
 
 use crate::name::snake_case;
+use crate::table_name::table_name;
 
 const NEEDS_TABLE: &str = "a row belongs to a table: `#[table(\"public.orders\")]`";
 const NEEDS_KEY: &str = "rows are known by a key: mark its fields with `#[key]`";
@@ -71,9 +72,8 @@ pub(crate) fn table_row(input: &DeriveInput) -> Result<TokenStream> {
     }
     let annals = &table.annals;
     let ident = &input.ident;
-    let name = table.name.value();
-    let (schema, own) = name.split_once('.').unwrap_or(("public", &name));
-    let mut category = format!("{}.{}", escaped(schema), escaped(own));
+    let (schema, own) = table_name(&table.name)?;
+    let mut category = format!("{}.{}", escaped(&schema), escaped(&own));
     if let Some(prefix) = &table.prefix {
         category = format!("{}.{category}", escaped(&prefix.value()));
     }
