@@ -168,6 +168,12 @@ impl RowPayload {
         }
     }
 
+    /// The old row, where all of it is known.
+    pub(crate) fn full_before(&self) -> Option<&Columns> {
+        let is_full = self.before_kind == BeforeKind::Full;
+        self.before.as_ref().filter(|_| is_full)
+    }
+
     /// What is known of the old row.
     pub fn before(&self) -> BeforeImage {
         match (self.before_kind, &self.before) {

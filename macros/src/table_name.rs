@@ -73,7 +73,16 @@ mod tests {
 
     #[test]
     fn quotes_that_sql_would_not_take_are_refused() {
-        for text in ["", "a.", ".b", r#""a"#, r#""a"b"#, r#""a"."b"#, r#"a."b"c"#, r#""""#] {
+        for text in [
+            "",
+            "a.",
+            ".b",
+            r#""a"#,
+            r#""a"b"#,
+            r#""a"."b"#,
+            r#"a."b"c"#,
+            r#""""#,
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
     }

@@ -3,13 +3,14 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use annals_core::{Annals, Filter, RecordedEvent, StreamId};
+use annals_core::{Annals, Filter, RecordedEvent, Stored, StreamId};
 use annals_runner::{WorkError, not_read_before_removal};
 use sha2::{Digest as _, Sha256};
 
 use super::Placed;
 use super::events::EventMaker;
 use crate::columns::Columns;
+use crate::payload::{EventBody, body_of};
 use crate::schema::TableName;
 
 /// A stream, in 16 bytes.
@@ -21,10 +22,17 @@ pub(super) fn short(stream: &str) -> Short {
     short
 }
 
+/// The content of a row, in 16 bytes.
+fn short_row(row: &Columns) -> Short {
+    short(&format!("{row:?}"))
+}
+
 /// The rows of a table that are there.
 #[derive(Debug, Default)]
 pub(super) struct LiveRows {
     rows: HashSet<Short>,
+    /// Of a table without a key, how many rows there are of each content.
+    equal_rows: HashMap<Short, u64>,
 }
 
 /// What an event does to the row of its stream.
@@ -54,7 +62,8 @@ impl LiveRows {
         let stream = maker.table_stream(table)?;
         each(db, maker, table, |event| {
             live.take(&event.stream, &event.event_type);
-            has_too_many |= live.rows.len() > rows_max;
+            live.take_without_key(event);
+            has_too_many |= live.kept() > rows_max;
             !has_too_many
         })
         .await?;
@@ -64,7 +73,7 @@ impl LiveRows {
         {
             live.take(to, &event.event_type);
         }
-        Ok(if has_too_many || live.rows.len() > rows_max {
+        Ok(if has_too_many || live.kept() > rows_max {
             Err(TooMany)
         } else {
             Ok(live)
@@ -83,6 +92,43 @@ impl LiveRows {
         }
     }
 
+    /// What an event does to the rows of a table without a key.
+    fn take_without_key(&mut self, event: &RecordedEvent) {
+        if !event.stream.id().is_empty() && event.stream.id() != event.stream.as_str() {
+            return;
+        }
+        if event.event_type.ends_with(".truncated") {
+            self.equal_rows.clear();
+        }
+        let Ok(EventBody::Row(_, payload)) = body_of(Stored::from(event)) else {
+            return;
+        };
+        if let Some(before) = payload.full_before() {
+            self.take_equal(before);
+        }
+        if let Some(after) = &payload.after {
+            *self.equal_rows.entry(short_row(after)).or_default() += 1;
+        }
+    }
+
+    /// A row without a key: whether one of the same content was there, which is taken out.
+    pub(super) fn take_equal(&mut self, row: &Columns) -> bool {
+        let row = short_row(row);
+        let Some(count) = self.equal_rows.get_mut(&row) else {
+            return false;
+        };
+        *count -= 1;
+        if *count == 0 {
+            self.equal_rows.remove(&row);
+        }
+        true
+    }
+
+    /// How many entries are in memory.
+    fn kept(&self) -> usize {
+        self.rows.len() + self.equal_rows.len()
+    }
+
     /// A row was seen: it is not missing.
     pub(super) fn seen(&mut self, stream: &StreamId) {
         self.seen_short(&short(stream.as_str()));
@@ -98,7 +144,7 @@ impl LiveRows {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.kept() == 0
     }
 
     /// The keys of these rows, in the order of their streams: by a second look at the log.
@@ -109,6 +155,9 @@ impl LiveRows {
         table: &TableName,
         pending: &[Placed],
     ) -> Result<Vec<Columns>, WorkError> {
+        if self.rows.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut keys: HashMap<Short, (String, Columns)> = HashMap::new();
         let mut take = |stream: &StreamId, payload: &[u8]| {
             let short = short(stream.as_str());
@@ -151,7 +200,14 @@ async fn each(
     table: &TableName,
     mut take: impl FnMut(&RecordedEvent) -> bool,
 ) -> Result<(), WorkError> {
-    let what = ["read", "inserted", "updated", "deleted", "moved"];
+    let what = [
+        "read",
+        "inserted",
+        "updated",
+        "deleted",
+        "moved",
+        "truncated",
+    ];
     let types = what.map(|what| maker.event_type(table, what));
     let mut pages = db.events().filter(Filter::default().types(types)).pages();
     while let Some(page) = pages.next().await? {

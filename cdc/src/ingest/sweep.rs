@@ -83,6 +83,22 @@ impl Taking<'_> {
         Ok(())
     }
 
+    /// Whether a row of a snapshot is one that the log has: of a table without a key, as many as
+    /// it has of the same content. Nothing else tells such a row from one that was read before.
+    pub(super) fn is_known_without_key(&self, run: &mut Run, record: &Record) -> bool {
+        let Body::Row(row) = &record.body else {
+            return false;
+        };
+        if row.op != RowOp::Read || !row.key.is_empty() {
+            return false;
+        }
+        let row = &*self.settings.digests.of(row);
+        match (run.missing.get_mut(&row.table), &row.after) {
+            (Some(missing), Some(after)) => missing.take_equal(after),
+            _ => false,
+        }
+    }
+
     /// Rows that the log has and the snapshot does not are gone.
     pub(super) async fn sweep(
         &mut self,

@@ -204,6 +204,8 @@ impl Taking<'_> {
         for (index, record) in chunk.records.iter().enumerate() {
             if run.decisions.skips(record.at.lsn, record.at.ordinal) {
                 self.shared.change(|status| status.skipped += 1);
+            } else if self.is_known_without_key(run, record) {
+                continue;
             } else if run.is_again {
                 if let Some(record) = self.read_again(run, record, &events).await? {
                     self.record(run, &record, &mut events, &mark).await?;

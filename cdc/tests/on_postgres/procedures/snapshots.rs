@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals::cdc::IngestState;
+use annals::cdc::{IngestState, Ingests as _};
 use annals_core::conformance::rounds;
 use tokio::sync::Notify;
 
@@ -129,5 +129,45 @@ async fn proc_slot_creation_waits() {
     assert_eq!(ids_of(&program, "public.ex.read", 1).await, [1]);
     following(&program).await;
     drop(server);
+    program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_without_a_key_are_counted_once() {
+    let setup = "create table heap(v text); alter table heap replica identity full; \
+        insert into heap values ('a'), ('a'), ('b'), (null)";
+    let (server, url, folder) = shop(&[], setup);
+    let program = start(folder.path(), source(&url, &["heap"])).await;
+    following(&program).await;
+    let counts = async || {
+        let events = world::events(&program).await;
+        ["read", "inserted", "updated", "deleted"].map(|what| {
+            let is_it = |event: &&annals::store::RecordedEvent| event.event_type.ends_with(what);
+            events.iter().filter(is_it).count()
+        })
+    };
+    let are = async |wanted: [usize; 4]| {
+        until("so many of each", || async {
+            (counts().await == wanted).then_some(())
+        })
+        .await;
+    };
+    server.psql(
+        "shop",
+        "insert into heap values ('c'); update heap set v = 'd' where v = 'b'; \
+         delete from heap where v is null",
+    );
+    are([4, 1, 1, 1]).await;
+    for round in 1..=2 {
+        let shop = program.ingest("shop").unwrap();
+        shop.resync_all("to be sure").await.unwrap();
+        until("it is compared", || async {
+            let mark = world::mark(&program).await?;
+            (mark.snapshot.is_none() && mark.decided?.get() == round).then_some(())
+        })
+        .await;
+    }
+    server.psql("shop", "insert into heap values ('a')");
+    are([4, 2, 1, 1]).await;
     program.stop().await;
 }
