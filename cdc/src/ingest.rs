@@ -12,6 +12,7 @@ mod mark;
 mod metrics;
 mod operator;
 mod part;
+mod pause;
 mod read_again;
 mod schemas;
 mod source;

@@ -246,6 +246,12 @@ impl Source for Postgres {
         self.read_again = tables.to_vec();
     }
 
+    fn stops_reading_again(&mut self, why: &str) {
+        if let Some(session) = &mut self.session {
+            session.stops_reading_again(why);
+        }
+    }
+
     fn status(&self) -> SourceStatus {
         match &self.session {
             Some(session) => session.status(),

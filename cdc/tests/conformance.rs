@@ -122,6 +122,7 @@ mod on_postgres {
     pub(crate) mod procedures;
     mod resync;
     mod servers;
+    mod skips;
     mod steps;
     mod teeth;
 

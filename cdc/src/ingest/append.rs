@@ -21,6 +21,7 @@ pub(super) async fn append(
     version: Version,
     events: Vec<Placed>,
     mark: &Mark,
+    is_copied: bool,
 ) -> Result<Option<Version>, WorkError> {
     let stream = mark_stream(name)?;
     let marked = mark.event()?;
@@ -50,11 +51,13 @@ pub(super) async fn append(
             Err(AppendError::Store(error)) => return Err(error.into()),
             // These events can never be appended.
             Err(error) => {
-                return Err(WorkError::Stopped(format!(
-                    "{error} (the append begins at {}; skip one record with `skip(commit, record, \
-                     reason)`)",
-                    first_of(&append)
-                )));
+                let how = match is_copied {
+                    true => "skip one row with `skip_row(table, key, reason)`",
+                    false => "skip one record with `skip(commit, record, reason)`",
+                };
+                let first = first_of(&append);
+                let what = format!("{error} (the append begins at {first}; {how})");
+                return Err(WorkError::Stopped(what));
             }
         }
     }

@@ -6,8 +6,8 @@ use annals_core::{Annals, Clock, Failure, StoreError};
 use annals_runner::{GenerationWorkers, Program};
 
 use super::Ingest;
-use super::operator::{self, MessageSkip, Skip, TableResync};
-use super::status::IngestStatus;
+use super::operator::{self, MessageSkip, RowSkip, Skip, TableResync};
+use super::status::{IngestState, IngestStatus};
 use crate::lsn::Lsn;
 use crate::schema::TableName;
 
@@ -41,6 +41,11 @@ impl Shared {
             status: Mutex::new(IngestStatus::named(name)),
             clock,
         }
+    }
+
+    pub(super) fn state(&self) -> IngestState {
+        let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        status.state.clone()
     }
 
     pub(super) fn change(&self, change: impl FnOnce(&mut IngestStatus)) {
@@ -96,6 +101,45 @@ impl IngestHandle {
             reason: reason.to_owned(),
         };
         operator::skip(self.db.store().as_ref(), self.name, &skip).await?;
+        self.workers.decided();
+        Ok(())
+    }
+
+    /// One row of a table is not read: not by a snapshot nor by a resync, until the next
+    /// [`resync`](IngestHandle::resync) of its table or
+    /// [`resync_all`](IngestHandle::resync_all). What the log has of it stays, and what changes it
+    /// later is taken in. The table is named as in [`Postgres::tables`](crate::Postgres::tables),
+    /// and the row by all columns of its key. An event in the log says so, with the reason.
+    ///
+    /// ```
+    /// # async fn example(shop: annals_cdc::IngestHandle) -> Result<(), annals_core::StoreError> {
+    /// shop.skip_row("public.orders", &[("id", "42")], "bad encoding, ticket 812").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When the log cannot take it, and without a key.
+    pub async fn skip_row(
+        &self,
+        table: &str,
+        key: &[(&str, &str)],
+        reason: &str,
+    ) -> Result<(), StoreError> {
+        if key.is_empty() {
+            let what = "a row is named by the columns of its key";
+            return Err(StoreError::new(Failure::Invalid, what));
+        }
+        let columns = key.iter();
+        let skip = RowSkip {
+            table: TableName::parse(table),
+            key: columns
+                .map(|(name, value)| ((*name).into(), Some((*value).to_owned())))
+                .collect(),
+            reason: reason.to_owned(),
+        };
+        operator::skip_row(self.db.store().as_ref(), self.name, &skip).await?;
         self.workers.decided();
         Ok(())
     }

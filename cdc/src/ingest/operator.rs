@@ -1,6 +1,8 @@
 //! What operators decided about an ingest, as events of a stream of its own: visible where the data
 //! is.
 
+use std::sync::Arc;
+
 use annals_core::{
     Append, Failure, Invalid, NewEvent, ReadStream, RecordedEvent, Store, StoreError, StreamId,
     Version,
@@ -8,11 +10,14 @@ use annals_core::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::columns::Columns;
 use crate::lsn::Lsn;
+use crate::record::{Body, Record, RowOp};
 use crate::schema::TableName;
 
 const SKIPPED: &str = "cdc.skipped";
 const MESSAGE_SKIPPED: &str = "cdc.message_skipped";
+const ROW_SKIPPED: &str = "cdc.row_skipped";
 const RESYNC: &str = "cdc.resync";
 const TABLE_RESYNC: &str = "cdc.table_resync";
 
@@ -32,6 +37,14 @@ pub(super) struct MessageSkip {
     pub(super) reason: String,
 }
 
+/// A row that is not read from a table, until a table with it is to be read again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct RowSkip {
+    pub(super) table: TableName,
+    pub(super) key: Columns,
+    pub(super) reason: String,
+}
+
 /// A table that is to be read again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct TableResync {
@@ -45,6 +58,7 @@ pub(super) struct Decisions {
     pub(super) version: Version,
     pub(super) skips: Vec<Skip>,
     pub(super) messages: Vec<MessageSkip>,
+    pub(super) rows: Vec<RowSkip>,
     /// The version of the last request to compare all tables.
     pub(super) resync: Option<Version>,
     /// The tables that are to be read again, with the versions of the requests.
@@ -55,6 +69,20 @@ impl Decisions {
     pub(super) fn skips(&self, commit: Lsn, ordinal: u64) -> bool {
         let same = |skip: &Skip| skip.commit == commit && skip.ordinal == ordinal;
         self.skips.iter().any(same)
+    }
+
+    /// Whether a row of a table is not read.
+    pub(super) fn skips_row(&self, record: &Record) -> bool {
+        let Body::Row(row) = &record.body else {
+            return false;
+        };
+        row.op == RowOp::Read
+            && self.rows.iter().any(|skip| {
+                let is_same = |(name, value): (&Arc<str>, _)| row.key.get(name) == Some(value);
+                skip.table == row.table
+                    && skip.key.len() == row.key.len()
+                    && skip.key.iter().all(is_same)
+            })
     }
 
     /// The tables that were requested to be read again after version `followed`.
@@ -82,10 +110,15 @@ pub(super) async fn decisions(store: &dyn Store, name: &str) -> Result<Decisions
         decisions.version = page.state.version;
         for event in page.events {
             match &*event.event_type {
-                RESYNC => decisions.resync = Some(event.version),
+                RESYNC => {
+                    decisions.resync = Some(event.version);
+                    decisions.rows.clear();
+                }
+                ROW_SKIPPED => decisions.rows.push(decision(&event)?),
                 SKIPPED => decisions.skips.push(decision(&event)?),
                 TABLE_RESYNC => {
                     let request: TableResync = decision(&event)?;
+                    decisions.rows.retain(|skip| skip.table != request.table);
                     decisions.tables.push((event.version, request.table));
                 }
                 MESSAGE_SKIPPED => decisions.messages.push(decision(&event)?),
@@ -127,6 +160,15 @@ pub(super) async fn skip_message(
 pub(super) async fn skip(store: &dyn Store, name: &str, skip: &Skip) -> Result<(), StoreError> {
     let payload = serde_json::to_vec(skip).map_err(|error| Invalid::new(error.to_string()))?;
     append(store, name, NewEvent::json(SKIPPED, payload)).await
+}
+
+pub(super) async fn skip_row(
+    store: &dyn Store,
+    name: &str,
+    skip: &RowSkip,
+) -> Result<(), StoreError> {
+    let payload = serde_json::to_vec(skip).map_err(|error| Invalid::new(error.to_string()))?;
+    append(store, name, NewEvent::json(ROW_SKIPPED, payload)).await
 }
 
 pub(super) async fn resync(store: &dyn Store, name: &str, reason: &str) -> Result<(), StoreError> {

@@ -13,6 +13,7 @@ use tokio::sync::{Mutex, watch};
 
 use super::handle::{IngestHandle, Shared};
 use super::mark::MARK;
+use super::pause::Pause;
 use super::source::Source;
 use super::status::IngestState;
 use super::work::Taking;
@@ -94,6 +95,7 @@ impl Follower for Ingest {
                     name,
                     settings: self.settings,
                     source: Mutex::new(source),
+                    pause: Mutex::default(),
                     shared,
                 }),
             });
@@ -113,6 +115,7 @@ struct Intake {
     name: &'static str,
     settings: Settings,
     source: Mutex<Box<dyn Source>>,
+    pause: Mutex<Pause>,
     shared: Arc<Shared>,
 }
 
@@ -168,18 +171,21 @@ impl Work for Works {
     ) -> Result<(), WorkError> {
         let intake = &self.intake;
         let mut source = intake.source.lock().await;
+        let mut pause = intake.pause.lock().await;
         let mut taking = Taking {
             slot: &self.slot,
             name: intake.name,
             settings: &intake.settings,
             db: &self.slot.context.db,
             source: source.as_mut(),
+            pause: &mut pause,
             shared: &intake.shared,
         };
         // What the application wrote is called in here.
         let ended = contained_async(taking.run(stop)).await;
         let ended = ended.unwrap_or_else(|panic| Err(WorkError::Stopped(panic)));
         source.end().await;
+        pause.after(&ended, intake.shared.state());
         if let Err(error) = &ended {
             intake.shared.change(|status| {
                 status.state = match error {

@@ -11,6 +11,39 @@ use super::work::{Run, Taking};
 use crate::record::{At, Body, Record};
 
 impl Taking<'_> {
+    /// The events of a row of a table that is read again.
+    pub(super) async fn record_again(
+        &mut self,
+        run: &mut Run,
+        record: &Record,
+        events: &mut Vec<Placed>,
+        mark: &Mark,
+    ) -> Result<(), WorkError> {
+        match self.read_again(run, record, events).await? {
+            Some(record) => self.record(run, &record, events, mark).await,
+            None => Ok(()),
+        }
+    }
+
+    /// What stops the reading of tables does not stop the stream: the status warns, and the tables
+    /// are read again at the next start or decision. Returns whether it was given up.
+    pub(super) fn gives_up_again(
+        &mut self,
+        run: &mut Run,
+        read: Result<(), WorkError>,
+    ) -> Result<bool, WorkError> {
+        match read {
+            Ok(()) => Ok(false),
+            Err(WorkError::Stopped(why)) => {
+                run.again = None;
+                self.source.stops_reading_again(&why);
+                self.measured();
+                Ok(true)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// A row of a table that is read again, as it is now; nothing when the log has it.
     pub(super) async fn read_again(
         &self,

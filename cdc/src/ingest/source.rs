@@ -59,6 +59,10 @@ pub trait Source: Send + Sync {
     /// for it. It is said before each [`begin`](Source::begin), until it was done.
     fn read_again(&mut self, _tables: &[TableName]) {}
 
+    /// The tables that are read again are not, for this reason: it goes on with the stream, and
+    /// warns in its [status](Source::status).
+    fn stops_reading_again(&mut self, _why: &str) {}
+
     /// Messages that are not taken in, as (partition, position): operators decided so. It is said
     /// before each [`begin`](Source::begin).
     fn skip_messages(&mut self, _messages: &[(u32, u64)]) {}

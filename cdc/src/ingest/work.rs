@@ -18,12 +18,13 @@ use super::large::too_long;
 use super::live::LiveRows;
 use super::mark::{Mark, Resume, SnapshotMark, gap, last_mark, mark_stream};
 use super::operator::{Decisions, decisions, newest};
+use super::pause::Pause;
 use super::schemas::Schemas;
 use super::source::{Chunk, ReadAgain, Snapshotting, Source};
 use super::status::IngestState;
 use super::{Placed, Settings};
 use crate::lsn::Lsn;
-use crate::record::{At, Body, Record, RowOp};
+use crate::record::{At, Body, Record, RowOp, RowRecord};
 use crate::records::as_it_was;
 use crate::schema::TableName;
 
@@ -31,7 +32,7 @@ use crate::schema::TableName;
 pub(super) const APPEND_EVENTS_MAX: usize = 8_000;
 
 /// How often one looks for decisions that were made in other processes.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 pub(super) struct Taking<'a> {
     pub(super) slot: &'a Slot,
@@ -39,6 +40,7 @@ pub(super) struct Taking<'a> {
     pub(super) settings: &'a Settings,
     pub(super) db: &'a Annals,
     pub(super) source: &'a mut dyn Source,
+    pub(super) pause: &'a mut Pause,
     pub(super) shared: &'a Shared,
 }
 
@@ -65,6 +67,20 @@ impl Run {
             Some(snapshot) => snapshot.after,
             None => mark.resume.as_ref()?.lsn(),
         }
+    }
+
+    /// A row of a copy is there, although it is not taken in: what the log has of it stays.
+    fn saw(&mut self, record: &Record) -> Result<(), WorkError> {
+        if let Body::Row(row) = &record.body {
+            let stream = self.maker.row_stream(&row.table, &row.key)?;
+            if let Some(missing) = self.missing.get_mut(&row.table) {
+                missing.seen(&stream);
+            }
+            if let Some(again) = &mut self.again {
+                again.read(&row.table, &stream);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -94,9 +110,11 @@ impl Taking<'_> {
     }
 
     async fn begin(&mut self) -> Result<Run, WorkError> {
+        self.pause.over(self.db.store().as_ref(), self.name).await?;
         let store = self.db.store().as_ref();
         let (version, mark) = last_mark(store, self.name).await?;
         let decisions = decisions(store, self.name).await?;
+        self.pause.decided(decisions.version);
         if decisions.resync.is_some() && decisions.resync > mark.as_ref().and_then(|m| m.decided) {
             self.source.resync();
         }
@@ -116,23 +134,27 @@ impl Taking<'_> {
             status.at = mark.as_ref().and_then(|mark| mark.resume.as_ref()?.lsn());
         });
         let maker = EventMaker::new(source, &self.settings.prefix);
-        let again = if tables.is_empty() {
-            None
-        } else {
-            let rows_max = self.settings.sweep_rows_max;
-            let version = decisions.version;
-            Some(TablesAgain::of(self.db, &maker, &tables, version, rows_max).await?)
-        };
-        Ok(Run {
+        let mut run = Run {
             version,
             schemas: Schemas::default(),
             decisions,
             maker,
             mark,
             missing: BTreeMap::new(),
-            again,
+            again: None,
             is_again: false,
-        })
+        };
+        if !tables.is_empty() {
+            let rows_max = self.settings.sweep_rows_max;
+            let version = run.decisions.version;
+            match TablesAgain::of(self.db, &run.maker, &tables, version, rows_max).await {
+                Ok(again) => run.again = Some(again),
+                Err(error) => {
+                    self.gives_up_again(&mut run, Err(error))?;
+                }
+            }
+        }
+        Ok(run)
     }
 
     /// Where one goes on is noted when a program stops in order.
@@ -170,6 +192,9 @@ impl Taking<'_> {
             return Ok(());
         }
         run.is_again = chunk.again.is_some();
+        if run.is_again && run.again.is_none() {
+            return Ok(());
+        }
         run.maker = EventMaker::new(Arc::clone(&chunk.source), &self.settings.prefix);
         let mut mark = Mark::begun(Arc::clone(&chunk.source));
         mark.decided = run.mark.as_ref().and_then(|mark| mark.decided);
@@ -204,16 +229,21 @@ impl Taking<'_> {
         for (index, record) in chunk.records.iter().enumerate() {
             if run.decisions.skips(record.at.lsn, record.at.ordinal) {
                 self.shared.change(|status| status.skipped += 1);
+            } else if run.decisions.skips_row(record) {
+                run.saw(record)?;
+                self.shared.change(|status| status.skipped += 1);
             } else if self.is_known_without_key(run, record) {
                 continue;
             } else if run.is_again {
-                if let Some(record) = self.read_again(run, record, &events).await? {
-                    self.record(run, &record, &mut events, &mark).await?;
+                let taken = self.record_again(run, record, &mut events, &mark).await;
+                if self.gives_up_again(run, taken)? {
+                    return Ok(());
                 }
             } else {
                 self.record(run, record, &mut events, &mark).await?;
                 if let Some(again) = &mut run.again {
-                    again.note(&run.maker, record, self.settings.expand_truncates)?;
+                    let noted = again.note(&run.maker, record, self.settings.expand_truncates);
+                    self.gives_up_again(run, noted)?;
                 }
             }
             let is_last = chunk.partial.is_none()
@@ -237,7 +267,10 @@ impl Taking<'_> {
             events.extend(gap(self.name, run.known_up_to(), to)?);
         }
         if matches!(chunk.again, Some(ReadAgain::Complete)) {
-            self.sweep_again(run, &mut events, &mark).await?;
+            let swept = self.sweep_again(run, &mut events, &mark).await;
+            if self.gives_up_again(run, swept)? {
+                return Ok(());
+            }
             mark.read_again = run.again.take().map(|again| again.version);
         }
         if chunk.may_repeat {
@@ -270,7 +303,7 @@ impl Taking<'_> {
     }
 
     /// The source has something to say of itself.
-    fn measured(&self) {
+    pub(super) fn measured(&self) {
         let source = self.source.status();
         let now = self.db.clock().now();
         self.shared.change(|status| {
@@ -332,7 +365,8 @@ impl Taking<'_> {
         mark.events = events.len() as u64;
         let store = self.db.store().as_ref();
         let began = Instant::now();
-        let appended = append(store, self.name, run.version, events, &mark).await?;
+        let is_copied = run.is_again || mark.snapshot.is_some();
+        let appended = append(store, self.name, run.version, events, &mark, is_copied).await?;
         let Some(version) = appended else {
             let found = "another process has written a mark";
             return Err(self.slot.claim().fenced(found));
@@ -355,7 +389,7 @@ impl Taking<'_> {
     }
 
     /// The events of a record.
-    async fn record(
+    pub(super) async fn record(
         &mut self,
         run: &mut Run,
         record: &Record,
@@ -365,6 +399,8 @@ impl Taking<'_> {
         let store = Arc::clone(self.db.store());
         let store = store.as_ref();
         let translators = &self.settings.translators;
+        let is_copied = run.is_again || mark.snapshot.is_some();
+        let unfit = |why: &str| unfit(record, why, is_copied);
         let mut known = None;
         if let Body::Row(row) = &record.body
             && translators.iter().any(|of| of.wants_known(record))
@@ -375,7 +411,7 @@ impl Taking<'_> {
         }
         for translator in translators {
             let made = translator.translate(&run.maker, record, known.as_ref());
-            let made = made.map_err(|error| unfit(record, &error.to_string()))?;
+            let made = made.map_err(|error| unfit(&error.to_string()))?;
             events.extend(made.into_iter().flatten());
         }
         let is_replaced = self.settings.only_translated
@@ -412,7 +448,7 @@ impl Taking<'_> {
                 let made = run.maker.row(record, row, number, taken_along)?;
                 let bytes_max = store.limits().payload_bytes_max;
                 if let Some(why) = too_long(row, &made, bytes_max) {
-                    return Err(unfit(record, &why));
+                    return Err(unfit(&why));
                 }
                 events.extend(made);
             }
@@ -440,12 +476,36 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// One record cannot be taken in: an operator has to decide.
-fn unfit(record: &Record, why: &str) -> WorkError {
+/// One record cannot be taken in: an operator has to decide. The next copy has its rows under
+/// another commit and in another order, so that they are named by their keys.
+fn unfit(record: &Record, why: &str, is_copied: bool) -> WorkError {
     let At { lsn, ordinal, .. } = record.at;
-    WorkError::Stopped(format!(
-        "{why} (commit {lsn}, record {ordinal}: skip it with `skip(commit, record, reason)`)"
-    ))
+    let what = match &record.body {
+        Body::Row(row) if is_copied => skip_of_row(row),
+        _ => format!("commit {lsn}, record {ordinal}: skip it with `skip(commit, record, reason)`"),
+    };
+    WorkError::Stopped(format!("{why} ({what})"))
+}
+
+/// What helps with a row of a copy.
+fn skip_of_row(row: &RowRecord) -> String {
+    let table = &row.table;
+    let mend = "mend the row or what is made of it";
+    if row.key.is_empty() {
+        return format!("a row of table `{table}`, which has no key: {mend}");
+    }
+    let columns = row.key.iter();
+    let key: Vec<_> = columns
+        .map(|(name, value)| format!("({name:?}, {:?})", value.unwrap_or_default()))
+        .collect();
+    let table = match [&table.schema, &table.name] {
+        names if names.iter().any(|of| of.contains(['.', '"'])) => table.quoted(),
+        _ => table.to_string(),
+    };
+    format!(
+        "{mend}, or skip it with `skip_row({table:?}, &[{}], reason)`",
+        key.join(", ")
+    )
 }
 
 /// The last event of a transaction says so. What comes from another log stays as it was.

@@ -151,6 +151,15 @@ impl Session {
         self
     }
 
+    /// The stream goes on without it; it is tried again at the next start.
+    pub(in super::super) fn stops_reading_again(&mut self, why: &str) {
+        let tables = names(&self.again.tables);
+        self.status.snapshot_rows = None;
+        self.status.snapshot_rows_about = None;
+        self.again
+            .gives_up(format!("{tables} not read again: {why}"));
+    }
+
     /// Whether rows of the copy may be given: what was committed before it is, and nothing is in
     /// between.
     pub(super) fn may_read_again(&self) -> bool {
@@ -184,12 +193,8 @@ impl Session {
         self.again.waits = true;
         let news = match news {
             Ok(news) => news,
-            // The stream goes on without it; it is tried again at the next start.
             Err(error) if error.failure() == SourceFailure::Stop => {
-                let why = annals_core::with_causes(&error).to_string();
-                let tables = names(&self.again.tables);
-                self.again
-                    .gives_up(format!("{tables} not read again: {why}"));
+                self.stops_reading_again(&annals_core::with_causes(&error).to_string());
                 return Ok(Chunk::default());
             }
             Err(error) => return Err(error),

@@ -1,0 +1,105 @@
+//! Rows of a copy that cannot be taken in: they are skipped by their keys, and the stream goes on
+//! beside a resync.
+
+#![allow(clippy::unwrap_used)] // What must not fail is unwrapped.
+
+use annals::cdc::{Change, Ingest, Ingests as _, Postgres};
+use annals::prelude::*;
+
+use super::procedures::{EX, Ex, INSERTED, shop};
+use crate::world::{self, following, ids, ids_of, mark, source, status, stopped, until};
+
+#[derive(Event, Debug, PartialEq, Serialize, Deserialize)]
+#[event(category = "number")]
+enum Number {
+    Given { number: i64 },
+}
+
+/// A program for which each `v` is a number.
+async fn numbers(folder: &std::path::Path, source: Postgres) -> Program {
+    let number = |change: &Change<Ex>| match change {
+        Change::Read { after } | Change::Inserted { after } => {
+            let number = after.v.as_deref().unwrap().parse().unwrap();
+            Some((format!("number-{number}"), Number::Given { number }))
+        }
+        _ => None,
+    };
+    world::open(folder)
+        .await
+        .with(Ingest::named("shop").from(source).translate(number))
+        .start()
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_stops_a_snapshot_is_skipped_by_its_key() {
+    let setup = format!(
+        "{EX} create table a_heap(v text); insert into a_heap values ('a'), ('a'); \
+         insert into ex(v) values ('1'), ('bad'), ('worse'), ('4')"
+    );
+    let (server, url, folder) = shop(&[], &setup);
+    // One after the other: the rows without a key are in when a bad one is met.
+    let tables = source(&url, &["a_heap", "ex"]).snapshot_readers(1);
+    let program = numbers(folder.path(), tables).await;
+    let shop = program.ingest("shop").unwrap();
+    for bad in ["2", "3"] {
+        let wanted =
+            format!("skip it with `skip_row(\"public.ex\", &[(\"id\", \"{bad}\")], reason)`");
+        until("it says how to skip it", || async {
+            let why = stopped(&program).await;
+            why.contains(&wanted).then_some(())
+        })
+        .await;
+        let why = "no number, ticket 7";
+        shop.skip_row("ex", &[("id", bad)], why).await.unwrap();
+    }
+    following(&program).await;
+    server.psql("shop", "insert into ex(v) values ('5')");
+    assert_eq!(ids_of(&program, INSERTED, 1).await, [5]);
+    let mut read = ids(&program, "public.ex.read").await;
+    read.sort_unstable();
+    read.dedup();
+    assert_eq!(read, [1, 4]);
+    let events = world::events(&program).await.into_iter();
+    let of_heap = events.filter(|event| &*event.event_type == "public.a_heap.read");
+    assert_eq!(of_heap.count(), 2);
+    program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resync_that_cannot_go_on_leaves_the_stream() {
+    let setup = format!(
+        "{EX} create publication cdc_pub for table ex; insert into ex(v) values ('1'), ('2')"
+    );
+    let (server, url, folder) = shop(&[], &setup);
+    let tables = source(&url, &["ex"]).publication("cdc_pub");
+    let program = numbers(folder.path(), tables).await;
+    following(&program).await;
+    server.psql(
+        "shop",
+        "alter publication cdc_pub drop table ex; update ex set v = 'bad' where id = 1; \
+         update ex set v = '3' where id = 2; alter publication cdc_pub add table ex",
+    );
+    let shop = program.ingest("shop").unwrap();
+    shop.resync("ex", "it was not published").await.unwrap();
+    until("it warns", || async {
+        let warnings = status(&program).source.warnings;
+        let is_it = |of: &String| {
+            of.contains("table `public.ex` is not read again") && of.contains("skip_row(")
+        };
+        warnings.iter().any(is_it).then_some(())
+    })
+    .await;
+    server.psql("shop", "insert into ex(v) values ('4')");
+    assert_eq!(ids_of(&program, INSERTED, 1).await, [3]);
+    shop.skip_row("ex", &[("id", "1")], "no number")
+        .await
+        .unwrap();
+    until("it is read again", || async {
+        (mark(&program).await?.read_again?.get() >= 2).then_some(())
+    })
+    .await;
+    assert!(ids(&program, "public.ex.deleted").await.is_empty());
+    program.stop().await;
+}
