@@ -7,6 +7,7 @@ mod context;
 mod fold;
 mod inline;
 mod key;
+mod keyed;
 mod lifecycle;
 mod options;
 mod part;

@@ -1,16 +1,17 @@
 //! Before a switch: some rows of the new generation are folded again from the log and compared.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::Bound;
 
 use annals_core::{
-    Checkpoint, Generation, History, Partition, Position, ReadLog, ReadRows, RowsBy, ViewRow,
+    Checkpoint, Generation, History, Partition, Position, ReadLog, ReadRows, RowsBy,
 };
 use bytes::Bytes;
 
 use crate::context::ViewContext;
 use crate::fold::{encode, first_difference, refold};
+use crate::keyed::KeyedRows;
 use crate::view::View;
 use crate::view::step::Step;
 use annals_runner::{DeadLetterPages, Skips, Verified, WorkError};
@@ -58,18 +59,20 @@ pub(crate) async fn sampled<V: View>(
             }
             (None, heads)
         } else {
-            let read = ReadRows::of(generation.id, RowsBy::Keys(keys.clone())).limit(keys.len());
-            let page = context.views.read_rows(read).await?;
+            let found = KeyedRows::read(&*context.views, generation.id, &keys).await?;
+            let Some(checkpoints) = found.checkpoints else {
+                continue;
+            };
             let mut level = true;
             let mut reached = BTreeMap::new();
             for partition in partitions() {
                 let of = |of: &&Checkpoint| of.partition == partition;
-                let positions = || page.checkpoints.iter().filter(of).map(|of| of.position);
+                let positions = || checkpoints.iter().filter(of).map(|of| of.position);
                 let lowest = positions().min().unwrap_or_default();
                 level &= positions().all(|position| position == lowest);
                 reached.insert(partition, lowest);
             }
-            (level.then_some(page.rows), reached)
+            (level.then_some(found.rows), reached)
         };
         for (partition, up_to) in &up_to {
             let position = positions.entry(*partition).or_default();
@@ -94,8 +97,7 @@ struct Replay {
 }
 
 impl Replay {
-    fn compared(&self, rows: Vec<ViewRow>) -> Verified {
-        let mut found: BTreeMap<_, _> = rows.into_iter().map(|row| (row.key, row.value)).collect();
+    fn compared(&self, mut found: HashMap<String, Bytes>) -> Verified {
         let mut compared = 0;
         for (key, replayed) in &self.rows {
             if self.touched.get(key).is_some_and(|of| of.len() > 1) {

@@ -4,11 +4,11 @@
 //! The clock follows all records, whatever their key, so what is alone gives what it gave among all
 //! others.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use annals_core::{Generation, Partition, Position, ReadLog, ReadRows, RowsBy};
+use annals_core::{Generation, Partition, Position, ReadLog};
 use annals_runner::{Skips, Verified, WorkError};
 use bytes::Bytes;
 
@@ -20,6 +20,7 @@ use super::output::END;
 use super::share::Share;
 use crate::context::ViewContext;
 use crate::fold::first_difference;
+use crate::keyed::KeyedRows;
 
 /// Rows that are compared at most.
 const ROWS: usize = 2_000;
@@ -75,12 +76,13 @@ pub(crate) async fn sampled(
         if keys.is_empty() {
             return Ok(Verified::Equal);
         }
-        let count = keys.len();
-        let read = ReadRows::of(generation.id, RowsBy::Keys(keys)).limit(count);
-        let page = context.views.read_rows(read).await?;
+        let found = KeyedRows::read(&*context.views, generation.id, &keys).await?;
+        let Some(checkpoints) = found.checkpoints else {
+            continue;
+        };
         let reads = |slot: &u16| spec.reads(*slot, partition);
         let positions = (0..spec.slots).filter(reads).map(|slot| {
-            let mut of = page.checkpoints.iter();
+            let mut of = checkpoints.iter();
             let of = of.find(|of| (of.slot, of.partition) == (slot, partition));
             of.map_or(Position::START, |of| of.position)
         });
@@ -89,8 +91,7 @@ pub(crate) async fn sampled(
             break;
         };
         if lowest == highest && *lowest == again.position {
-            let found = page.rows.into_iter().map(|row| (row.key, row.value));
-            return Ok(again.compared(&found.collect()));
+            return Ok(again.compared(&found.rows));
         }
         if *highest > again.position {
             again.run_to(*highest).await?;
@@ -203,7 +204,7 @@ impl Again<'_> {
         }
     }
 
-    fn compared(&self, found: &BTreeMap<String, Bytes>) -> Verified {
+    fn compared(&self, found: &HashMap<String, Bytes>) -> Verified {
         for (key, again) in &self.rows {
             let difference = match (found.get(key), again) {
                 (None, None) => None,

@@ -6,13 +6,14 @@ use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::time::Duration;
 
-use annals_core::{CommitError, Failure, Generation, Moment, ReadRows, RowsBy, StoreError, Token};
+use annals_core::{CommitError, Failure, Generation, Moment, StoreError, Token};
 use bytes::Bytes;
 
 use annals_runner::ViewError;
 
 use super::ViewHandle;
 use crate::fold::decoded;
+use crate::keyed::KeyedRows;
 use crate::view::View;
 
 /// How often rows that do not fit into one page are read until nothing moved in between.
@@ -123,26 +124,11 @@ impl<V: View> ViewHandle<V> {
                     .filter_map(|row| Some((row.key, row.value?)))
                     .collect());
             }
-            let mut read =
-                ReadRows::of(live.id, RowsBy::Keys(keys.to_vec())).limit(keys.len().max(1));
-            let mut found = HashMap::new();
-            let mut checkpoints = None;
-            loop {
-                let page = match self.context.views.read_rows(read.clone()).await {
-                    Ok(page) => page,
-                    // Another generation serves by now.
-                    Err(CommitError::Gone(_)) => break,
-                    Err(error) => return Err(error.into()),
-                };
-                if checkpoints.get_or_insert_with(|| page.checkpoints.clone()) != &page.checkpoints
-                {
-                    break;
-                }
-                found.extend(page.rows.into_iter().map(|row| (row.key, row.value)));
-                match page.next {
-                    None => return Ok(found),
-                    next => read = read.after(next),
-                }
+            match KeyedRows::read(&*self.context.views, live.id, keys).await {
+                Ok(found) if found.checkpoints.is_some() => return Ok(found.rows),
+                // It went on between two pages, or another generation serves by now.
+                Ok(_) | Err(CommitError::Gone(_)) => {}
+                Err(error) => return Err(error.into()),
             }
         }
         let what = format!(

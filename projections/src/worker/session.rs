@@ -4,13 +4,12 @@
 //! While one batch is being committed the next one is read and folded; it is handed over only once
 //! the one before was taken. When that was refused, everything at hand is thrown away with it.
 
-use std::collections::HashMap;
 use std::time::Instant;
 
 use annals_core::chrono::{DateTime, TimeDelta, Utc};
 use annals_core::{
-    Checkpoint, CommitError, Failure, History, Partition, Phase, Position, ReadRows, RowsBy,
-    StoreError, Version, VersionedRow, ViewCommit,
+    Checkpoint, CommitError, Failure, History, Partition, Phase, Position, StoreError, Version,
+    VersionedRow, ViewCommit,
 };
 use annals_runner::{
     Activity, CommittedStep, DrainResult, HeldLease, Skips, SlotState, WorkError, event_at,
@@ -25,6 +24,7 @@ use super::dead_letters::SlotDeadLetters;
 use super::page::ViewPage;
 use super::reader::PartitionReader;
 use crate::fold::{Changes, Checks, RowError, Rows};
+use crate::keyed::KeyedRows;
 use crate::view::View;
 use crate::view::step::Step;
 
@@ -432,16 +432,10 @@ impl<'a, V: View> LeaseSession<'a, V> {
                 }
                 continue;
             }
-            let read = ReadRows::of(self.work.generation.id, RowsBy::Keys(keys.to_vec()))
-                .limit(keys.len());
-            let page = self.work.context.views.read_rows(read).await?;
-            let mut found: HashMap<_, _> = page
-                .rows
-                .into_iter()
-                .map(|row| (row.key, row.value))
-                .collect();
+            let views = &*self.work.context.views;
+            let mut found = KeyedRows::read(views, self.work.generation.id, keys).await?;
             for key in keys {
-                let stored = found.remove(key);
+                let stored = found.rows.remove(key);
                 self.rows.learn_lenient(key.clone(), stored, Version::NONE);
             }
         }

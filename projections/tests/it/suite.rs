@@ -12,6 +12,7 @@ mod gateway;
 mod history;
 mod key_faults;
 mod key_types;
+mod large_rows;
 mod lifecycle;
 mod nets;
 mod panicking;
