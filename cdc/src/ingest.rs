@@ -31,6 +31,7 @@ pub use status::{IngestState, IngestStatus, SourceStatus};
 
 use crate::change::Change;
 use crate::row::TableRow;
+use crate::schema::TableName;
 use crate::translate::{Translate, TranslateKnown, Translator};
 use annals_core::{Event, NewEvent};
 
@@ -66,6 +67,21 @@ pub(crate) struct Settings {
     pub(crate) translators: Vec<Arc<dyn Translator>>,
     pub(crate) digests: large::Digests,
     pub(crate) has_outbox: bool,
+}
+
+impl Settings {
+    /// What to say when something is made of a table that is not taken in, where it is known what
+    /// is.
+    fn lacks_table(&self, name: &str, tables: &[TableName]) -> Option<String> {
+        let mut read = self.translators.iter().filter_map(|of| of.reads());
+        let is_lacking = |(_, table): &(_, TableName)| !tables.contains(table);
+        let (what, table) = read.find(is_lacking).filter(|_| !tables.is_empty())?;
+        let tables: Vec<_> = tables.iter().map(ToString::to_string).collect();
+        Some(format!(
+            "{what} table `{table}` is not among the tables of ingest `{name}`: it has {}",
+            tables.join(", ")
+        ))
+    }
 }
 
 impl Ingest {

@@ -33,7 +33,8 @@ const PREFIX: &str = "annals";
 #[derive(Clone, Debug)]
 #[must_use = "it does nothing before an ingest has it"]
 pub struct Outbox {
-    table: TableName,
+    /// Nothing, of messages alone.
+    table: Option<TableName>,
     id: String,
     aggregate_type: String,
     aggregate_id: String,
@@ -46,10 +47,25 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// The outbox in this table.
+    /// The outbox in this table, which the source has to take in.
     pub fn table(table: &str) -> Outbox {
         Outbox {
-            table: TableName::parse(table),
+            table: Some(TableName::parse(table)),
+            ..Outbox::messages()
+        }
+    }
+
+    /// An outbox of messages, without a table.
+    ///
+    /// ```
+    /// use annals_cdc::{Ingest, Outbox};
+    ///
+    /// let shop = Ingest::named("shop").outbox(Outbox::messages());
+    /// # let _ = shop;
+    /// ```
+    pub fn messages() -> Outbox {
+        Outbox {
+            table: None,
             id: "id".into(),
             aggregate_type: "aggregatetype".into(),
             aggregate_id: "aggregateid".into(),
@@ -108,7 +124,7 @@ impl Outbox {
         row.get(column).flatten().ok_or_else(|| {
             Invalid::new(format!(
                 "a row of the outbox `{}` has no `{column}`: name its columns with `Outbox`",
-                self.table
+                self.name()
             ))
         })
     }
@@ -157,7 +173,18 @@ impl Outbox {
     }
 
     fn unfit(&self, what: &str) -> Invalid {
-        Invalid::new(format!("a row of the outbox `{}`: {what}", self.table))
+        Invalid::new(format!("a row of the outbox `{}`: {what}", self.name()))
+    }
+
+    fn name(&self) -> String {
+        self.table
+            .as_ref()
+            .map(TableName::to_string)
+            .unwrap_or_default()
+    }
+
+    fn is_in(&self, table: &TableName) -> bool {
+        self.table.as_ref() == Some(table)
     }
 }
 
@@ -188,7 +215,7 @@ impl Translator for Outbox {
         _known: Option<&Columns>,
     ) -> Result<Option<Vec<Placed>>, Invalid> {
         match &record.body {
-            Body::Row(row) if row.table == self.table => match (row.op, &row.after) {
+            Body::Row(row) if self.is_in(&row.table) => match (row.op, &row.after) {
                 (RowOp::Insert | RowOp::Read, Some(after)) => {
                     let schema = row.schema.as_deref();
                     Ok(Some(vec![self.row(maker, record, schema, after)?]))
@@ -216,9 +243,13 @@ impl Translator for Outbox {
         }
     }
 
+    fn reads(&self) -> Option<(&'static str, TableName)> {
+        Some(("outbox", self.table.clone()?))
+    }
+
     fn replaces(&self, record: &Record) -> bool {
         match &record.body {
-            Body::Row(row) => row.table == self.table,
+            Body::Row(row) => self.is_in(&row.table),
             Body::Message(message) => message.prefix == PREFIX,
             _ => false,
         }

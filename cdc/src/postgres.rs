@@ -238,6 +238,10 @@ impl Source for Postgres {
         self.wants_snapshot = true;
     }
 
+    fn tables(&self) -> Vec<TableName> {
+        self.settings.tables.clone()
+    }
+
     fn can_resync(&self) -> bool {
         true
     }

@@ -10,6 +10,7 @@ use crate::ingest::{EventMaker, Placed};
 use crate::payload::RowPayload;
 use crate::record::{BeforeImage, Body, Record, RowOp, RowRecord};
 use crate::row::{ReceivedRow, TableRow};
+use crate::schema::TableName;
 
 /// Makes further events of a record.
 pub(crate) trait Translator: Send + Sync {
@@ -30,6 +31,11 @@ pub(crate) trait Translator: Send + Sync {
     /// Whether it reads the changes from the log, which must be stored then.
     fn reads_changes(&self) -> bool {
         false
+    }
+
+    /// The table that it reads, and what it does with it.
+    fn reads(&self) -> Option<(&'static str, TableName)> {
+        None
     }
 
     /// Whether the record itself is not stored.
@@ -66,6 +72,10 @@ where
         _known: Option<&Columns>,
     ) -> Result<Option<Vec<Placed>>, Invalid> {
         made(maker, record, |change, _| (self.function)(change))
+    }
+
+    fn reads(&self) -> Option<(&'static str, TableName)> {
+        Some(("translated", T::table()))
     }
 }
 
@@ -127,6 +137,10 @@ where
 
     fn reads_changes(&self) -> bool {
         true
+    }
+
+    fn reads(&self) -> Option<(&'static str, TableName)> {
+        Some(("translated", T::table()))
     }
 }
 

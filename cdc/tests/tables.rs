@@ -44,6 +44,26 @@ mod on_postgres {
         found.map(|row| row.row().unwrap())
     }
 
+    #[tokio::test]
+    async fn an_outbox_or_translation_needs_its_table() {
+        let source = || source("postgres://nobody@localhost/shop", &["products", "raw"]);
+        let refused = async |ingest: Ingest| {
+            let folder = tempfile::tempdir().unwrap();
+            let db = world::open(folder.path()).await;
+            let refused = db.with(ingest).start().await;
+            refused.err().unwrap().to_string()
+        };
+        let shop = || Ingest::named("shop").from(source());
+        let why = "is not among the tables of ingest `shop`: it has public.products, public.raw";
+        let outbox = refused(shop().outbox(Outbox::table("nosuch"))).await;
+        let wanted = format!("outbox table `public.nosuch` {why}");
+        assert!(outbox.contains(&wanted), "{outbox}");
+        let nothing = |_: &Change<Order>| None::<(String, Shipment)>;
+        let translated = refused(shop().translate(nothing)).await;
+        let wanted = format!("translated table `public.orders` {why}");
+        assert!(translated.contains(&wanted), "{translated}");
+    }
+
     #[derive(TableRow, Clone, Debug, PartialEq)]
     #[table(r#""Ward"."Admi.ss-ions""#)]
     struct Admission {

@@ -27,6 +27,7 @@ pub struct IngestHandle {
     pub(super) shared: Arc<Shared>,
     pub(super) workers: GenerationWorkers,
     pub(super) can_resync: bool,
+    pub(super) tables: Vec<TableName>,
 }
 
 /// What the work and its handle share.
@@ -193,7 +194,11 @@ impl IngestHandle {
     pub async fn resync(&self, table: &str, reason: &str) -> Result<(), StoreError> {
         self.is_able_to_resync()?;
         let table = TableName::parse(table);
-        let known = self.status().source.tables;
+        let mut known = self.status().source.tables;
+        if known.is_empty() {
+            // Another process takes in: what this one was told holds for both.
+            known.clone_from(&self.tables);
+        }
         if !known.is_empty() && !known.contains(&table) {
             let known: Vec<_> = known.iter().map(ToString::to_string).collect();
             return Err(StoreError::new(

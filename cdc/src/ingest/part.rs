@@ -75,6 +75,13 @@ impl Follower for Ingest {
                 });
             };
             let can_resync = source.can_resync();
+            let tables = source.tables();
+            if let Some(reason) = self.settings.lacks_table(name, &tables) {
+                return Err(StartError::Stopped {
+                    name: name.to_owned(),
+                    reason,
+                });
+            }
             let mut spec =
                 GenerationSpec::new(Kind::Ingest.stored_name(name), 1, context.log().id());
             // It reads nothing of the log but its marks: archiving does not wait for it.
@@ -88,6 +95,7 @@ impl Follower for Ingest {
                 shared: Arc::clone(&shared),
                 workers: workers.clone(),
                 can_resync,
+                tables,
             };
             let subject = Arc::new(IngestSubject {
                 context: context.clone(),

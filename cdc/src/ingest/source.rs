@@ -55,6 +55,11 @@ pub trait Source: Send + Sync {
         false
     }
 
+    /// The tables that it was told to take in; none, where it was not told.
+    fn tables(&self) -> Vec<TableName> {
+        Vec::new()
+    }
+
     /// These tables are read again while the stream goes on, as [`ReadAgain`] says: operators asked
     /// for it. It is said before each [`begin`](Source::begin), until it was done.
     fn read_again(&mut self, _tables: &[TableName]) {}

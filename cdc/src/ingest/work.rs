@@ -126,6 +126,10 @@ impl Taking<'_> {
         let tables = decisions.tables_after(mark.as_ref().and_then(|mark| mark.read_again));
         self.source.read_again(&tables);
         self.source.begin(self.name, mark.as_ref()).await?;
+        let taken = self.source.status().tables;
+        if let Some(reason) = self.settings.lacks_table(self.name, &taken) {
+            return Err(WorkError::Stopped(reason));
+        }
         let source = mark
             .as_ref()
             .map_or_else(|| "".into(), |mark| Arc::clone(&mark.source));

@@ -249,6 +249,11 @@ async fn a_request_of_another_process_is_followed() {
     following(&works).await;
     let waits = start(folder.path(), source(&url, &["ex"])).await;
     let shop = waits.ingest("shop").unwrap();
+    let refused = shop.resync("nosuch", "why").await.unwrap_err().to_string();
+    assert!(
+        refused.ends_with("table `public.nosuch`: it has public.ex"),
+        "{refused}"
+    );
     shop.resync("ex", "to be sure").await.unwrap();
     read_again(&works, 1).await;
     assert_eq!(ids(&works, "public.ex.read").await, [1, 1]);
