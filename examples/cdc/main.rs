@@ -117,7 +117,19 @@ async fn story(server: &str, database: &str, out: &mut impl Write) -> Result<(),
         .with(TableHistory::<Order>::projection())
         .start()
         .await?;
+    let told = tell(&db, &shop, out).await;
+    let status = db.ingest("shop").map(|ingest| ingest.status().to_string());
+    let told = told.map_err(|error| match status {
+        Some(status) => format!("{error} ({status})").into(),
+        None => error,
+    });
+    db.stop().await;
+    let closed = shop.close();
+    told.and(closed)
+}
 
+/// What happens in the shop, and what comes of it.
+async fn tell(db: &Program, shop: &Shop, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
     let stock = db.view::<Stock>();
     until(async || Ok(stock.get(2).await?.is_some())).await?;
     let follows = async || {
@@ -137,7 +149,7 @@ async fn story(server: &str, database: &str, out: &mut impl Write) -> Result<(),
     )?;
 
     shop.does("update orders set status = 'shipped' where id = 1")?;
-    let event = first_event(&db, "shipment-1").await?;
+    let event = first_event(db, "shipment-1").await?;
     writeln!(out, "translated: {event}")?;
 
     // The application stores the order, and ends before it sends the message.
@@ -149,12 +161,12 @@ async fn story(server: &str, database: &str, out: &mut impl Write) -> Result<(),
                                     'invoice.asked', '{\"cents\": 700}');
          delete from outbox",
     )?;
-    let event = first_event(&db, "invoice-4").await?;
+    let event = first_event(db, "invoice-4").await?;
     writeln!(out, "from the outbox, with its order: {event}")?;
     let orders = db.view::<TableHistory<Order>>();
     until(async || Ok(orders.get(4).await?.is_some())).await?;
     let is_stored = orders.get(3).await?.is_some();
-    let is_sent = !events_of(&db, "invoice-3").await?.is_empty();
+    let is_sent = !events_of(db, "invoice-3").await?.is_empty();
     writeln!(
         out,
         "by two writes: order 3 stored: {is_stored}, its invoice sent: {is_sent}"
@@ -178,8 +190,7 @@ async fn story(server: &str, database: &str, out: &mut impl Write) -> Result<(),
         "ingest shop follows: {follows}, skipped: {}",
         status.skipped
     )?;
-    db.stop().await;
-    shop.close()
+    Ok(())
 }
 
 async fn events_of(db: &Annals, stream: &str) -> Result<Vec<String>, Box<dyn Error>> {
@@ -210,7 +221,8 @@ async fn until(
         }
         Ok(())
     };
-    tokio::time::timeout(TIMEOUT, looking).await?
+    let looked = tokio::time::timeout(TIMEOUT, looking).await;
+    looked.map_err(|_| format!("a step took longer than {TIMEOUT:?}"))?
 }
 
 #[tokio::main]
@@ -219,10 +231,17 @@ async fn main() -> ExitCode {
     let server = named.or_else(|| std::env::var("ANNALS_TEST_POSTGRES").ok());
     let mut out = io::stdout().lock();
     let done = match server.map_or_else(shop::private_server, Ok) {
-        Ok(server) => story(&server, "sqlite:shop.db", &mut out).await,
+        Ok(server) => with_own_log(&server, &mut out).await,
         Err(error) => Err(error),
     };
     ended::ended("cdc", done)
+}
+
+/// The shop is another one in each run, and so is the log of it.
+async fn with_own_log(server: &str, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
+    let folder = tempfile::tempdir()?;
+    let database = format!("sqlite:{}", folder.path().join("shop.db").display());
+    story(server, &database, out).await
 }
 
 #[cfg(test)]
@@ -234,9 +253,7 @@ mod on_postgres {
         let server = std::env::var("ANNALS_TEST_POSTGRES")
             .expect("`cargo xtask test` names a server in ANNALS_TEST_POSTGRES");
         let mut out = Vec::new();
-        let folder = tempfile::tempdir().unwrap();
-        let database = format!("sqlite:{}", folder.path().join("shop.db").display());
-        story(&server, &database, &mut out).await.unwrap();
+        with_own_log(&server, &mut out).await.unwrap();
         let out = String::from_utf8(out).unwrap();
         let millis = out.split(" after ").nth(1).unwrap();
         let millis = millis.split(" ms").next().unwrap();
