@@ -123,6 +123,9 @@ pub(super) async fn publication(
     let published = control.published(name).await?;
     for table in tables {
         if !published.iter().any(|of| of.schema.table == *table) {
+            if let Some(lacking) = control.lacks_table(std::slice::from_ref(table)).await? {
+                return Err(stop(lacking));
+            }
             return Err(stop(format!(
                 "publication `{name}` lacks table `{table}`: `alter publication \"{name}\" add \
                  table {}`, then `resync` of the table, because it is sent from its next changes on",

@@ -87,6 +87,41 @@ impl Control {
             .map_err(|error| of_control("cannot ask for the database", error))
     }
 
+    /// What to say of the first of these tables that does not exist; nothing when all do.
+    pub(super) async fn lacks_table(
+        &mut self,
+        tables: &[TableName],
+    ) -> Result<Option<String>, SourceError> {
+        for table in tables {
+            let found: Result<Vec<(String, String)>, _> = query_as(
+                "select n.nspname::text, c.relname::text from pg_catalog.pg_class c \
+                 join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
+                 where lower(c.relname) = lower($1) and c.relkind in ('r', 'p') order by 1, 2",
+            )
+            .bind(&*table.name)
+            .fetch_all(&mut self.connection)
+            .await;
+            let found = found.map_err(|error| of_control("cannot look for a table", error))?;
+            let mut found = found
+                .iter()
+                .map(|(schema, name)| TableName::new(schema, name));
+            let mut others = found.clone().map(|of| format!("`{of}`"));
+            if found.any(|of| of == *table) {
+                continue;
+            }
+            let other = others
+                .next()
+                .map(|first| others.fold(first, |all, of| all + ", " + &of));
+            let other = other.map_or_else(String::new, |of| format!("; there is {of}"));
+            let database = self.database().await?;
+            return Ok(Some(format!(
+                "table `{table}` does not exist in database `{database}`; names are \
+                 case-sensitive{other}"
+            )));
+        }
+        Ok(None)
+    }
+
     pub(super) async fn slot(&mut self, name: &str) -> Result<Option<Slot>, SourceError> {
         type Found = (String, String, bool, String, Option<String>);
         let found: Result<Option<Found>, _> = query_as(

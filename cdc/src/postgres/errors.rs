@@ -76,7 +76,12 @@ pub(super) fn of_control(doing: &str, error: sqlx::Error) -> SourceError {
         }
         _ => SourceFailure::Retry,
     };
-    SourceError::new(failure, doing.to_owned()).because(error)
+    let failed = SourceError::new(failure, doing.to_owned());
+    match error.as_database_error() {
+        // As the server says it: the client adds the line of the server's own source.
+        Some(said) => failed.because(said.message().to_owned()),
+        None => failed.because(error),
+    }
 }
 
 /// What an operator has to do.

@@ -189,3 +189,29 @@ async fn certificates_of_the_url_are_for_both_connections() {
     assert_eq!(world::status(&program).state, IngestState::Following);
     program.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_does_not_exist_is_named_first() {
+    let setup = format!("{EX} create publication cdc_pub for table ex");
+    let (_server, url, _folder) = shop(&[], &setup);
+    let why = async |source| {
+        let folder = tempfile::tempdir().unwrap();
+        let program = start(folder.path(), source).await;
+        let why = stopped(&program).await;
+        program.stop().await;
+        why
+    };
+    let wanted = "table `public.Ex` does not exist in database `shop`; names are case-sensitive; \
+        there is `public.ex`";
+    assert_eq!(why(source(&url, &["Ex"])).await, wanted);
+    assert_eq!(
+        why(source(&url, &["Ex"]).publication("cdc_pub")).await,
+        wanted
+    );
+    // As the server says it, without a line of its own source.
+    let nowhere = why(source(&url.replace("/shop", "/nowhere"), &["ex"])).await;
+    assert_eq!(
+        nowhere,
+        "cannot connect: database \"nowhere\" does not exist"
+    );
+}

@@ -136,6 +136,9 @@ pub(super) async fn make_publication(
     if tables.is_empty() {
         return Err(stop("no tables were named: say `tables` or `publication`"));
     }
+    if let Some(lacking) = control.lacks_table(tables).await? {
+        return Err(stop(lacking));
+    }
     let tables: Vec<_> = tables.iter().map(TableName::quoted).collect();
     let create = format!(
         "create publication {} for table {}",
