@@ -223,6 +223,10 @@ const WALKED: &[(&str, &str)] = &[
         "weak_durability_is_refused_unless_it_was_asked_for",
     ),
     (
+        "is moving: try again in a moment",
+        "an_import_goes_on_after_ownership_has_moved",
+    ),
+    (
         "the event was archived; discard it, or skip it",
         "a_reactors_archived_dead_letter_is_discarded",
     ),

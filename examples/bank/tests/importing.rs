@@ -394,6 +394,8 @@ impl StoreFault for Moves {
 
 #[tokio::test]
 async fn an_import_goes_on_after_ownership_has_moved() {
+    let said = AppendError::OwnershipMoving.to_string();
+    assert!(said.ends_with("is moving: try again in a moment"), "{said}");
     let moving = FaultyStore::new(Arc::new(MemoryStore::new()), Moves::default());
     let source = Source::open(EXCERPT.as_ref()).unwrap();
     let imported = import(&Annals::on(moving), source, &ProgressBar::hidden()).await;
