@@ -272,7 +272,8 @@ async fn record(
                 // Nobody can be asked just now; where to go is said when somebody can.
                 Err(CommandError::Append(AppendError::OwnershipMoving)) if moves < MOVES_MAX => {
                     moves += 1;
-                    tokio::time::sleep(MOVES).await;
+                    let next = tokio::time::Instant::now() + MOVES;
+                    tokio::time::interval_at(next, MOVES).tick().await;
                 }
                 done => break done,
             }

@@ -109,10 +109,11 @@ impl KafkaStore {
     ///
     /// # Errors
     ///
-    /// [`Failure::Invalid`] for a URL that names no store, for a topic that forgets or may lose
-    /// records (with the setting that says so), and for a local copy that another process uses.
-    /// [`Failure::Corrupt`] for a copy of something else than the topic, and for records in it that
-    /// Annals did not write. [`Failure::Unavailable`] when the brokers do not answer.
+    /// [`Failure::Invalid`](annals_core::Failure) for a URL that names no store, for a topic that
+    /// forgets or may lose records (with the setting that says so), and for a local copy that
+    /// another process uses. [`Failure::Corrupt`](annals_core::Failure) for a copy of something else
+    /// than the topic, and for records in it that Annals did not write.
+    /// [`Failure::Unavailable`](annals_core::Failure) when the brokers do not answer.
     pub async fn open(url: &str) -> Result<KafkaStore, StoreError> {
         KafkaStore::open_with(url.parse()?).await
     }
