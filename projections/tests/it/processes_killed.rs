@@ -141,8 +141,9 @@ async fn a_process_dropped_at_any_call_gives_commands_once() {
             runtime.shutdown_background();
             shop.release_leases().await;
 
-            let db = shop.program().await;
-            shop.until("fulfilment-7", "$process.finished").await;
+            let db = shop.after_kills(shop.program()).await;
+            shop.after_kills(shop.until("fulfilment-7", "$process.finished"))
+                .await;
             db.stop().await;
             let order = shop.told("order").await;
             let stock = shop.told("stock").await;
@@ -223,19 +224,11 @@ async fn many_processes_survive_repeated_kills() {
         shop.release_leases().await;
         events = shop.store.head(Partition(0)).await.unwrap().visible.get();
     }
-    let db = shop.program().await;
+    let db = shop.after_kills(shop.program()).await;
     for order in &orders {
         let stream = format!("fulfilment-{order}");
-        // A killed program may have got a lease when all were released; the clock stands still, so
-        // it would never end.
-        let pause = Duration::from_secs(2);
-        let finished = || tokio::time::timeout(pause, shop.until(&stream, "$process.finished"));
-        let mut attempts = 0;
-        while finished().await.is_err() {
-            attempts += 1;
-            assert!(attempts < 30, "{stream} does not finish");
-            shop.release_leases().await;
-        }
+        shop.after_kills(shop.until(&stream, "$process.finished"))
+            .await;
     }
     for order in &orders {
         let history = db

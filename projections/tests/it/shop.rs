@@ -289,6 +289,20 @@ impl Shop {
         }
     }
 
+    /// Waits for something after programs were killed. One of them may have got a lease when all were
+    /// released; the clock stands still, so that would never end.
+    pub(super) async fn after_kills<T>(&self, what: impl Future<Output = T>) -> T {
+        let mut what = std::pin::pin!(what);
+        for _ in 0..30 {
+            let pause = Duration::from_secs(2);
+            if let Ok(done) = tokio::time::timeout(pause, &mut what).await {
+                return done;
+            }
+            self.release_leases().await;
+        }
+        panic!("it does not come: {:?}", self.told("").await);
+    }
+
     pub(super) async fn release_leases(&self) {
         for state in self.store.views().leases("").await.unwrap() {
             self.store
