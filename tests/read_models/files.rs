@@ -23,6 +23,18 @@ impl Files {
     fn file(&self, log: &str) -> PathBuf {
         self.0.path().join(format!("{log}.db"))
     }
+
+    /// Waits until the connections of this process are closed, which threads of their own do: the
+    /// last one removes the write-ahead log. One that a killed process left behind stays.
+    async fn closed(&self, log: &str) {
+        let wal = PathBuf::from(format!("{}-wal", self.file(log).display()));
+        let gone = async {
+            while wal.exists() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let _left_behind = tokio::time::timeout(Duration::from_secs(2), gone).await;
+    }
 }
 
 #[async_trait]
@@ -32,6 +44,8 @@ impl SharedLogs for Files {
     }
 
     async fn copy(&self, from: &str, to: &str) {
+        self.closed(from).await;
+        self.closed(to).await;
         for end in ["", "-wal", "-shm"] {
             let with_end = |path: &Path| PathBuf::from(format!("{}{end}", path.display()));
             let from = with_end(&self.file(from));
