@@ -461,48 +461,6 @@ mod on_own_broker {
         assert_eq!(page.unwrap().events.len(), 1);
     }
 
-    /// Readers stop at the transaction of somebody else that is open before it, as they do at one
-    /// of the store's own that its partition was not told the end of (KAFKA-20734).
-    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    async fn an_append_is_acknowledged_once_readers_get_past_it() {
-        let _turn = TURN.lock().await;
-        let topic = fresh("told");
-        let folder = TempDir::new().unwrap();
-        let options = Options::new(url(), &topic, folder.path())
-            .partitions(1)
-            .owns(Owns::All);
-        let store = KafkaStore::open_with(options).await.unwrap();
-        let to = StreamId::new("told").unwrap();
-        let append = Append::new(to.clone(), events(2));
-        store.append(append).await.unwrap();
-        let kafka = super::broker::kafka().await;
-        let mut outlet = KafkaOutlet::named(&kafka, &topic).unwrap();
-        outlet.open().await.unwrap();
-        let mark = OutletMark {
-            log: LogId::random(),
-            partition: Partition(0),
-            position: Position::new(1),
-            event: None,
-            note: Default::default(),
-        };
-        let batch = vec![outgoing(&topic)];
-        // It is open until its coordinator aborts it.
-        let takes = AtCommit::hold(async move { (outlet.take(batch, mark).await, outlet) });
-        let takes = takes.await;
-        let read = kafka.log(Topic::named(&topic)).await.unwrap();
-        let before = read.head(Partition(0)).await.unwrap().visible;
-        let append = Append::new(to.clone(), events(2));
-        let outcome = tokio::time::timeout(TIMEOUT, store.append(append.clone())).await;
-        let appended = told(&store, &append, outcome.unwrap()).await;
-        assert_eq!(appended.last().version, Version::new(4));
-        let after = kafka.log(Topic::named(&topic)).await.unwrap();
-        let after = after.head(Partition(0)).await.unwrap().visible;
-        assert!(after.get() > before.get() + 1, "{before} and {after}");
-        let (taken, _) = takes.go_on().await;
-        assert!(matches!(taken, Err(OutletError::Undecided(_))), "{taken:?}");
-        assert_eq!(log(&store, Partition(0)).await.len(), 4);
-    }
-
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn a_writer_that_was_paused_is_shut_out() {
         let _turn = TURN.lock().await;
