@@ -269,7 +269,7 @@ async fn record(
             let command = account.run(|account| account.record(direction, amount, slip.clone()));
             let command = command.idempotency_key(&key).occurred_at(occurred_at);
             match command.await {
-                // Nobody can be asked just now; where to go is said when somebody can.
+                // No process owns the partition just now; who owns it next is not known yet.
                 Err(CommandError::Append(AppendError::OwnershipMoving)) if moves < MOVES_MAX => {
                     moves += 1;
                     let next = tokio::time::Instant::now() + MOVES;

@@ -1,5 +1,6 @@
 //! Dead letters of processors: looking at them, and sending them back to where they came from.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use annals_core::{Partition, StoreError};
@@ -11,7 +12,7 @@ use rdkafka::producer::Producer as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::client::transaction::{self, Broken, Deliveries, Producer, drain};
-use crate::client::{ClientThread, Config, Context, Retry, TRANSACTION_TIMEOUT_MS};
+use crate::client::{ClientThread, Config, Context, Retry};
 use crate::error::{failed, invalid, unavailable};
 use crate::kafka::{ANSWER, Kafka};
 use crate::processor::{ERROR, REPLAYED, send};
@@ -84,6 +85,7 @@ fn replay(
     let producer =
         Producer::from_config_and_context(&config.transactional(&name), Deliveries::default())
             .map_err(error)?;
+    let producer = Arc::new(producer);
     // Whoever replays at the same time is shut out, and offsets are read after that.
     transaction::fence(&producer).map_err(error)?;
     let consumer: BaseConsumer<Context> =
@@ -187,7 +189,7 @@ fn committed(
 }
 
 fn transact(
-    producer: &Producer,
+    producer: &Arc<Producer>,
     consumer: &BaseConsumer<Context>,
     topic: &str,
     batch: &[NewRecord],
@@ -200,10 +202,7 @@ fn transact(
     for (partition, offset) in offsets {
         list.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;
     }
-    if let Some(group) = consumer.group_metadata() {
-        let timeout = Duration::from_millis(TRANSACTION_TIMEOUT_MS);
-        producer.send_offsets_to_transaction(&list, &group, timeout)?;
-    }
+    transaction::send_offsets(producer, consumer, list)?;
     transaction::commit(producer)
 }
 

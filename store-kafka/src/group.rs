@@ -59,9 +59,9 @@ impl Drop for CountedMember {
 /// Waits until this process is a member of no group any more, at most for so long; whether it is.
 ///
 /// A member leaves when what it was made for is dropped: a [`TopicLog`](crate::TopicLog) of a
-/// group, a store that shares its partitions. That takes a moment, on a thread of its own. A program
-/// that ends before leaves its member behind, and its partitions move only after the group's session
-/// timeout (45 s).
+/// group, a store that shares its partitions. That takes a moment, on a thread of its own. A
+/// program that ends before leaves its member behind, and its partitions move only after the
+/// group's session timeout (45 s).
 ///
 /// ```no_run
 /// # async fn example(db: annals_core::Annals) {

@@ -19,11 +19,10 @@ use crate::topic::{Publisher, TopicSpec, ensure};
 use crate::url::Url;
 pub(crate) use admin::Admin;
 
+pub(crate) use crate::client::ANSWER;
+
 /// How long a broker may take for its first answer.
 const CONNECT: Duration = Duration::from_secs(10);
-
-/// How long any other answer may take.
-pub(crate) const ANSWER: Duration = Duration::from_secs(10);
 
 /// Brokers that answered. Cheap to clone.
 ///

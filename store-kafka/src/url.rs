@@ -116,8 +116,8 @@ impl Url {
                     // Not the value: it may be a secret.
                     return Err(invalid(format!(
                         "`{key}` is no setting of a Kafka URL; there are tls=true, \
-                         sasl=plain|scram-sha-256|scram-sha-512, ca=FILE and client_id=NAME, with the \
-                         name of a store those of a store, and \
+                         sasl=plain|scram-sha-256|scram-sha-512, ca=FILE and client_id=NAME, with \
+                         the name of a store those of a store, and \
                          `Kafka::connect_with` takes every setting of librdkafka"
                     )));
                 }

@@ -39,6 +39,17 @@ async fn rewind(schema: &Schema, position: u64) {
     .await;
 }
 
+/// Ends the connections of a store that is known by this name, and waits until they are gone.
+async fn cut_off(name: &str) {
+    let cut = "select pg_terminate_backend(pid, 10000) from pg_stat_activity \
+        where application_name = $1";
+    sqlx::query(cut)
+        .bind(name)
+        .execute(&mut connection().await)
+        .await
+        .unwrap();
+}
+
 #[tokio::test]
 async fn a_writer_whose_history_was_rewound_writes_under_new_names() {
     let schema = Schema::new();
@@ -93,13 +104,7 @@ async fn a_reader_of_another_history_has_other_names() {
     append(&reader, "purse-1", "purse.lost").await;
     assert_eq!(all_named(&reader).await.len(), 2);
     rewind(&schema, 1).await;
-    let cut = "select pg_terminate_backend(pid, 10000) from pg_stat_activity \
-        where application_name = $1";
-    sqlx::query(cut)
-        .bind(&name)
-        .execute(&mut connection().await)
-        .await
-        .unwrap();
+    cut_off(&name).await;
     append(&schema.store().await, "cart-1", "cart.opened").await;
     assert_eq!(all_named(&reader).await.len(), 2);
     assert_eq!(
@@ -115,13 +120,7 @@ async fn another_log_in_the_same_place_is_refused() {
     let store = PostgresStore::connect_with(options).await.unwrap();
     append(&store, "account-1", "account.opened").await;
     run(&schema, "update annals.log set id = gen_random_uuid()").await;
-    let cut = "select pg_terminate_backend(pid, 10000) from pg_stat_activity \
-        where application_name = $1";
-    sqlx::query(cut)
-        .bind(&name)
-        .execute(&mut connection().await)
-        .await
-        .unwrap();
+    cut_off(&name).await;
     let refused = store
         .append(named("account-1", "account.closed".into()))
         .await;

@@ -39,8 +39,8 @@ const PAIRS: [(&str, &str); 4] = [
     (" > ", " >= "),
     (" >= ", " > "),
 ];
-/// A flip may also make a test run for ever, which is noticed too: it is given so many times as long
-/// as without a flip, and at least [`AT_LEAST`].
+/// A flip may also make a test run for ever, which is noticed too: it is given so many times as
+/// long as without a flip, and at least [`AT_LEAST`].
 const TIMES_AS_LONG: u32 = 10;
 const AT_LEAST: Duration = Duration::from_secs(60);
 /// The tests run thousands of cases for each flip, so they are optimised.

@@ -101,7 +101,7 @@ impl IngestHandle {
             ordinal,
             reason: reason.to_owned(),
         };
-        operator::skip(self.db.store().as_ref(), self.name, &skip).await?;
+        operator::decide(self.db.store().as_ref(), self.name, &skip).await?;
         self.workers.decided();
         Ok(())
     }
@@ -140,7 +140,7 @@ impl IngestHandle {
                 .collect(),
             reason: reason.to_owned(),
         };
-        operator::skip_row(self.db.store().as_ref(), self.name, &skip).await?;
+        operator::decide(self.db.store().as_ref(), self.name, &skip).await?;
         self.workers.decided();
         Ok(())
     }
@@ -163,7 +163,7 @@ impl IngestHandle {
             position,
             reason: reason.to_owned(),
         };
-        operator::skip_message(self.db.store().as_ref(), self.name, &skip).await?;
+        operator::decide(self.db.store().as_ref(), self.name, &skip).await?;
         self.workers.decided();
         Ok(())
     }
@@ -214,7 +214,7 @@ impl IngestHandle {
             table,
             reason: reason.to_owned(),
         };
-        operator::resync_table(self.db.store().as_ref(), self.name, &request).await?;
+        operator::decide(self.db.store().as_ref(), self.name, &request).await?;
         self.workers.decided();
         Ok(())
     }

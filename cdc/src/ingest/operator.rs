@@ -148,41 +148,39 @@ fn unreadable(event: &RecordedEvent) -> StoreError {
     )
 }
 
-pub(super) async fn skip_message(
-    store: &dyn Store,
-    name: &str,
-    skip: &MessageSkip,
-) -> Result<(), StoreError> {
-    let payload = serde_json::to_vec(skip).map_err(|error| Invalid::new(error.to_string()))?;
-    append(store, name, NewEvent::json(MESSAGE_SKIPPED, payload)).await
+/// What an operator decides, under the event type that says so.
+pub(super) trait Decision: Serialize {
+    const TYPE: &'static str;
 }
 
-pub(super) async fn skip(store: &dyn Store, name: &str, skip: &Skip) -> Result<(), StoreError> {
-    let payload = serde_json::to_vec(skip).map_err(|error| Invalid::new(error.to_string()))?;
-    append(store, name, NewEvent::json(SKIPPED, payload)).await
+impl Decision for Skip {
+    const TYPE: &'static str = SKIPPED;
 }
 
-pub(super) async fn skip_row(
+impl Decision for RowSkip {
+    const TYPE: &'static str = ROW_SKIPPED;
+}
+
+impl Decision for MessageSkip {
+    const TYPE: &'static str = MESSAGE_SKIPPED;
+}
+
+impl Decision for TableResync {
+    const TYPE: &'static str = TABLE_RESYNC;
+}
+
+pub(super) async fn decide<D: Decision>(
     store: &dyn Store,
     name: &str,
-    skip: &RowSkip,
+    decision: &D,
 ) -> Result<(), StoreError> {
-    let payload = serde_json::to_vec(skip).map_err(|error| Invalid::new(error.to_string()))?;
-    append(store, name, NewEvent::json(ROW_SKIPPED, payload)).await
+    let payload = serde_json::to_vec(decision).map_err(|error| Invalid::new(error.to_string()))?;
+    append(store, name, NewEvent::json(D::TYPE, payload)).await
 }
 
 pub(super) async fn resync(store: &dyn Store, name: &str, reason: &str) -> Result<(), StoreError> {
     let payload = serde_json::json!({ "reason": reason }).to_string();
     append(store, name, NewEvent::json(RESYNC, payload)).await
-}
-
-pub(super) async fn resync_table(
-    store: &dyn Store,
-    name: &str,
-    request: &TableResync,
-) -> Result<(), StoreError> {
-    let payload = serde_json::to_vec(request).map_err(|error| Invalid::new(error.to_string()))?;
-    append(store, name, NewEvent::json(TABLE_RESYNC, payload)).await
 }
 
 /// The version of the newest decision.

@@ -125,7 +125,7 @@ impl<A: Aggregate> AggregateRef<A> {
                 if late.is_empty() {
                     return Ok::<_, CommandError<E>>(());
                 }
-                // A head that moves says nothing about the followers, so it wakes nobody here.
+                // A head that moves says nothing about the followers, so it wakes no waiter here.
                 tokio::time::sleep(pauses.next_wait()).await;
             }
         };

@@ -15,7 +15,7 @@ use crate::view_commit::{Checkpoint, CommitError, RowVersion, ViewCommit, ViewRo
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RowsBy {
-    /// These keys, in the order of the keys, each once; those without a row are left out.
+    /// These keys, in the order of the keys, each once; those without a row are omitted.
     Keys(Vec<String>),
     /// Keys in this range, in their order.
     KeyRange(Bound<String>, Bound<String>),

@@ -20,7 +20,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::retry::pause;
-use super::{Config, Context, Retry};
+use super::{ANSWER, Config, Context, Retry};
 use crate::error::{failed, unavailable};
 
 /// Where coordinators keep what they decide.
@@ -28,9 +28,6 @@ const TOPIC: &str = "__transaction_state";
 
 /// How long the marker of a transaction may take to its partition after a fence.
 const MARKED: Duration = Duration::from_secs(2);
-
-/// How long one answer may take.
-const ANSWER: Duration = Duration::from_secs(10);
 
 /// How long reading what was decided may take.
 const READ: Duration = Duration::from_secs(30);

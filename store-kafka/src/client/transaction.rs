@@ -3,17 +3,19 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use annals_core::{Failure, StoreError, with_causes};
 use rdkafka::ClientContext;
 use rdkafka::Message as _;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{
     BaseProducer, BaseRecord, NoCustomPartitioner, Producer as _, ProducerContext, PurgeConfig,
 };
+use rdkafka::topic_partition_list::TopicPartitionList;
 
 use super::{Context, Retry, TRANSACTION_TIMEOUT_MS};
 use crate::error::{failed, invalid, unavailable};
@@ -26,6 +28,9 @@ const FENCE: Duration = Duration::from_secs(30);
 /// Without a timeout of their own, commit and abort wait until a coordinator answers: librdkafka
 /// does not limit them to what is left of the transaction's.
 const LIMIT: Duration = Duration::from_millis(TRANSACTION_TIMEOUT_MS);
+
+/// How much longer than its timeout a call may take until it is given up.
+const OVERDUE: Duration = Duration::from_secs(2);
 
 /// How long a poll of the deliveries waits. The commit would wait in slices of 100 ms for what is
 /// left to deliver.
@@ -189,6 +194,36 @@ impl From<KafkaError> for Broken {
 /// Shuts out the earlier owner of the transactional id.
 pub(crate) fn fence(producer: &Producer) -> KafkaResult<()> {
     Retry::within(FENCE).block(|within| producer.init_transactions(within))
+}
+
+/// Puts how far a group has come into the transaction. The group's generation is asked for each
+/// time: who lost a partition is refused.
+///
+/// The client waits for ever for a coordinator of the group that went away, whatever its timeout
+/// (confluentinc/librdkafka issues 5456 and 5511). So a thread of its own asks: when that does not
+/// end, it keeps the producer, and whoever wanted it makes another one.
+pub(crate) fn send_offsets(
+    producer: &Arc<Producer>,
+    consumer: &BaseConsumer<Context>,
+    offsets: TopicPartitionList,
+) -> Result<(), Broken> {
+    let Some(group) = consumer.group_metadata() else {
+        return Ok(());
+    };
+    let (told, answer) = mpsc::channel();
+    let asked = Arc::clone(producer);
+    std::thread::Builder::new()
+        .name("kafka-offsets".to_owned())
+        .spawn(move || {
+            let answer = asked.send_offsets_to_transaction(&offsets, &group, LIMIT);
+            // Nobody listens any more when it took too long.
+            let _ = told.send(answer);
+        })
+        .map_err(|error| unavailable("no thread for the offsets of a group").because(error))?;
+    match answer.recv_timeout(LIMIT + OVERDUE) {
+        Ok(answer) => answer.map_err(Broken::Client),
+        Err(_) => Err(Broken::Slow),
+    }
 }
 
 /// Puts a record into the queue, and waits while that is full.

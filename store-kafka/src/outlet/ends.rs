@@ -5,22 +5,18 @@
 //! what it looks like. It is written beside the mark of the next batch, where it costs no wait, and
 //! beside that of the first one.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use annals_core::{Outgoing, StoreError};
 use rdkafka::Message as _;
-use rdkafka::config::FromClientConfigAndContext as _;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::KafkaError;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::Offset;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::last;
-use crate::client::{Config, Context, Retry};
-use crate::error::{failed, is_denied, is_unknown_topic, unavailable};
-use crate::kafka::ANSWER;
+use crate::client::{Config, Look};
+use crate::error::is_unknown_topic;
 
 /// The last record that an outlet sent to a topic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,20 +67,16 @@ impl End {
 
     /// Whether its topic still holds it, or may have held it. Blocks.
     pub(super) fn is_there(&self, config: &Config) -> Result<bool, StoreError> {
-        let (topic, partition) = (&self.topic, self.partition.cast_signed());
-        let doing = || format!("the last record in topic `{topic}` cannot be read");
-        let error = |error| failed(doing(), error);
+        let topic: Arc<str> = self.topic.as_str().into();
+        let partition = self.partition.cast_signed();
+        let failing = format!("the last record in topic `{topic}` cannot be read");
         // Open transactions of others do not hide it.
-        let consumer: BaseConsumer<Context> =
-            BaseConsumer::from_config_and_context(&config.uncommitted_reader(), Context::default())
-                .map_err(error)?;
-        let bounds = Retry::within(ANSWER)
-            .block(|within| consumer.fetch_watermarks(topic, partition, within));
-        let (low, high) = match bounds {
+        let look = Look::at(&topic, &config.uncommitted_reader(), failing)?;
+        let (low, high) = match look.bounds(partition) {
             Ok(bounds) => bounds,
             // That there is no topic is said by whoever writes to it.
             Err(error) if is_unknown_topic(&error) => return Ok(true),
-            Err(problem) => return Err(error(problem)),
+            Err(error) => return Err(look.failed(error)),
         };
         if high <= self.offset {
             return Ok(false);
@@ -93,26 +85,16 @@ impl End {
             // Removed by its age.
             return Ok(true);
         }
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(topic, partition, Offset::Offset(self.offset))
-            .and_then(|()| consumer.assign(&list))
-            .map_err(error)?;
-        let began = Instant::now();
-        loop {
-            match consumer.poll(Duration::from_millis(50)) {
-                Some(Ok(message)) if message.offset() == self.offset => {
-                    let topic: Arc<str> = topic.as_str().into();
-                    return Ok(digest(&last::outgoing(&message, &topic)) == self.digest);
-                }
-                // Removed by a later record of its key.
-                Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => return Ok(true),
-                Some(Err(problem)) if began.elapsed() > ANSWER || is_denied(&problem) => {
-                    return Err(error(problem));
-                }
-                None if began.elapsed() > ANSWER => return Err(unavailable(doing())),
-                Some(Err(_)) | None => {}
+        // Where none is at its place, it was removed by a later record of its key.
+        let mut is_there = true;
+        let from = [(partition, Offset::Offset(self.offset))];
+        look.records(&from, |message| {
+            if message.offset() == self.offset {
+                is_there = digest(&last::outgoing(message, &topic)) == self.digest;
             }
-        }
+            ControlFlow::Break(())
+        })?;
+        Ok(is_there)
     }
 }
 

@@ -13,15 +13,12 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::ends::End;
 use super::mark;
-use crate::client::{Config, Context, Retry};
+use crate::client::{ANSWER, Config, Context, Retry};
 use crate::error::{failed, unavailable};
 
 /// How long open transactions of other outlets in the same partition may hold up the reading of
 /// marks: longer than the broker lets a transaction be open.
 const WAIT: Duration = Duration::from_secs(30);
-
-/// How long one answer may take.
-const ANSWER: Duration = Duration::from_secs(10);
 
 /// How far an outlet has come.
 #[derive(Debug, Default)]

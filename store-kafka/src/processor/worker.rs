@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -134,6 +135,7 @@ fn work(
         Producer::from_config_and_context(&config.publisher(), Deliveries::default())
             .map_err(ended)?
     };
+    let producer = Arc::new(producer);
     let largest = config
         .publisher()
         .get("message.max.bytes")
@@ -317,7 +319,7 @@ impl Read {
 fn commit(
     processor: &Processor,
     topic: &str,
-    producer: &Producer,
+    producer: &Arc<Producer>,
     consumer: &BaseConsumer<Context>,
     made: &[NewRecord],
     offsets: &BTreeMap<i32, i64>,
@@ -338,11 +340,7 @@ fn commit(
             consumer.commit(&list, CommitMode::Sync)?;
             return Ok(());
         }
-        // The group's generation is asked for each time: who lost a partition is refused.
-        if let Some(group) = consumer.group_metadata() {
-            let timeout = Duration::from_millis(TRANSACTION_TIMEOUT_MS);
-            producer.send_offsets_to_transaction(&list, &group, timeout)?;
-        }
+        transaction::send_offsets(producer, consumer, list)?;
         transaction::commit(producer)
     };
     let doing = format!("processor `{name}` did not finish a batch");

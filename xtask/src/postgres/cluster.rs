@@ -29,8 +29,8 @@ max_prepared_transactions = 8
 timezone = 'UTC'
 ";
 
-/// Seconds that a server may take to start and to stop. After a crash it first flushes every file of
-/// its directory, and the tests make thousands: on a busy disk that takes more than a minute.
+/// Seconds that a server may take to start and to stop. After a crash it first flushes every file
+/// of its directory, and the tests make thousands: on a busy disk that takes more than a minute.
 const START_SECONDS: &str = "300";
 const STOP_SECONDS: &str = "30";
 

@@ -127,7 +127,7 @@ pub async fn find_what_operators_decided(fixture: &dyn Fixture) {
             reason: reason.into(),
             decided_at: recorded(position),
         };
-    // One event may be left out for some of its keys, or for all; the empty text is a key.
+    // One event may be skipped for some of its keys, or for all; the empty text is a key.
     let places = [
         (0, 9, None),
         (0, 10, Some("")),
