@@ -20,23 +20,27 @@ impl KeyedRows {
         generation: GenerationId,
         keys: &[String],
     ) -> Result<KeyedRows, CommitError> {
-        let by = RowsBy::Keys(keys.to_vec());
-        let mut read = ReadRows::of(generation, by).limit(keys.len().max(1));
-        let mut rows = HashMap::new();
+        let mut after = None;
+        let mut found = HashMap::new();
         let mut checkpoints: Option<Vec<Checkpoint>> = None;
         let mut is_one_moment = true;
         loop {
-            let page = views.read_rows(read.clone()).await?;
-            rows.extend(page.rows.into_iter().map(|row| (row.key, row.value)));
-            let first = checkpoints.get_or_insert_with(|| page.checkpoints.clone());
-            is_one_moment &= *first == page.checkpoints;
-            if page.next.is_none() {
+            let read = ReadRows::of(generation, RowsBy::Keys(keys.to_vec()))
+                .after(after)
+                .limit(keys.len().max(1));
+            let page = views.read_rows(read).await?;
+            found.extend(page.rows.into_iter().map(|row| (row.key, row.value)));
+            match &checkpoints {
+                None => checkpoints = Some(page.checkpoints),
+                Some(first) => is_one_moment &= *first == page.checkpoints,
+            }
+            after = page.next;
+            if after.is_none() {
                 break;
             }
-            read = read.after(page.next);
         }
         Ok(KeyedRows {
-            rows,
+            rows: found,
             checkpoints: checkpoints.filter(|_| is_one_moment),
         })
     }

@@ -216,7 +216,7 @@ pub(crate) fn send_offsets(
         .name("kafka-offsets".to_owned())
         .spawn(move || {
             let answer = asked.send_offsets_to_transaction(&offsets, &group, LIMIT);
-            // Nobody listens any more when it took too long.
+            // When it took too long, no one waits for it any more.
             let _ = told.send(answer);
         })
         .map_err(|error| unavailable("no thread for the offsets of a group").because(error))?;
