@@ -12,8 +12,8 @@ use crate::record::{BeforeImage, RowOp};
 use crate::row::{ColumnError, ReceivedRow, TableRow};
 use crate::schema::Column;
 
-/// A change of a row of somebody else's table: an ordinary event, which views, reactors and
-/// processes handle.
+/// A change of a row of a captured table: an ordinary event, which views, reactors and processes
+/// handle.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(clippy::exhaustive_enums)]
 pub enum Change<T: TableRow> {

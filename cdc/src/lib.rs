@@ -1,5 +1,5 @@
-//! Change data capture: the changes of somebody else's tables become events of a log, exactly once
-//! and in the order in which they were committed, so that views, reactors and processes follow
+//! Change data capture: the changes of another application's tables become events of a log, exactly
+//! once and in the order in which they were committed, so that views, reactors and processes follow
 //! them like any others.
 //!
 //! Programs use it through the facade, the crate `annals`, with the feature `cdc`.

@@ -1,4 +1,4 @@
-//! The log of somebody else, read partition by partition: a topic, or a store.
+//! A log that other programs write, read partition by partition: a topic, or a store.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -10,7 +10,7 @@ use crate::column::FromColumn;
 use crate::columns::Columns;
 use crate::schema::TableName;
 
-/// A row of somebody else's table as a type: usually `#[derive(TableRow)]`.
+/// A row of a captured table as a type: usually `#[derive(TableRow)]`.
 ///
 /// Columns that it does not name are passed over. The order of the columns does not matter.
 pub trait TableRow: Sized + Send + Sync + 'static {

@@ -54,7 +54,7 @@ pub struct Options {
     /// older questions are answered with [`BeforeHistory`](crate::ViewError::BeforeHistory).
     /// Default: for ever.
     pub history_for: Option<Duration>,
-    /// Whether events that were archived before they were read are left out; otherwise they stop
+    /// Whether events that were archived before they were read are skipped; otherwise they stop
     /// the projection, and answers that would need them are errors. Default: no.
     pub leaves_out_archived: bool,
 }
@@ -148,8 +148,8 @@ impl Options {
         self
     }
 
-    /// Leaving out events that were archived before they were read: what the others give is right
-    /// for this projection, now and as of any moment.
+    /// Skips events that were archived before they were read: what the others give is right for
+    /// this projection, now and as of any moment.
     #[must_use]
     pub fn leave_out_archived(mut self) -> Options {
         self.leaves_out_archived = true;

@@ -248,7 +248,7 @@ impl<P: Process> ProcessSetup<P> {
         self
     }
 
-    /// Leaving out events that were archived before they were read; otherwise they stop it.
+    /// Skips events that were archived before they were read; otherwise they stop it.
     pub fn leave_out_archived(mut self) -> ProcessSetup<P> {
         self.options.leaves_out_archived = true;
         self

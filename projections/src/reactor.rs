@@ -221,7 +221,7 @@ impl<R: Reactor> ReactorSetup<R> {
         self
     }
 
-    /// Leaving out events that were archived before they were read; otherwise they stop it.
+    /// Skips events that were archived before they were read; otherwise they stop it.
     pub fn leave_out_archived(mut self) -> ReactorSetup<R> {
         self.options.leaves_out_archived = true;
         self

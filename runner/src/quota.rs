@@ -1,5 +1,5 @@
 //! A quota of the slots: where several processes work on a generation, each may hold an equal part
-//! of them, or those that somebody assigned to it.
+//! of them, or those that were assigned to it.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};

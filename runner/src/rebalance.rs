@@ -1,8 +1,8 @@
 //! Rebalancing: the processes that work on a generation count each other, and divide its slots.
 //!
 //! Each of them holds a membership lease. So one that was killed counts until its lease ends, no
-//! longer, and its slots go to the others. Where the log's partitions are assigned to processes, for
-//! example by a consumer group, slots go with them and nobody is counted.
+//! longer, and its slots go to the others. Where the log's partitions are assigned to processes,
+//! for example by a consumer group, slots go with them and processes are not counted.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! The lines of a file that somebody may be writing.
+//! The lines of a file that may still be written.
 
 use std::path::Path;
 

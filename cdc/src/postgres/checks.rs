@@ -128,7 +128,8 @@ pub(super) async fn publication(
             }
             return Err(stop(format!(
                 "publication `{name}` lacks table `{table}`: `alter publication \"{name}\" add \
-                 table {}`, then `resync` of the table, because it is sent from its next changes on",
+                 table {}`, then `resync` of the table, because it is sent from its next changes \
+                 on",
                 table.quoted()
             )));
         }

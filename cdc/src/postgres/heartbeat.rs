@@ -1,8 +1,8 @@
 //! Heartbeats through the log of the server: they move the slot of a quiet publication, and a link
 //! is dead when the server has sent some that did not arrive.
 //!
-//! Silence alone says nothing: a server sends nothing while it reads the rows of a large transaction
-//! before its commit, nor while it goes through one of tables that are not published.
+//! Silence alone says nothing: a server sends nothing while it reads the rows of a large
+//! transaction before its commit, nor while it goes through one of tables that are not published.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -14,8 +14,8 @@ use super::transport::Frame;
 use crate::ingest::SourceError;
 use crate::lsn::Lsn;
 
-/// Bytes of frames that wait. As many may be taken, and the client holds some frames of its own. When
-/// it is full the server waits.
+/// Bytes of frames that wait. As many may be taken, and the client holds some frames of its own.
+/// When it is full the server waits.
 const WAITING_BYTES: usize = 1 << 20;
 
 /// So many frames at most are taken from the client at once: about as many as it holds.

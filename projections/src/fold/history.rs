@@ -9,8 +9,8 @@ use crate::view::View;
 use crate::view::step::Step;
 
 /// A view with history keeps what its rows are at least once in so many positions, also inside a
-/// larger batch: the most of the log that a question about a moment reads again. Intervals do not reach
-/// over a multiple of it.
+/// larger batch: the most of the log that a question about a moment reads again. Intervals do not
+/// reach over a multiple of it.
 const INTERVAL_POSITIONS: u64 = 1_024;
 
 /// The last position at which an interval can end that contains `position`.

@@ -171,9 +171,9 @@ impl<T: Flows> Stream<T> {
     /// Each is appended once, whatever is killed when, in the order of the events that caused
     /// them, [caused by](annals_core::Metadata::caused_by) those, and happened at the time of the
     /// item. A rebuild appends nothing for what was appended before it, also when it decides
-    /// otherwise. What can never be appended, such as one with an illegal name of a stream, and what
-    /// the store refuses for good is a [dead record](super::PipelineHandle::dead_records) of the
-    /// event that caused it, and holds no other back.
+    /// otherwise. What can never be appended, such as one with an illegal name of a stream, and
+    /// what the store refuses for good is a [dead record](super::PipelineHandle::dead_records) of
+    /// the event that caused it, and holds no other back.
     ///
     /// ```
     /// # use annals_core::Event;

@@ -52,7 +52,7 @@ pub struct DeadRecord {
     pub id: EventId,
     /// The name of its type.
     pub event_type: String,
-    /// Why it was left out.
+    /// Why it was skipped.
     pub cause: String,
 }
 
@@ -141,7 +141,8 @@ impl Record {
         }
     }
 
-    /// An event that this stage made of it, for a key and as its so manieth, which nobody takes.
+    /// An event that this stage made of it, for a key and with an index, which was refused for
+    /// good.
     pub(crate) fn refused(&self, (stage, key, index): (u16, &str, u32), reason: String) -> Dead {
         let key = short(key);
         Dead {

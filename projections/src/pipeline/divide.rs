@@ -175,7 +175,8 @@ impl<U> Clone for StreamOf<U> {
     }
 }
 
-/// Divides what comes out of a node: `make` gives it its key, and `text` is the key as rows have it.
+/// Divides what comes out of a node: `make` gives it its key, and `text` is the key as rows have
+/// it.
 pub(crate) fn divide<T: Send + 'static, U: Send + 'static>(
     at: &At,
     (from, name): (&Node<T>, NameOf<T>),

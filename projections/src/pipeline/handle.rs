@@ -202,8 +202,8 @@ impl PipelineHandle {
         })
     }
 
-    /// Leaves out what the event at a position caused, of what is not sent yet: the way out when
-    /// the sender gets no further for it. What is refused for good is left out by itself, as a
+    /// Skips what the event at a position caused, of what is not sent yet: the way out when the
+    /// sender gets no further for it. What is refused for good is skipped by itself, as a
     /// [dead record](PipelineHandle::dead_records). A pipeline with several partitions: of the
     /// first one.
     ///

@@ -260,7 +260,7 @@ impl Shared {
     }
 }
 
-/// Appends what waits, until the intake is closed and empty, or nobody has it any more.
+/// Appends what waits, until the intake is closed and empty, or its last handle was dropped.
 async fn append_all(shared: Arc<Shared>, store: Arc<dyn Store>) {
     loop {
         let more = shared.more.notified();

@@ -114,7 +114,7 @@ impl<K: PipelineKey, T: Flows + Kept> Keyed<K, T> {
                 let row = move |(key, (left, right)): &(K, Sides<T, R>)| {
                     row(left.as_ref(), right.as_ref()).map(|row| (key.clone(), row))
                 };
-                // Rows are made after the join: one that cannot be made is left out by itself.
+                // Rows are made after the join: one that cannot be made is skipped by itself.
                 let then = Each::filter_map(row, to.port(making));
                 let then = Box::new(then.on_panic(making.on_panic(stage, by_key)));
                 let join = IntervalJoin::<K, T, R, Sides<T, R>>::new(join, within, sides);

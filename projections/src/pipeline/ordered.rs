@@ -127,7 +127,7 @@ impl<K: PipelineKey, T: Flows> Keyed<K, T> {
     /// has the time of its last item, an absence the last moment that belonged to it.
     ///
     /// A late item is dropped, counted in the status, and in [`late`](OnTime::late), as of
-    /// [`in_time_order`](Keyed::in_time_order). One over which a condition panics is left out as if
+    /// [`in_time_order`](Keyed::in_time_order). One over which a condition panics is skipped as if
     /// it had not come, and is a [dead record](super::PipelineHandle::dead_records) of the event
     /// that made it its turn.
     ///

@@ -1,14 +1,14 @@
-//! Panics of users' code in the stages of a slot, and state that cannot be saved: what is left out
-//! because of them, and what is told of it.
+//! Panics of users' code in the stages of a slot, and state that cannot be saved: what is skipped
+//! because of them, and what is reported of it.
 //!
-//! A closure without state leaves out the item, a result that cannot be put together is left out by
+//! A closure without state skips the item, a result that cannot be put together is skipped by
 //! itself. A fold that panics is spoiled: the stages are made again from what was saved, and go on
 //! without the item. The same item panics in every other slot, batch and rebuild, so rows stay a
 //! function of the log.
 //!
 //! State that cannot be saved, or would not be read back, is noticed when it is saved, or when it
 //! comes out as a result before. Then the stages are made again too, and save after each item: the
-//! one with which that fails is the one to leave out.
+//! one with which that fails is the one to skip.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -98,7 +98,7 @@ pub(crate) struct Panics(Arc<Told>);
 
 #[derive(Debug, Default)]
 struct Told {
-    /// Whether any item is left out.
+    /// Whether any item is skipped.
     any: AtomicBool,
     /// Whether state is saved after each item.
     saves_each: AtomicBool,
@@ -149,7 +149,7 @@ impl Panics {
         self.0.saves_each.store(each, Ordering::Release);
     }
 
-    /// What is left out by now.
+    /// What is skipped so far.
     pub(crate) fn skipped(&self) -> Vec<Spoiled> {
         let state = self.lock();
         let all = state.skipped.iter().map(|((stage, at), why)| Spoiled {
@@ -160,7 +160,7 @@ impl Panics {
         all.collect()
     }
 
-    /// From now on the item is left out where it came from.
+    /// From now on the item is skipped where it came from.
     pub(crate) fn skip(&self, spoiled: Spoiled) {
         let Spoiled { stage, at, why } = spoiled;
         self.lock().skipped.insert((stage, at), why);

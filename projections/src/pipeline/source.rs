@@ -79,7 +79,7 @@ pub(crate) trait OpenSource: Send {
     /// Takes a record in, as this cause of the page.
     fn read(&mut self, cause: usize, record: RecordedEvent) -> Read;
 
-    /// The time of a record that is left out, as far as it is known without reading it.
+    /// The time of a record that is skipped, as far as it is known without reading it.
     fn time_unread(&self, occurred: Time, recorded: Time) -> Option<Time>;
 
     /// Sends what was taken in on its way.

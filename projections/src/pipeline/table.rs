@@ -37,7 +37,7 @@ enum Rows<K, V> {
     /// Each row as it is set, from its own time on; of two the one with the larger time counts.
     Set {
         node: Node<(K, Option<V>)>,
-        /// The same as changes, made when somebody wants that.
+        /// The same as changes, made at the first use.
         changes: Shared<K, V>,
     },
     /// In the order in which they hold.
@@ -284,7 +284,7 @@ impl<K: PipelineKey, V: Flows + Kept> Table<K, V> {
     }
 
     /// Rows of this table with the row of another one that they refer to; a row that refers to none
-    /// or to one that is not there is left out. A change of either side changes the rows. Needs all
+    /// or to one that is not there has no result. A change of either side changes the rows. Needs all
     /// keys in one slot.
     ///
     /// ```
@@ -377,7 +377,7 @@ impl<K: PipelineKey, V: Flows + Kept> Table<K, V> {
     }
 
     /// How rows change, as items at the time of the change: what each is now, and what it was. A
-    /// change that is older than the row is left out.
+    /// change that is older than the row is dropped.
     ///
     /// ```
     /// # use annals_projections::pipeline::Table;
@@ -524,7 +524,7 @@ where
     at.attach_both((left, right), move |making| {
         let row = Arc::clone(&row);
         let made = move |of: &Change<K, Sides<V, W>>| made_by(&*row, of);
-        // Rows are made after the join: one that cannot be made is left out by itself.
+        // Rows are made after the join: one that cannot be made is skipped by itself.
         let then = Each::filter_map(made, to.port(making));
         let then = Box::new(then.on_panic(making.on_panic(stage, by_change)));
         making.stage(stage, join(), then, (by_side, by_change))

@@ -14,7 +14,7 @@ const SIGN: u64 = 1 << 63;
 /// Its start, as `2026-03-31T10:00:00`, with a fraction only where there is one: it orders as text.
 /// Starts that are too far away to have a date, which is about 262,000 years, are counted in
 /// microseconds, before and after all dates. A window that is read back from a key ends where it
-/// starts; put the end into the row if somebody wants it.
+/// starts; put the end into the row if it is needed.
 impl ViewKey for Window {
     fn to_key(&self) -> String {
         let micros = self.start.micros();

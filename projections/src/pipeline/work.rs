@@ -30,7 +30,7 @@ use crate::options::Options;
 
 /// Events read at once.
 const PAGE_EVENTS: usize = 4_096;
-/// How long a batch goes on while nobody reads what is built.
+/// How long a batch goes on while what is built has no readers.
 const BUILD_BATCH: Duration = Duration::from_secs(1);
 /// Rows of one commit, and bytes of state that one read of the store gives.
 const ROWS_MAX: usize = 20_000;
@@ -222,7 +222,7 @@ impl RunSlot {
         self.blueprint.machine(share)
     }
 
-    /// Whether nobody reads yet what this generation holds.
+    /// Whether this generation has no readers yet.
     fn is_building(&self) -> bool {
         self.phase() == annals_core::Phase::Building && !self.progress.was_live()
     }
@@ -414,7 +414,7 @@ impl<'a> Session<'a> {
         let work = self.work;
         match &redo {
             Redo::Without(of) => {
-                tracing::warn!(pipeline = work.blueprint.name, "{of}; it is left out");
+                tracing::warn!(pipeline = work.blueprint.name, "{of}; it is skipped");
             }
             Redo::SavingEach => self.saves_each = Some((index, shown_at)),
         }
@@ -496,8 +496,8 @@ impl<'a> Session<'a> {
         self.outbox.write(partition, emitted)
     }
 
-    /// Why it goes no further until more was sent. Nobody sends what a generation emitted that is
-    /// not live, and then it does not wait.
+    /// Why it goes no further until more was sent. What a generation emitted that is not live is
+    /// never sent, and then it does not wait.
     async fn held_up(&mut self) -> Result<Option<String>, WorkError> {
         let work = self.work;
         let sender = &work.blueprint.sender;

@@ -24,7 +24,7 @@ pub enum Overload {
         /// Of how many; at least 1.
         one_of: u64,
     },
-    /// Those beyond so many in a second are left out; who offers one of the others waits for room.
+    /// Those beyond so many in a second are dropped; who offers one of the others waits for room.
     AtMost {
         /// How many in a second of the program's clock.
         per_second: u64,
@@ -43,12 +43,12 @@ pub enum Overload {
 pub enum Offered {
     /// It waits to be appended.
     Taken,
-    /// It was left out, as was said.
+    /// It was dropped, as the intake was told to do when too many come.
     LeftOut,
 }
 
 /// What came to an intake so far. Each event that was offered is counted once: it was appended,
-/// left out or refused, or waits.
+/// dropped or refused, or waits.
 ///
 /// ```
 /// # use annals_projections::pipeline::Intake;
@@ -65,7 +65,7 @@ pub struct IntakeStatus {
     pub offered: u64,
     /// Events that are in the log.
     pub appended: u64,
-    /// Events that were left out because too many came.
+    /// Events that were dropped because too many came.
     pub dropped: u64,
     /// Events that the store will never take.
     pub refused: u64,

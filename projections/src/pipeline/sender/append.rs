@@ -101,7 +101,7 @@ fn failed(
         error => WorkError::Stopped(format!(
             "the events from that for stream `{to}` on, which position {cause} of partition \
              {partition} caused, cannot be appended: {}. Nothing more is sent; make the store take \
-             them, or leave out what {cause} caused with `skip_sending` of pipeline `{pipeline}`",
+             them, or skip what {cause} caused with `skip_sending` of pipeline `{pipeline}`",
             chain(&error),
             cause = order.position,
         )),

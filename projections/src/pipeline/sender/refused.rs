@@ -1,4 +1,5 @@
-//! What nobody takes of what a pipeline sends: dead records, kept beside the note of the sender.
+//! What is refused for good of what a pipeline sends: dead records, kept beside the note of the
+//! sender.
 
 use annals_core::{Log, Partition, Position, ReadLog, RowChange, StoreError};
 
