@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use annals_core::Shape;
 use annals_projections::ViewKey;
+use bytes::Bytes;
+use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc};
+use uuid::Uuid;
 
-use crate::column::FromColumn;
+use crate::column::{FromColumn, Numeric};
 use crate::columns::Columns;
 use crate::schema::TableName;
 
@@ -88,8 +91,14 @@ pub struct ReceivedRow<'a> {
 /// let error = row.column::<i64>(&orders, "status").unwrap_err();
 /// assert_eq!(
 ///     error.to_string(),
-///     "table `public.orders` has no column `status` since schema 4: rename the field, or give it \
-///      `#[column(default)]`",
+///     "table `public.orders` has no column `status` since schema 4: it has `id`; rename the \
+///      field, or give it `#[column(default)]`",
+/// );
+/// let error = row.column::<i64>(&orders, "id").unwrap_err();
+/// assert_eq!(
+///     error.to_string(),
+///     "column `id` of table `public.orders` does not fit its field, which is `i64`: `x` is no \
+///      `i64`; declare the field as a type that reads it, such as `String`",
 /// );
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,8 +110,10 @@ pub enum ColumnError {
         table: TableName,
         /// The column.
         column: String,
-        /// The number of the table's schema.
+        /// The number of the table's schema; 0 when it is not known.
         schema: u32,
+        /// The columns that it has.
+        has: Vec<String>,
     },
     /// It did not change and was not sent.
     Unchanged {
@@ -119,6 +130,10 @@ pub enum ColumnError {
         column: String,
         /// What is wrong.
         what: String,
+        /// The type that the field is declared as.
+        expected: String,
+        /// A type that reads what was found.
+        fits: String,
     },
 }
 
@@ -129,11 +144,19 @@ impl fmt::Display for ColumnError {
                 table,
                 column,
                 schema,
-            } => write!(
-                f,
-                "table `{table}` has no column `{column}` since schema {schema}: rename the \
-                 field, or give it `#[column(default)]`"
-            ),
+                has,
+            } => {
+                write!(f, "table `{table}` has no column `{column}`")?;
+                if *schema > 0 {
+                    write!(f, " since schema {schema}")?;
+                }
+                let has: Vec<_> = has.iter().map(|name| format!("`{name}`")).collect();
+                write!(
+                    f,
+                    ": it has {}; rename the field, or give it `#[column(default)]`",
+                    has.join(", ")
+                )
+            }
             ColumnError::Unchanged { table, column } => write!(
                 f,
                 "column `{column}` did not change and was not sent: declare it `Toasted<…>`, or \
@@ -144,7 +167,13 @@ impl fmt::Display for ColumnError {
                 table,
                 column,
                 what,
-            } => write!(f, "column `{column}` of table `{table}`: {what}"),
+                expected,
+                fits,
+            } => write!(
+                f,
+                "column `{column}` of table `{table}` does not fit its field, which is \
+                 `{expected}`: {what}; declare the field as a type that reads it, such as `{fits}`"
+            ),
         }
     }
 }
@@ -164,6 +193,7 @@ impl ReceivedRow<'_> {
                 table: table.clone(),
                 column: column.to_owned(),
                 schema: self.schema,
+                has: self.columns.iter().map(|(of, _)| of.to_string()).collect(),
             }),
         }
     }
@@ -183,6 +213,11 @@ impl ReceivedRow<'_> {
                 table: table.clone(),
                 column: column.to_owned(),
                 what,
+                expected: type_name::<T>(),
+                fits: match text {
+                    Some(text) => type_of(text).to_owned(),
+                    None => format!("Option<{}>", type_name::<T>()),
+                },
             })?;
             return Ok(Some(value));
         }
@@ -196,5 +231,64 @@ impl ReceivedRow<'_> {
                 column: column.to_owned(),
             }),
         }
+    }
+}
+
+/// The name of a type without the modules that it is in.
+fn type_name<T>() -> String {
+    let whole = std::any::type_name::<T>();
+    let mut name = String::new();
+    for part in whole.split_inclusive(|of: char| !(of.is_alphanumeric() || of == '_' || of == ':'))
+    {
+        name.push_str(part.rsplit("::").next().unwrap_or(part));
+    }
+    name
+}
+
+/// A type that reads this text.
+fn type_of(text: &str) -> &'static str {
+    fn reads<T: FromColumn>(text: &str) -> bool {
+        T::from_column(Some(text)).is_ok()
+    }
+    let types: [(fn(&str) -> bool, &'static str); 9] = [
+        (reads::<bool>, "bool"),
+        (reads::<i64>, "i64"),
+        (reads::<Numeric>, "Numeric"),
+        (reads::<Uuid>, "Uuid"),
+        (reads::<DateTime<Utc>>, "DateTime<Utc>"),
+        (reads::<NaiveDateTime>, "NaiveDateTime"),
+        (reads::<NaiveDate>, "NaiveDate"),
+        (reads::<NaiveTime>, "NaiveTime"),
+        (reads::<Bytes>, "Bytes"),
+    ];
+    let found = types.iter().find(|(reads, _)| reads(text));
+    found.map_or("String", |(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_type_that_fits_is_named() {
+        for (text, name) in [
+            ("t", "bool"),
+            ("7", "i64"),
+            ("12.50", "Numeric"),
+            ("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "Uuid"),
+            ("2016-11-04 11:51:30.123456+00", "DateTime<Utc>"),
+            ("2016-11-04 13:51:30", "NaiveDateTime"),
+            ("2016-11-04", "NaiveDate"),
+            ("13:51:30", "NaiveTime"),
+            ("\\x00ff", "Bytes"),
+            ("pending", "String"),
+        ] {
+            assert_eq!(type_of(text), name, "{text}");
+        }
+        assert_eq!(
+            type_name::<Option<DateTime<Utc>>>(),
+            "Option<DateTime<Utc>>"
+        );
+        assert_eq!(type_name::<Vec<(i64, String)>>(), "Vec<(i64, String)>");
     }
 }
