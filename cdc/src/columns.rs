@@ -29,6 +29,11 @@ impl Columns {
         self
     }
 
+    /// With room for so many.
+    pub(crate) fn with_capacity(columns: usize) -> Columns {
+        Columns(Vec::with_capacity(columns))
+    }
+
     /// Adds a column.
     pub fn push(&mut self, name: Arc<str>, value: Option<String>) {
         self.0.push((name, value));

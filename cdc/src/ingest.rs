@@ -3,6 +3,7 @@
 
 mod again;
 mod append;
+mod appends;
 mod carry;
 mod events;
 mod handle;

@@ -16,6 +16,12 @@ use crate::schema::TableName;
 /// ```
 pub fn escaped(part: &str) -> String {
     let mut text = String::with_capacity(part.len());
+    escape(&mut text, part);
+    text
+}
+
+/// Adds a part, escaped.
+fn escape(text: &mut String, part: &str) {
     for character in part.chars() {
         if character.is_control() || ".-%,".contains(character) {
             for byte in character.encode_utf8(&mut [0; 4]).bytes() {
@@ -26,7 +32,6 @@ pub fn escaped(part: &str) -> String {
             text.push(character);
         }
     }
-    text
 }
 
 /// The stream of what is about a whole table: `public.orders`.
@@ -63,31 +68,42 @@ pub fn table_stream(prefix: &str, table: &TableName) -> Result<StreamId, Invalid
 /// # Ok::<_, annals_core::Invalid>(())
 /// ```
 pub fn row_stream(prefix: &str, table: &TableName, key: &Columns) -> Result<StreamId, Invalid> {
-    if key.is_empty() {
-        return table_stream(prefix, table);
-    }
-    let category = category(prefix, table);
-    let parts = key.iter().map(|(_, value)| match value {
-        // A key of one empty text would leave nothing.
-        Some("") => "%".to_owned(),
-        Some(value) => escaped_id(value),
-        None => "%null".to_owned(),
-    });
-    let id = parts.collect::<Vec<_>>().join(",");
-    let room = StreamId::BYTES_MAX.saturating_sub(category.len() + 1);
-    if id.len() <= room {
-        return StreamId::new(format!("{category}-{id}"));
-    }
-    let mut hash = Sha256::new();
-    hash.update(id.as_bytes());
-    let mut short = String::from("#");
-    for byte in &hash.finalize()[..16] {
-        let _ = write!(short, "{byte:02x}");
-    }
-    StreamId::new(format!("{category}-{short}"))
+    row_stream_in(&category(prefix, table), key)
 }
 
-fn category(prefix: &str, table: &TableName) -> String {
+/// The stream of a row of a table with this category.
+pub(crate) fn row_stream_in(category: &str, key: &Columns) -> Result<StreamId, Invalid> {
+    if key.is_empty() {
+        return StreamId::new(category);
+    }
+    let mut name = String::with_capacity(category.len() + 24);
+    name.push_str(category);
+    name.push('-');
+    let id = name.len();
+    for (_, value) in key.iter() {
+        if name.len() > id {
+            name.push(',');
+        }
+        match value {
+            // A key of one empty text would leave nothing.
+            Some("") => name.push('%'),
+            Some(value) => escape_id(&mut name, value),
+            None => name.push_str("%null"),
+        }
+    }
+    if name.len() > StreamId::BYTES_MAX {
+        let hash = Sha256::digest(&name.as_bytes()[id..]);
+        name.truncate(id);
+        name.push('#');
+        for byte in &hash[..16] {
+            let _ = write!(name, "{byte:02x}");
+        }
+    }
+    StreamId::new(name)
+}
+
+/// The category of the streams of a table.
+pub(crate) fn category(prefix: &str, table: &TableName) -> String {
     if prefix.is_empty() {
         table.stored()
     } else {
@@ -96,19 +112,20 @@ fn category(prefix: &str, table: &TableName) -> String {
 }
 
 /// The id part of a stream may hold dots and dashes that are no parts of numbers.
-fn escaped_id(value: &str) -> String {
+fn escape_id(name: &mut String, value: &str) {
     let digits = value.strip_prefix('-').unwrap_or(value);
-    if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return value.to_owned();
-    }
-    if is_uuid(value) {
-        return value.to_owned();
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    if is_number || is_uuid(value) {
+        name.push_str(value);
+        return;
     }
     // A hash begins with `#`.
-    let escaped = escaped(value);
-    match escaped.strip_prefix('#') {
-        Some(rest) => format!("%23{rest}"),
-        None => escaped,
+    match value.strip_prefix('#') {
+        Some(rest) => {
+            name.push_str("%23");
+            escape(name, rest);
+        }
+        None => escape(name, value),
     }
 }
 

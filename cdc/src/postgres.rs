@@ -17,6 +17,7 @@ mod transport;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::Notify;
 
 use crate::ingest::{Chunk, Mark, Resume, Source, SourceError, SourceFailure, SourceStatus};
 use crate::schema::TableName;
@@ -178,6 +179,15 @@ impl Postgres {
         self
     }
 
+    async fn next_of(&mut self, answered: Option<&Notify>) -> Result<Chunk, SourceError> {
+        let session = self.session()?;
+        let next = session.next(answered).await;
+        let missed_max = session.next_missed_max();
+        self.status = session.status();
+        self.missed_max = missed_max;
+        next
+    }
+
     fn session(&mut self) -> Result<&mut Session, SourceError> {
         self.session.as_mut().ok_or_else(|| {
             SourceError::new(
@@ -205,17 +215,23 @@ impl Source for Postgres {
                 "the server did not answer in {at_most:?} before the stream began"
             )));
         };
-        self.session = Some(session?.reading_again(&self.read_again));
+        let session = session.inspect_err(|error| {
+            if error.failure() == SourceFailure::Stop {
+                // What was said of a slot before it was lost or dropped is not so any more.
+                self.status.lacks_slot();
+                self.status.warnings.clear();
+            }
+        })?;
+        self.session = Some(session.reading_again(&self.read_again));
         Ok(())
     }
 
     async fn next(&mut self) -> Result<Chunk, SourceError> {
-        let session = self.session()?;
-        let next = session.next().await;
-        let missed_max = session.next_missed_max();
-        self.status = session.status();
-        self.missed_max = missed_max;
-        next
+        self.next_of(None).await
+    }
+
+    async fn next_until(&mut self, answered: &Notify) -> Result<Chunk, SourceError> {
+        self.next_of(Some(answered)).await
     }
 
     async fn confirm(&mut self, up_to: &Mark) -> Result<(), SourceError> {

@@ -157,8 +157,13 @@ impl RowRecord {
         if self.op != RowOp::Update || self.key.is_empty() {
             return None;
         }
+        let before = self.before.columns()?;
+        let is_same = |(name, value): (&Arc<str>, _)| before.get(name) == Some(value);
+        if self.key.iter().all(is_same) {
+            return None;
+        }
         let names: Vec<_> = self.key.iter().map(|(name, _)| Arc::clone(name)).collect();
-        let old = self.before.columns()?.only(&names);
+        let old = before.only(&names);
         (old.len() == self.key.len() && old != self.key).then_some(old)
     }
 }

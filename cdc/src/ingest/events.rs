@@ -1,6 +1,7 @@
 //! Records become events: their streams, types, ids and metadata. Pure.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use annals_core::{EventId, Invalid, Metadata, NewEvent, StreamId};
 use chrono::{DateTime, Utc};
@@ -10,7 +11,8 @@ use uuid::Uuid;
 
 use super::Placed;
 use crate::columns::Columns;
-use crate::key::{escaped, row_stream, table_stream};
+use crate::key::{category, escaped, row_stream_in, table_stream};
+use crate::lsn::Lsn;
 use crate::payload::{MovedPayload, RowPayloadOf, TruncatePayload};
 use crate::record::{At, LogicalMessage, Record, RowOp, RowRecord};
 use crate::schema::{TableName, TableSchema};
@@ -30,6 +32,56 @@ pub struct EventMaker {
     prefix: String,
     /// What an event is made of: a new one would ask for an id and for the time, to be replaced.
     blank: NewEvent,
+    known: Known,
+}
+
+/// What was made before, and is the same for the next row: names of tables, and what the last
+/// transaction has in common.
+#[derive(Default)]
+struct Known(Mutex<LastMade>);
+
+#[derive(Clone, Default)]
+struct LastMade {
+    tables: Vec<Arc<TableNames>>,
+    correlation: Option<((Lsn, Option<u64>, Option<DateTime<Utc>>), Uuid)>,
+}
+
+/// Names of a table, as they are stored.
+struct TableNames {
+    table: TableName,
+    category: String,
+    /// In the order of [`RowOp`].
+    types: [String; 4],
+}
+
+/// So many tables are known by their names at most: then it begins again.
+const TABLES_MAX: usize = 64;
+
+impl Known {
+    fn with<T>(&self, look: impl FnOnce(&mut LastMade) -> T) -> T {
+        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Clone for Known {
+    fn clone(&self) -> Known {
+        Known(Mutex::new(self.with(|last| last.clone())))
+    }
+}
+
+impl fmt::Debug for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Known")
+    }
+}
+
+const fn what(op: RowOp) -> &'static str {
+    match op {
+        RowOp::Read => "read",
+        RowOp::Insert => "inserted",
+        RowOp::Update => "updated",
+        RowOp::Delete => "deleted",
+    }
 }
 
 impl EventMaker {
@@ -39,7 +91,32 @@ impl EventMaker {
             source: source.into(),
             prefix: prefix.to_owned(),
             blank: NewEvent::json("", ""),
+            known: Known::default(),
         }
+    }
+
+    fn names(&self, table: &TableName) -> Arc<TableNames> {
+        self.known.with(|last| {
+            if let Some(found) = last.tables.iter().find(|of| of.table == *table) {
+                return Arc::clone(found);
+            }
+            let ops = [RowOp::Read, RowOp::Insert, RowOp::Update, RowOp::Delete];
+            let names = Arc::new(TableNames {
+                table: table.clone(),
+                category: category(&self.prefix, table),
+                types: ops.map(|op| self.event_type(table, what(op))),
+            });
+            if last.tables.len() >= TABLES_MAX {
+                last.tables.clear();
+            }
+            last.tables.push(Arc::clone(&names));
+            names
+        })
+    }
+
+    /// What it was made for.
+    pub(super) fn source(&self) -> &str {
+        &self.source
     }
 
     /// The stored name of an event of a table.
@@ -66,7 +143,7 @@ impl EventMaker {
     ///
     /// [`Invalid`] when the name of the table is too long.
     pub fn row_stream(&self, table: &TableName, key: &Columns) -> Result<StreamId, Invalid> {
-        row_stream(&self.prefix, table, key)
+        row_stream_in(&self.names(table).category, key)
     }
 
     /// The events of a change of a row, and values that are carried over from the stream of its
@@ -82,17 +159,12 @@ impl EventMaker {
         schema: u32,
         carried: Option<Columns>,
     ) -> Result<Vec<Placed>, Invalid> {
-        let what = match row.op {
-            RowOp::Read => "read",
-            RowOp::Insert => "inserted",
-            RowOp::Update => "updated",
-            RowOp::Delete => "deleted",
-        };
-        let stream = self.row_stream(&row.table, &row.key)?;
+        let names = self.names(&row.table);
+        let stream = row_stream_in(&names.category, &row.key)?;
         let payload = json_of(&RowPayloadOf::new(row, schema, carried.as_ref()))?;
         // Deletions of a truncate share the ordinal of the truncate.
-        let event_type = self.event_type(&row.table, what);
-        let id = self.id(record, &format!("{what} {stream}"));
+        let event_type = names.types[row.op as usize].clone();
+        let id = self.id_of(record, &[what(row.op), " ", stream.as_str()]);
         let mut events = Vec::with_capacity(1);
         if let Some(old) = row.moved_from() {
             events.push(self.moved(record, &row.table, &old, &row.key)?);
@@ -122,7 +194,7 @@ impl EventMaker {
             to: to.clone(),
         })?;
         let event = NewEvent::json(self.event_type(table, "moved"), payload)
-            .id(self.id(record, &format!("moved {stream}")));
+            .id(self.id_of(record, &["moved ", stream.as_str()]));
         Ok((stream, self.with_metadata(event, record)))
     }
 
@@ -190,6 +262,11 @@ impl EventMaker {
     /// the commits, and nearly in that of the records of a large transaction, so that it goes in
     /// at the end of an index.
     pub fn id(&self, record: &Record, what: &str) -> EventId {
+        self.id_of(record, &[what])
+    }
+
+    /// The same of a text in pieces.
+    fn id_of(&self, record: &Record, what: &[&str]) -> EventId {
         let mut hash = Sha256::new();
         let mut part = |bytes: &[u8]| {
             hash.update((bytes.len() as u64).to_be_bytes());
@@ -203,7 +280,9 @@ impl EventMaker {
                 part(&record.at.ordinal.to_be_bytes());
             }
         }
-        part(what.as_bytes());
+        let length: usize = what.iter().map(|piece| piece.len()).sum();
+        hash.update((length as u64).to_be_bytes());
+        what.iter().for_each(|piece| hash.update(piece.as_bytes()));
         // What a source repeats may come in another order.
         let block = match &record.repeat_key {
             Some(_) => None,
@@ -214,11 +293,19 @@ impl EventMaker {
 
     /// What all events of a transaction have in common.
     fn correlation(&self, at: At) -> Uuid {
-        let mut hash = Sha256::new();
-        hash.update(self.source.as_bytes());
-        hash.update(at.lsn.get().to_be_bytes());
-        hash.update(at.xid.unwrap_or_default().to_be_bytes());
-        derived(at.time, None, &hash.finalize())
+        let transaction = (at.lsn, at.xid, at.time);
+        self.known.with(|last| match last.correlation {
+            Some((of, correlation)) if of == transaction => correlation,
+            _ => {
+                let mut hash = Sha256::new();
+                hash.update(self.source.as_bytes());
+                hash.update(at.lsn.get().to_be_bytes());
+                hash.update(at.xid.unwrap_or_default().to_be_bytes());
+                let correlation = derived(at.time, None, &hash.finalize());
+                last.correlation = Some((transaction, correlation));
+                correlation
+            }
+        })
     }
 
     pub(crate) fn with_metadata(&self, event: NewEvent, record: &Record) -> NewEvent {

@@ -1,13 +1,15 @@
 //! What programs and operators do with a running ingest.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use annals_core::{Annals, Clock, Failure, StoreError};
-use annals_runner::{GenerationWorkers, Program};
+use annals_runner::{GenerationWorkers, Program, SlotState};
+use chrono::{DateTime, Utc};
 
 use super::Ingest;
 use super::operator::{self, MessageSkip, RowSkip, Skip, TableResync};
-use super::status::{IngestState, IngestStatus};
+use super::status::{IngestState, IngestStatus, Skipped, SourceStatus};
 use crate::lsn::Lsn;
 use crate::schema::TableName;
 
@@ -33,6 +35,8 @@ pub struct IngestHandle {
 /// What the work and its handle share.
 pub(super) struct Shared {
     pub(super) status: Mutex<IngestStatus>,
+    /// What was met that operators skipped: a retry meets it again.
+    met: Mutex<HashSet<Skipped>>,
     pub(super) clock: Arc<dyn Clock>,
 }
 
@@ -40,6 +44,7 @@ impl Shared {
     pub(super) fn new(name: &str, clock: Arc<dyn Clock>) -> Shared {
         Shared {
             status: Mutex::new(IngestStatus::named(name)),
+            met: Mutex::default(),
             clock,
         }
     }
@@ -51,9 +56,38 @@ impl Shared {
 
     pub(super) fn change(&self, change: impl FnOnce(&mut IngestStatus)) {
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let had_slot = status.source.slot.is_some();
         change(&mut status);
         status.aged(self.clock.now());
-        super::metrics::report(&status);
+        super::metrics::report(&status, had_slot);
+    }
+
+    /// What the source says of itself. What it knows is only counted as taken in when nothing is on
+    /// its way into the log.
+    pub(super) fn says(&self, source: SourceStatus, is_settled: bool) {
+        let known_to = source.known_to.filter(|_| is_settled);
+        let now = self.clock.now();
+        self.change(|status| {
+            status.is_known_to(known_to, now);
+            let known_to = status.source.known_to;
+            status.source = SourceStatus { known_to, ..source };
+        });
+    }
+
+    /// Everything that was committed until then is in the log.
+    pub(super) fn known_to(&self, known_to: Option<DateTime<Utc>>) {
+        let now = self.clock.now();
+        self.change(|status| status.is_known_to(known_to, now));
+    }
+
+    /// Something was met that operators skipped.
+    pub(super) fn skipped(&self, skipped: Option<Skipped>) {
+        let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
+        if skipped.is_some_and(|skipped| met.insert(skipped)) {
+            let count = met.len() as u64;
+            drop(met);
+            self.change(|status| status.skipped = count);
+        }
     }
 }
 
@@ -85,8 +119,28 @@ impl IngestHandle {
     pub fn status(&self) -> IngestStatus {
         let status = self.shared.status.lock();
         let mut status = status.unwrap_or_else(PoisonError::into_inner).clone();
-        status.aged(self.shared.clock.now());
+        let now = self.shared.clock.now();
+        if let Some((owner, until)) = self.held_elsewhere(now) {
+            return IngestStatus {
+                state: IngestState::Elsewhere { owner, until },
+                skipped: status.skipped,
+                transactions: status.transactions,
+                events: status.events,
+                ..IngestStatus::named(self.name)
+            };
+        }
+        status.aged(now);
         status
+    }
+
+    /// The owner of its lease, when that is another process or program, and until when it is.
+    fn held_elsewhere(&self, now: DateTime<Utc>) -> Option<(String, DateTime<Utc>)> {
+        let generations = self.workers.status(now).into_iter();
+        let mut slots = generations.flat_map(|of| of.slots);
+        slots.find_map(|of| match of.state {
+            SlotState::Elsewhere { owner, until } => Some((owner, until)),
+            _ => None,
+        })
     }
 
     /// One change is not taken in: the record `ordinal` of the transaction that was committed at

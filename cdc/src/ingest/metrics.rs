@@ -6,7 +6,9 @@ use metrics::{counter, gauge};
 use super::status::IngestStatus;
 
 /// Says how an ingest is.
-pub(super) fn report(status: &IngestStatus) {
+///
+/// A slot that was there and is gone keeps nothing.
+pub(super) fn report(status: &IngestStatus, had_slot: bool) {
     let labels = [("ingest", status.name.clone())];
     let source = &status.source;
     if let Some(bytes) = source.lag_bytes {
@@ -15,8 +17,10 @@ pub(super) fn report(status: &IngestStatus) {
     if let Some(seconds) = status.lag_seconds {
         gauge!("annals_ingest_lag_seconds", &labels).set(seconds);
     }
-    if let Some((_, bytes)) = &source.slot {
-        gauge!("annals_ingest_slot_bytes", &labels).set(*bytes as f64);
+    match &source.slot {
+        Some((_, bytes)) => gauge!("annals_ingest_slot_bytes", &labels).set(*bytes as f64),
+        None if had_slot => gauge!("annals_ingest_slot_bytes", &labels).set(0.0),
+        None => {}
     }
     if let Some(bytes) = source.safe_wal_bytes {
         gauge!("annals_ingest_safe_wal_bytes", &labels).set(bytes as f64);

@@ -193,6 +193,7 @@ impl Work for Works {
         let ended = contained_async(taking.run(stop)).await;
         let ended = ended.unwrap_or_else(|panic| Err(WorkError::Stopped(panic)));
         source.end().await;
+        intake.shared.says(source.status(), false);
         pause.after(&ended, intake.shared.state());
         if let Err(error) = &ended {
             intake.shared.change(|status| {

@@ -14,7 +14,7 @@ impl Taking<'_> {
     /// The events of a row of a table that is read again.
     pub(super) async fn record_again(
         &mut self,
-        run: &mut Run,
+        run: &mut Run<'_>,
         record: &Record,
         events: &mut Vec<Placed>,
         mark: &Mark,
@@ -29,7 +29,7 @@ impl Taking<'_> {
     /// are read again at the next start or decision. Returns whether it was given up.
     pub(super) fn gives_up_again(
         &mut self,
-        run: &mut Run,
+        run: &mut Run<'_>,
         read: Result<(), WorkError>,
     ) -> Result<bool, WorkError> {
         match read {
@@ -37,7 +37,7 @@ impl Taking<'_> {
             Err(WorkError::Stopped(why)) => {
                 run.again = None;
                 self.source.stops_reading_again(&why);
-                self.measured();
+                self.measured(run);
                 Ok(true)
             }
             Err(error) => Err(error),
@@ -47,7 +47,7 @@ impl Taking<'_> {
     /// A row of a table that is read again, as it is now; nothing when the log has it.
     pub(super) async fn read_again(
         &self,
-        run: &mut Run,
+        run: &mut Run<'_>,
         record: &Record,
         events: &[Placed],
     ) -> Result<Option<Record>, WorkError> {
@@ -81,7 +81,7 @@ impl Taking<'_> {
     /// As `sweep`, of the tables that were read again beside the stream.
     pub(super) async fn sweep_again(
         &mut self,
-        run: &mut Run,
+        run: &mut Run<'_>,
         events: &mut Vec<Placed>,
         mark: &Mark,
     ) -> Result<(), WorkError> {

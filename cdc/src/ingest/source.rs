@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use annals_core::{Failure, StoreError};
 use annals_runner::WorkError;
 use async_trait::async_trait;
+use tokio::sync::Notify;
 
 use super::mark::{Mark, Partial, Resume, SnapshotMark};
 use super::status::SourceStatus;
@@ -30,6 +31,18 @@ pub trait Source: Send + Sync {
     ///
     /// As [`begin`](Source::begin).
     async fn next(&mut self) -> Result<Chunk, SourceError>;
+
+    /// As [`next`](Source::next), while what was returned before is being appended. Before
+    /// `answered` is notified it may wait for more to come; afterwards it returns soon, with an
+    /// empty chunk when nothing is there, so that it is told what is durable. A source to which
+    /// that makes no difference does as in [`next`](Source::next).
+    ///
+    /// # Errors
+    ///
+    /// As [`begin`](Source::begin).
+    async fn next_until(&mut self, _answered: &Notify) -> Result<Chunk, SourceError> {
+        self.next().await
+    }
 
     /// Everything up to here is durable in the log. May be late, never early.
     ///

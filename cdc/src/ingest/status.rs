@@ -4,16 +4,25 @@ use std::fmt;
 
 use chrono::{DateTime, Utc};
 
+use crate::columns::Columns;
 use crate::lsn::Lsn;
+use crate::record::{Body, Record};
 use crate::schema::TableName;
 
 /// What an ingest does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum IngestState {
-    /// It waits for its lease, or connects.
+    /// It connects, or has not asked for its lease.
     #[default]
     Starting,
+    /// Another process takes in, or another program of this one: it waits for the lease.
+    Elsewhere {
+        /// The owner of the lease.
+        owner: String,
+        /// When that lease ends, unless it is renewed; by the clock of the store that keeps it.
+        until: DateTime<Utc>,
+    },
     /// It copies what the tables hold.
     Snapshot,
     /// It follows the source.
@@ -24,6 +33,27 @@ pub enum IngestState {
     Stopped(String),
     /// Its program ends.
     Ended,
+}
+
+/// Something that operators skipped, as they name it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Skipped {
+    Record(Lsn, u64),
+    Row(TableName, Columns),
+}
+
+impl Skipped {
+    pub(super) fn of_record(record: &Record) -> Option<Skipped> {
+        Some(Skipped::Record(record.at.lsn, record.at.ordinal))
+    }
+
+    /// As a row of a copy, which each copy has under another LSN.
+    pub(super) fn of_row(record: &Record) -> Option<Skipped> {
+        match &record.body {
+            Body::Row(row) => Some(Skipped::Row(row.table.clone(), row.key.clone())),
+            _ => None,
+        }
+    }
 }
 
 /// What a source says of itself.
@@ -45,6 +75,8 @@ pub struct SourceStatus {
     pub safe_wal_bytes: Option<i64>,
     /// Bytes of large transactions that the server wrote to its disk for this slot.
     pub spilled_bytes: Option<u64>,
+    /// The moment that a snapshot shows, while it is read.
+    pub snapshot_of: Option<DateTime<Utc>>,
     /// Rows of a snapshot that were read.
     pub snapshot_rows: Option<u64>,
     /// How many there are, as far as the server has counted them.
@@ -57,6 +89,16 @@ pub struct SourceStatus {
     pub heartbeat: Option<DateTime<Utc>>,
     /// What operators should know.
     pub warnings: Vec<String>,
+}
+
+impl SourceStatus {
+    /// The slot is gone, or nothing is known of it: it keeps nothing.
+    pub(crate) fn lacks_slot(&mut self) {
+        self.slot = None;
+        self.safe_wal_bytes = None;
+        self.spilled_bytes = None;
+        self.lag_bytes = None;
+    }
 }
 
 /// How an ingest is. Prints as one line.
@@ -78,7 +120,8 @@ pub struct IngestStatus {
     pub transactions: u64,
     /// Events that it appended since the program started.
     pub events: u64,
-    /// Changes that operators skipped, of those that it met.
+    /// Changes and rows that operators skipped, of those that it met since the program started:
+    /// each once, however often it is met.
     pub skipped: u64,
     /// Seconds from the commit of the newest transaction, or the sending of the newest heartbeat,
     /// until it was taken in; since then, while it does not follow.
@@ -98,15 +141,22 @@ impl IngestStatus {
 }
 
 impl IngestStatus {
+    /// Everything that was committed until then is in. What is known already tells nothing new.
+    pub(super) fn is_known_to(&mut self, known_to: Option<DateTime<Utc>>, now: DateTime<Utc>) {
+        if known_to > self.source.known_to {
+            let lag = known_to.map(|known| now - known);
+            self.lag_seconds = lag.map(|lag| lag.as_seconds_f64().max(0.0));
+            self.source.known_to = known_to;
+        }
+    }
+
     /// While nothing is taken in, what waits gets older.
     pub(super) fn aged(&mut self, now: DateTime<Utc>) {
-        let waits = matches!(
-            self.state,
-            IngestState::Retrying(_) | IngestState::Stopped(_)
-        );
-        let since = match waits {
-            true => self.source.known_to,
-            false => self.source.waits_since,
+        let since = match self.state {
+            IngestState::Retrying(_) | IngestState::Stopped(_) => self.source.known_to,
+            // What happens meanwhile comes after it.
+            IngestState::Snapshot => self.source.known_to.or(self.source.snapshot_of),
+            _ => self.source.waits_since,
         };
         if let Some(since) = since {
             let lag = (now - since).as_seconds_f64();
@@ -120,6 +170,13 @@ impl fmt::Display for IngestStatus {
         write!(f, "ingest {}: ", self.name)?;
         match &self.state {
             IngestState::Starting => f.write_str("starting")?,
+            IngestState::Elsewhere { owner, until } => {
+                let until = until.format("%Y-%m-%dT%H:%M:%S%.3fZ");
+                write!(
+                    f,
+                    "waits for its lease, which is held by {owner} until {until}"
+                )?;
+            }
             IngestState::Snapshot => f.write_str("snapshot")?,
             IngestState::Following => f.write_str("following")?,
             IngestState::Retrying(why) => write!(f, "retrying: {why}")?,
@@ -152,5 +209,48 @@ impl fmt::Display for IngestStatus {
             write!(f, " · {warning}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+
+    #[test]
+    fn the_lag_grows_while_tables_are_copied() {
+        let start = DateTime::UNIX_EPOCH;
+        let after = |seconds| start + TimeDelta::seconds(seconds);
+        let mut status = IngestStatus::named("shop");
+        status.state = IngestState::Snapshot;
+        status.aged(after(5));
+        assert_eq!(
+            status.lag_seconds, None,
+            "nothing is known of the first copy"
+        );
+        status.source.snapshot_of = Some(start);
+        status.aged(after(7));
+        assert_eq!(status.lag_seconds, Some(7.0));
+        // A later copy comes after what was known before it.
+        status.is_known_to(Some(after(8)), after(9));
+        assert_eq!(status.lag_seconds, Some(1.0));
+        status.source.snapshot_of = Some(after(10));
+        status.aged(after(20));
+        assert_eq!(status.lag_seconds, Some(12.0));
+        // Then it follows.
+        status.state = IngestState::Following;
+        status.is_known_to(Some(after(20)), after(21));
+        status.aged(after(22));
+        assert_eq!(status.lag_seconds, Some(1.0));
+    }
+
+    #[test]
+    fn a_slot_that_is_gone_keeps_nothing() {
+        let mut status = IngestStatus::named("shop");
+        status.source.slot = Some(("annals_shop".into(), 2_000_000));
+        assert!(status.to_string().contains("slot annals_shop keeps 2.0 MB"));
+        status.source.lacks_slot();
+        assert_eq!(status.to_string(), "ingest shop: starting");
     }
 }

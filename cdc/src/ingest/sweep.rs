@@ -20,7 +20,7 @@ impl Taking<'_> {
     /// A truncate, and the deletion of each row that was there.
     pub(super) async fn truncate(
         &mut self,
-        run: &mut Run,
+        run: &mut Run<'_>,
         record: &Record,
         table: &TableName,
         events: &mut Vec<Placed>,
@@ -37,6 +37,7 @@ impl Taking<'_> {
             rows: None,
         };
         let mut keys = Vec::new();
+        run.appends.settle().await?;
         if self.settings.expand_truncates {
             let max = self.settings.sweep_rows_max;
             let live = LiveRows::of(self.db, &run.maker, table, events, max).await?;
@@ -68,7 +69,7 @@ impl Taking<'_> {
     /// Which rows the log has of tables that are read again.
     pub(super) async fn look_for_missing(
         &self,
-        run: &mut Run,
+        run: &mut Run<'_>,
         tables: &[TableName],
     ) -> Result<(), WorkError> {
         run.missing.clear();
@@ -85,7 +86,7 @@ impl Taking<'_> {
 
     /// Whether a row of a snapshot is one that the log has: of a table without a key, as many as
     /// it has of the same content. Nothing else tells such a row from one that was read before.
-    pub(super) fn is_known_without_key(&self, run: &mut Run, record: &Record) -> bool {
+    pub(super) fn is_known_without_key(&self, run: &mut Run<'_>, record: &Record) -> bool {
         let Body::Row(row) = &record.body else {
             return false;
         };
@@ -102,7 +103,7 @@ impl Taking<'_> {
     /// Rows that the log has and the snapshot does not are gone.
     pub(super) async fn sweep(
         &mut self,
-        run: &mut Run,
+        run: &mut Run<'_>,
         chunk: &Chunk,
         events: &mut Vec<Placed>,
         mark: &Mark,
@@ -126,7 +127,7 @@ impl Taking<'_> {
     /// Rows of a table that are gone.
     pub(super) async fn delete(
         &mut self,
-        run: &mut Run,
+        run: &mut Run<'_>,
         table: &TableName,
         live: &LiveRows,
         at: At,

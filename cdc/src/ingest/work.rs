@@ -1,27 +1,28 @@
 //! The work under a lease: what comes next of the source, as events, with a mark.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_core::{Annals, Partition, Position, Version};
-use annals_runner::{CommittedStep, Slot, WorkError};
-use tokio::sync::watch;
+use annals_core::{Annals, Partition};
+use annals_runner::{Slot, WorkError};
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::again::TablesAgain;
-use super::append::{append, archive_marks};
+use super::appends::{Appends, Batch};
 use super::carry::{carried, known_row};
 use super::events::EventMaker;
 use super::handle::Shared;
 use super::large::too_long;
 use super::live::LiveRows;
-use super::mark::{Mark, Resume, SnapshotMark, gap, last_mark, mark_stream};
+use super::mark::{Mark, Resume, SnapshotMark, gap, last_mark};
 use super::operator::{Decisions, decisions, newest};
 use super::pause::Pause;
 use super::schemas::Schemas;
 use super::source::{Chunk, ReadAgain, Snapshotting, Source};
-use super::status::IngestState;
+use super::status::{IngestState, Skipped};
 use super::{Placed, Settings};
 use crate::lsn::Lsn;
 use crate::record::{At, Body, Record, RowOp, RowRecord};
@@ -45,8 +46,10 @@ pub(super) struct Taking<'a> {
 }
 
 /// What one run of the work knows.
-pub(super) struct Run {
-    pub(super) version: Version,
+pub(super) struct Run<'a> {
+    /// What is on its way into the log. Whoever reads the log settles it first.
+    pub(super) appends: Appends<'a>,
+    /// The last one that was made, which may be on its way.
     pub(super) mark: Option<Mark>,
     pub(super) schemas: Schemas,
     pub(super) decisions: Decisions,
@@ -59,7 +62,7 @@ pub(super) struct Run {
     pub(super) is_again: bool,
 }
 
-impl Run {
+impl Run<'_> {
     /// The LSN up to which everything is known; during a snapshot, the one before it was begun.
     fn known_up_to(&self) -> Option<Lsn> {
         let mark = self.mark.as_ref()?;
@@ -84,15 +87,28 @@ impl Run {
     }
 }
 
-impl Taking<'_> {
+impl<'a> Taking<'a> {
     /// Takes in until it is stopped, or something is wrong.
     pub(super) async fn run(&mut self, mut stop: watch::Receiver<bool>) -> Result<(), WorkError> {
         let mut run = tokio::select! {
             () = stopped(&mut stop) => return Ok(()),
             begun = self.begin() => begun?,
         };
+        let ended = self.follow(&mut run, &mut stop).await;
+        // What was made before it ended is taken in, and what is wrong with that comes first.
+        run.appends.settle().await?;
+        let confirmed = self.confirm(&mut run).await;
+        ended.and(confirmed)
+    }
+
+    async fn follow(
+        &mut self,
+        run: &mut Run<'_>,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<(), WorkError> {
         let mut looked = Instant::now();
         loop {
+            self.confirm(run).await?;
             if looked.elapsed() >= LOOK_EVERY {
                 let found = newest(self.db.store().as_ref(), self.name).await?;
                 if found != run.decisions.version {
@@ -100,16 +116,32 @@ impl Taking<'_> {
                 }
                 looked = Instant::now();
             }
+            if run.appends.is_full() {
+                run.appends.answer().await?;
+                continue;
+            }
             let chunk = tokio::select! {
                 biased;
-                () = stopped(&mut stop) => return self.last(&mut run).await,
-                next = self.source.next() => next?,
+                () = stopped(stop) => return self.last(run).await,
+                next = next(self.source, &mut run.appends) => next?,
             };
-            self.take(&mut run, chunk).await?;
+            self.take(run, chunk).await?;
         }
     }
 
-    async fn begin(&mut self) -> Result<Run, WorkError> {
+    /// Tells the source what is durable.
+    async fn confirm(&mut self, run: &mut Run<'_>) -> Result<(), WorkError> {
+        let answered = run.appends.take_answered();
+        for mark in &answered {
+            self.source.confirm(mark).await?;
+        }
+        if !answered.is_empty() {
+            self.measured(run);
+        }
+        Ok(())
+    }
+
+    async fn begin(&mut self) -> Result<Run<'a>, WorkError> {
         self.pause.over(self.db.store().as_ref(), self.name).await?;
         let store = self.db.store().as_ref();
         let (version, mark) = last_mark(store, self.name).await?;
@@ -138,8 +170,9 @@ impl Taking<'_> {
             status.at = mark.as_ref().and_then(|mark| mark.resume.as_ref()?.lsn());
         });
         let maker = EventMaker::new(source, &self.settings.prefix);
+        let db: &'a Annals = self.db;
         let mut run = Run {
-            version,
+            appends: Appends::after(version, self.slot, self.name, db.store(), self.shared),
             schemas: Schemas::default(),
             decisions,
             maker,
@@ -162,7 +195,9 @@ impl Taking<'_> {
     }
 
     /// Where one goes on is noted when a program stops in order.
-    async fn last(&mut self, run: &mut Run) -> Result<(), WorkError> {
+    async fn last(&mut self, run: &mut Run<'_>) -> Result<(), WorkError> {
+        run.appends.settle().await?;
+        self.confirm(run).await?;
         let known = run
             .mark
             .as_ref()
@@ -182,24 +217,41 @@ impl Taking<'_> {
         Ok(())
     }
 
-    /// Appends what a chunk holds, and confirms it.
-    async fn take(&mut self, run: &mut Run, chunk: Chunk) -> Result<(), WorkError> {
+    /// Makes the events of a chunk and gives them to be appended, after those of the chunks before
+    /// it.
+    async fn take(&mut self, run: &mut Run<'_>, chunk: Chunk) -> Result<(), WorkError> {
         if chunk.is_empty() {
-            self.measured();
+            self.measured(run);
             return Ok(());
         }
         if let Some(ReadAgain::Begins(point, tables)) = &chunk.again {
             if let Some(again) = &mut run.again {
                 again.begins(*point, tables);
             }
-            self.measured();
+            self.measured(run);
             return Ok(());
+        }
+        // What comes before a copy, or beside the stream, or after a copy is alone on its way.
+        let is_alone = chunk.again.is_some()
+            || matches!(
+                chunk.snapshot,
+                Some(Snapshotting::Begins(_) | Snapshotting::Complete)
+            )
+            || self
+                .settings
+                .translators
+                .iter()
+                .any(|of| of.reads_changes());
+        if is_alone {
+            run.appends.settle().await?;
         }
         run.is_again = chunk.again.is_some();
         if run.is_again && run.again.is_none() {
             return Ok(());
         }
-        run.maker = EventMaker::new(Arc::clone(&chunk.source), &self.settings.prefix);
+        if *run.maker.source() != *chunk.source {
+            run.maker = EventMaker::new(Arc::clone(&chunk.source), &self.settings.prefix);
+        }
         let mut mark = Mark::begun(Arc::clone(&chunk.source));
         mark.decided = run.mark.as_ref().and_then(|mark| mark.decided);
         mark.read_again = run.mark.as_ref().and_then(|mark| mark.read_again);
@@ -232,10 +284,10 @@ impl Taking<'_> {
         let mut first = 0;
         for (index, record) in chunk.records.iter().enumerate() {
             if run.decisions.skips(record.at.lsn, record.at.ordinal) {
-                self.shared.change(|status| status.skipped += 1);
+                self.shared.skipped(Skipped::of_record(record));
             } else if run.decisions.skips_row(record) {
                 run.saw(record)?;
-                self.shared.change(|status| status.skipped += 1);
+                self.shared.skipped(Skipped::of_row(record));
             } else if self.is_known_without_key(run, record) {
                 continue;
             } else if run.is_again {
@@ -278,6 +330,7 @@ impl Taking<'_> {
             mark.read_again = run.again.take().map(|again| again.version);
         }
         if chunk.may_repeat {
+            run.appends.settle().await?;
             self.skip_known(&mut events).await?;
         }
         mark.partial = chunk.partial;
@@ -289,35 +342,21 @@ impl Taking<'_> {
         if mark.partial.is_some() && mark.resume.is_none() {
             mark.resume = run.mark.as_ref().and_then(|mark| mark.resume.clone());
         }
-        let count = events.len() as u64;
         self.append(run, events, mark).await?;
+        if is_alone {
+            run.appends.settle().await?;
+        }
         if matches!(chunk.snapshot, Some(Snapshotting::Complete)) {
             self.shared
                 .change(|status| status.state = IngestState::Following);
-        }
-        self.shared.change(|status| {
-            status.transactions += chunk.transactions;
-            status.events += count;
-        });
-        self.measured();
-        if let Some(mark) = &run.mark {
-            self.source.confirm(mark).await?;
         }
         Ok(())
     }
 
     /// The source has something to say of itself.
-    pub(super) fn measured(&self) {
+    pub(super) fn measured(&self, run: &Run<'_>) {
         let source = self.source.status();
-        let now = self.db.clock().now();
-        self.shared.change(|status| {
-            // Old rows of a snapshot are not late, and what is known already tells nothing new.
-            if source.known_to > status.source.known_to {
-                let lag = source.known_to.map(|known| now - known);
-                status.lag_seconds = lag.map(|lag| lag.as_seconds_f64().max(0.0));
-            }
-            status.source = source;
-        });
+        self.shared.says(source, run.appends.is_settled());
     }
 
     /// Skips what the log has already, and what is here twice. No other process appends it: the
@@ -341,7 +380,7 @@ impl Taking<'_> {
     /// Appends a part of a transaction: what is there so far of its records.
     pub(super) async fn part(
         &mut self,
-        run: &mut Run,
+        run: &mut Run<'_>,
         events: &mut Vec<Placed>,
         of: &Mark,
         at: At,
@@ -362,40 +401,24 @@ impl Taking<'_> {
 
     async fn append(
         &mut self,
-        run: &mut Run,
+        run: &mut Run<'_>,
         events: Vec<Placed>,
-        mut mark: Mark,
+        mark: Mark,
     ) -> Result<(), WorkError> {
-        mark.events = events.len() as u64;
-        let store = self.db.store().as_ref();
-        let began = Instant::now();
-        let is_copied = run.is_again || mark.snapshot.is_some();
-        let appended = append(store, self.name, run.version, events, &mark, is_copied).await?;
-        let Some(version) = appended else {
-            let found = "another process has written a mark";
-            return Err(self.slot.claim().fenced(found));
+        run.mark = Some(mark.clone());
+        let batch = Batch {
+            events,
+            is_copied: run.is_again || mark.snapshot.is_some(),
+            known_to: self.source.status().known_to,
+            mark,
         };
-        run.version = version;
-        archive_marks(store, &mark_stream(self.name)?, version).await;
-        let at = mark.resume.as_ref().and_then(Resume::lsn);
-        self.shared.change(|status| status.at = at.or(status.at));
-        let taken = CommittedStep {
-            events: mark.events,
-            rows: 0,
-            took: began.elapsed(),
-            oldest: None,
-        };
-        self.slot
-            .progress
-            .settled_to(Partition(0), Position::START, taken);
-        run.mark = Some(mark);
-        Ok(())
+        run.appends.push(batch).await
     }
 
     /// The events of a record.
     pub(super) async fn record(
         &mut self,
-        run: &mut Run,
+        run: &mut Run<'_>,
         record: &Record,
         events: &mut Vec<Placed>,
         mark: &Mark,
@@ -411,6 +434,7 @@ impl Taking<'_> {
         {
             let before = row.moved_from().unwrap_or_else(|| row.key.clone());
             let stream = run.maker.row_stream(&row.table, &before)?;
+            run.appends.settle().await?;
             known = known_row(store, events, &stream).await?;
         }
         for translator in translators {
@@ -446,6 +470,7 @@ impl Taking<'_> {
                 let mut taken_along = None;
                 if let Some(old) = row.moved_from().filter(|_| !row.unchanged.is_empty()) {
                     let old = run.maker.row_stream(&row.table, &old)?;
+                    run.appends.settle().await?;
                     let found = carried(store, events, &old, row.unchanged.clone()).await?;
                     taken_along = (!found.is_empty()).then_some(found);
                 }
@@ -471,6 +496,26 @@ impl Taking<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// What comes next of the source. While an append is on its way its answer is waited for too, and
+/// what waited for that is started.
+async fn next(source: &mut dyn Source, appends: &mut Appends<'_>) -> Result<Chunk, WorkError> {
+    if appends.is_settled() {
+        return Ok(source.next().await?);
+    }
+    let answered = Notify::new();
+    let mut next = pin!(source.next_until(&answered));
+    loop {
+        tokio::select! {
+            biased;
+            answer = appends.answer(), if !appends.is_settled() => {
+                answer?;
+                answered.notify_one();
+            }
+            chunk = &mut next => return Ok(chunk?),
+        }
     }
 }
 

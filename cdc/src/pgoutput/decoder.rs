@@ -317,7 +317,7 @@ impl Decoder {
                 columns.len()
             )));
         }
-        let mut row = Columns::default();
+        let mut row = Columns::with_capacity(columns.len());
         let mut unchanged = Vec::new();
         for (column, value) in columns.iter().zip(values) {
             let name = Arc::clone(&column.name);
@@ -341,7 +341,7 @@ fn row(
     after: Columns,
     unchanged: Vec<Arc<str>>,
 ) -> RowRecord {
-    let mut key = Columns::default();
+    let mut key = Columns::with_capacity(known.key.len());
     for name in &known.key {
         // A long key is not sent again in the new row, and is in the old one.
         let value = after.get(name).or_else(|| before.columns()?.get(name));

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures_util::FutureExt as _;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Settings;
@@ -36,6 +37,9 @@ use warnings::slot_warning;
 const CHUNK_RECORDS: usize = 4_500;
 const CHUNK_BYTES: usize = 4 << 20;
 
+/// So many records are given while what was given before is appended.
+const AHEAD_RECORDS: usize = 500;
+
 /// Bytes of one part of a large transaction, which is in memory as messages, records and events.
 const PART_BYTES: usize = 1 << 20;
 
@@ -57,6 +61,8 @@ pub(super) struct Session {
     phase: Phase,
     /// What is known up to here.
     resume: Lsn,
+    /// What was given up to here, which is not confirmed before it is known.
+    given: Lsn,
     /// Of the transaction that is in by parts: what is known of it.
     known: Option<Partial>,
     arriving: Option<Arriving>,
@@ -168,6 +174,7 @@ impl Session {
             control,
             transport,
             resume,
+            given: resume,
             arriving: None,
             large: None,
             ready: Ready::default(),
@@ -183,7 +190,8 @@ impl Session {
         })
     }
 
-    pub(super) async fn next(&mut self) -> Result<Chunk, SourceError> {
+    /// What comes next. While what was given before is appended there is time to receive more.
+    pub(super) async fn next(&mut self, answered: Option<&Notify>) -> Result<Chunk, SourceError> {
         match &mut self.phase {
             Phase::Begins(published) => {
                 let published = std::mem::take(published);
@@ -197,7 +205,7 @@ impl Session {
                 self.make_slot(published).await
             }
             Phase::Reads { .. } => self.read().await,
-            Phase::Streams => self.stream().await,
+            Phase::Streams => self.stream(answered).await,
         }
     }
 
@@ -209,7 +217,7 @@ impl Session {
         }
     }
 
-    async fn stream(&mut self) -> Result<Chunk, SourceError> {
+    async fn stream(&mut self, mut answered: Option<&Notify>) -> Result<Chunk, SourceError> {
         // Also while there is always something to take.
         if self.heartbeat.due().now_or_never().is_some() {
             if self.large.is_some() {
@@ -234,7 +242,7 @@ impl Session {
             }
             let frame = match self.transport.try_next() {
                 Some(frame) => frame?,
-                None if !self.ready.records.is_empty() => return Ok(self.give()),
+                None if self.ready.is_enough(answered.is_some()) => return Ok(self.give()),
                 None => {
                     if let Some(chunk) = self.note() {
                         return Ok(chunk);
@@ -246,6 +254,13 @@ impl Session {
                     tokio::select! {
                         biased;
                         frame = self.transport.next() => frame?,
+                        () = notified(answered) => {
+                            if self.ready.records.is_empty() {
+                                return Ok(Chunk::default());
+                            }
+                            answered = None;
+                            continue;
+                        }
                         () = self.heartbeat.due() => {
                             self.beat().await?;
                             continue;
@@ -272,6 +287,10 @@ impl Session {
         let size = self.heartbeat.answer(asked).await?;
         self.heartbeat
             .is_served(size.as_ref().and_then(|size| size.sender));
+        if size.is_none() {
+            self.status.lacks_slot();
+            self.has_news = true;
+        }
         if let Some(size) = size {
             let bytes = |bytes: i64| u64::try_from(bytes).unwrap_or_default();
             self.status.slot = Some((self.slot.clone(), bytes(size.keeps_bytes)));
@@ -406,6 +425,7 @@ impl Session {
     fn give(&mut self) -> Chunk {
         let ready = std::mem::take(&mut self.ready);
         self.idle = self.idle.max(ready.end);
+        self.given = self.given.max(ready.end);
         self.status.known_to = self.status.known_to.max(ready.time);
         Chunk {
             source: Arc::clone(&self.source),
@@ -428,11 +448,12 @@ impl Session {
     fn note(&mut self) -> Option<Chunk> {
         let idle = self.idle_at()?;
         let is_time = self.noted.is_none_or(|noted| noted.elapsed() >= NOTE_EVERY);
-        let is_far = idle.bytes_since(self.resume) >= self.settings.note_bytes;
+        let is_far = idle.bytes_since(self.resume.max(self.given)) >= self.settings.note_bytes;
         if !(std::mem::take(&mut self.asked) || is_time && is_far) {
             return None;
         }
         self.noted = Some(Instant::now());
+        self.given = self.given.max(idle);
         Some(Chunk {
             source: Arc::clone(&self.source),
             resume: Some(Resume::Lsn(idle)),
@@ -445,7 +466,7 @@ impl Session {
             && self.arriving.is_none()
             && self.large.is_none()
             && self.ready.records.is_empty();
-        (is_idle && self.idle > self.resume).then_some(self.idle)
+        (is_idle && self.idle > self.resume.max(self.given)).then_some(self.idle)
     }
 
     /// How many heartbeats the next session may miss.
@@ -482,7 +503,10 @@ impl Session {
     pub(super) fn status(&self) -> SourceStatus {
         let mut status = self.status.clone();
         if status.slot.is_some() {
-            let read = self.idle.max(self.resume);
+            let read = match &self.phase {
+                Phase::Reads { point, .. } => *point,
+                _ => self.idle.max(self.resume),
+            };
             status.lag_bytes = Some(self.written.bytes_since(read));
         }
         status.waits_since = self.heartbeat.waits_since();
@@ -494,7 +518,21 @@ impl Session {
     }
 }
 
+/// Returns when it is notified; never without something that is.
+async fn notified(answered: Option<&Notify>) {
+    match answered {
+        Some(answered) => answered.notified().await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Ready {
+    /// Whether it is worth a chunk when nothing more is there.
+    fn is_enough(&self, is_ahead: bool) -> bool {
+        let least = if is_ahead { AHEAD_RECORDS } else { 1 };
+        self.records.len() >= least
+    }
+
     fn is_full(&self) -> bool {
         self.records.len() >= CHUNK_RECORDS || self.bytes >= CHUNK_BYTES
     }

@@ -57,6 +57,8 @@ async fn a_row_that_stops_a_snapshot_is_skipped_by_its_key() {
     following(&program).await;
     server.psql("shop", "insert into ex(v) values ('5')");
     assert_eq!(ids_of(&program, INSERTED, 1).await, [5]);
+    // The first of them was met by two copies.
+    assert_eq!(status(&program).skipped, 2);
     let mut read = ids(&program, "public.ex.read").await;
     read.sort_unstable();
     read.dedup();

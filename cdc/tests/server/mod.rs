@@ -179,6 +179,16 @@ impl Server {
     }
 }
 
+impl Server {
+    /// Runs a script whose failure is no fault of the test, and says whether it was run.
+    pub(crate) fn try_psql(&self, database: &str, script: &str) -> bool {
+        let mut psql = Psql::open(&self.url(database));
+        psql.send(script);
+        drop(psql.input);
+        psql.child.wait().unwrap().success()
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         let mut stop = command("pg_ctl");

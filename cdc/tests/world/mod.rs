@@ -30,7 +30,7 @@ pub(crate) fn source(url: &str, tables: &[&str]) -> Postgres {
 }
 
 /// A program that takes it in as `shop`.
-pub(crate) async fn start(folder: &Path, source: Postgres) -> Program {
+pub(crate) async fn start(folder: &Path, source: impl Source + 'static) -> Program {
     let db = open(folder).await;
     db.with(Ingest::named("shop").from(source))
         .start()

@@ -48,11 +48,13 @@ impl Session {
         }
         let about = tables.iter().map(|of| of.rows_about).sum();
         self.status.snapshot_rows_about = Some(about).filter(|about| *about > 0);
+        let time = now();
+        self.status.snapshot_of = Some(time);
         self.phase = Phase::Reads {
             snapshot: Snapshot::read(&self.address.control, &name, tables, self.settings.readers),
             point,
             rows: 0,
-            time: now(),
+            time,
         };
         let begun = SnapshotMark {
             point: Some(point),
@@ -95,8 +97,10 @@ impl Session {
         self.heartbeat = Heartbeat::every(self.settings.heartbeat, missed_max);
         self.resume = point;
         self.idle = point;
+        self.status.snapshot_of = None;
         self.status.snapshot_rows = None;
         self.status.snapshot_rows_about = None;
+        self.status.known_to = self.status.known_to.max(Some(time));
         let mut chunk = self.chunk(Snapshotting::Complete);
         chunk.resume = Some(Resume::Lsn(point));
         Ok(chunk)

@@ -67,6 +67,7 @@ impl Session {
             chunk.resume = Some(Resume::Lsn(large.end));
             chunk.transactions = 1;
             self.idle = self.idle.max(large.end);
+            self.given = self.given.max(large.end);
             self.status.known_to = self.status.known_to.max(Some(large.time));
         } else {
             chunk.partial = Some(Partial {

@@ -71,11 +71,22 @@ async fn proc_slot_missing_or_recreated() {
     following(&program).await;
     server.psql("shop", "insert into ex(v) values ('a')");
     ids_of(&program, INSERTED, 1).await;
-    program.stop().await;
-    server.psql("shop", "select pg_drop_replication_slot('annals_shop')");
-    let program = start(folder.path(), source(&url, &["ex"])).await;
+    until("what the slot keeps is known", || async {
+        world::status(&program).source.slot
+    })
+    .await;
+    let drop = "select pg_terminate_backend(active_pid) from pg_replication_slots; \
+        select pg_drop_replication_slot('annals_shop')";
+    until("the slot is dropped", || async {
+        server.try_psql("shop", drop).then_some(())
+    })
+    .await;
     let why = stopped(&program).await;
     assert!(why.contains("slot `annals_shop` is gone"), "{why}");
+    // It keeps nothing.
+    let status = world::status(&program);
+    assert_eq!(status.source.slot, None, "{status}");
+    assert!(!status.to_string().contains("keeps"), "{status}");
     server.psql(
         "shop",
         "insert into ex(v) values ('lost');

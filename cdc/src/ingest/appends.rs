@@ -1,0 +1,260 @@
+//! The append that is on its way while what comes next is made, and what waits for its end: one at
+//! a time, in order, each under the version that the one before it left.
+
+use std::sync::Arc;
+
+use annals_core::{Partition, Position, Store, Version};
+use annals_runner::{CommittedStep, Slot, WorkError};
+use chrono::{DateTime, Utc};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::Instrument as _;
+
+use super::Placed;
+use super::append::{append, archive_marks};
+use super::handle::Shared;
+use super::mark::{Mark, Resume, mark_stream};
+
+/// Events, and bytes of their payloads, that wait for the end of an append before the next ones are
+/// asked for.
+const WAITING_EVENTS: usize = 4_000;
+const WAITING_BYTES: usize = 2 << 20;
+
+/// Events, and bytes of their payloads, of batches that become one.
+const TOGETHER_EVENTS: usize = 8_000;
+const TOGETHER_BYTES: usize = 8 << 20;
+
+/// What goes into one append.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) events: Vec<Placed>,
+    pub(super) mark: Mark,
+    /// Whether its rows are of a copy.
+    pub(super) is_copied: bool,
+    /// What the source was known to, when it was given.
+    pub(super) known_to: Option<DateTime<Utc>>,
+}
+
+/// A batch that waits.
+struct Waiting {
+    batch: Batch,
+    bytes: usize,
+}
+
+impl Waiting {
+    fn of(batch: Batch) -> Waiting {
+        Waiting {
+            bytes: batch.events.iter().map(|(_, of)| of.payload.len()).sum(),
+            batch,
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        let is_large = self.batch.events.len() >= WAITING_EVENTS || self.bytes >= WAITING_BYTES;
+        is_large || !self.batch.is_open()
+    }
+
+    /// Adds what comes after it; gives it back when it has to be an append of its own.
+    fn add(&mut self, next: Waiting) -> Option<Waiting> {
+        let events = self.batch.events.len() + next.batch.events.len();
+        let are_open = self.batch.is_open() && next.batch.is_open();
+        let is_room = events <= TOGETHER_EVENTS && self.bytes + next.bytes <= TOGETHER_BYTES;
+        if !(are_open && is_room) {
+            return Some(next);
+        }
+        self.bytes += next.bytes;
+        self.batch.add(next.batch);
+        None
+    }
+}
+
+impl Batch {
+    /// Whether it is whole transactions of the stream, to which others may be added.
+    fn is_open(&self) -> bool {
+        !self.is_copied && self.mark.partial.is_none()
+    }
+
+    /// Adds what comes after it.
+    fn add(&mut self, next: Batch) {
+        let transactions = self.mark.transactions + next.mark.transactions;
+        self.events.extend(next.events);
+        self.mark = next.mark;
+        self.mark.transactions = transactions;
+        self.known_to = self.known_to.max(next.known_to);
+    }
+}
+
+/// An append whose answer is not there.
+#[derive(Debug)]
+struct OnItsWay {
+    // It ends when this is dropped.
+    task: JoinSet<Result<Option<Version>, WorkError>>,
+    mark: Mark,
+    known_to: Option<DateTime<Utc>>,
+    began: Instant,
+}
+
+/// The appends of one run, in order.
+pub(super) struct Appends<'a> {
+    slot: &'a Slot,
+    name: &'static str,
+    store: Arc<dyn Store>,
+    shared: &'a Shared,
+    /// Of the marks, after the last append that was answered.
+    version: Version,
+    on_its_way: Option<OnItsWay>,
+    waiting: Option<Waiting>,
+    /// The marks of appends that were answered, of which the source was not told.
+    answered: Vec<Mark>,
+}
+
+impl<'a> Appends<'a> {
+    /// After the mark of this version.
+    pub(super) fn after(
+        version: Version,
+        slot: &'a Slot,
+        name: &'static str,
+        store: &Arc<dyn Store>,
+        shared: &'a Shared,
+    ) -> Appends<'a> {
+        Appends {
+            slot,
+            name,
+            store: Arc::clone(store),
+            shared,
+            version,
+            on_its_way: None,
+            waiting: None,
+            answered: Vec::new(),
+        }
+    }
+
+    /// Whether everything was answered.
+    pub(super) fn is_settled(&self) -> bool {
+        self.on_its_way.is_none()
+    }
+
+    /// Whether as much waits as may.
+    pub(super) fn is_full(&self) -> bool {
+        self.waiting.as_ref().is_some_and(Waiting::is_full)
+    }
+
+    /// Appends this after everything before it. Returns before the answer is there.
+    pub(super) async fn push(&mut self, batch: Batch) -> Result<(), WorkError> {
+        let mut next = Waiting::of(batch);
+        if let Some(waiting) = &mut self.waiting {
+            match waiting.add(next) {
+                Some(alone) => next = alone,
+                None => return Ok(()),
+            }
+            // Then what waited is on its way.
+            self.answer().await?;
+        }
+        self.waiting = Some(next);
+        self.start_next()
+    }
+
+    /// Starts what waits, when nothing is on its way.
+    fn start_next(&mut self) -> Result<(), WorkError> {
+        if self.on_its_way.is_some() {
+            return Ok(());
+        }
+        let Some(Waiting { batch, .. }) = self.waiting.take() else {
+            return Ok(());
+        };
+        let mut mark = batch.mark;
+        mark.events = batch.events.len() as u64;
+        let stream = mark_stream(self.name)?;
+        let (store, name) = (Arc::clone(&self.store), self.name);
+        let (version, of_append) = (self.version, mark.clone());
+        let appending = async move {
+            let store = store.as_ref();
+            let appended = append(
+                store,
+                name,
+                version,
+                batch.events,
+                &of_append,
+                batch.is_copied,
+            );
+            let appended = appended.await?;
+            if let Some(version) = appended {
+                archive_marks(store, &stream, version).await;
+            }
+            Ok(appended)
+        };
+        let mut task = JoinSet::new();
+        task.spawn(appending.in_current_span());
+        self.on_its_way = Some(OnItsWay {
+            task,
+            mark,
+            known_to: batch.known_to,
+            began: Instant::now(),
+        });
+        Ok(())
+    }
+
+    /// Waits for the answer of what is on its way, and starts what waits. May be dropped.
+    ///
+    /// After an error nothing that waited is appended.
+    pub(super) async fn answer(&mut self) -> Result<(), WorkError> {
+        let Some(of) = &mut self.on_its_way else {
+            return Ok(());
+        };
+        let joined = of.task.join_next().await;
+        let Some(of) = self.on_its_way.take() else {
+            return Ok(());
+        };
+        let appended = match joined {
+            Some(Ok(appended)) => appended,
+            Some(Err(ended)) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
+            _ => Err(WorkError::Restart),
+        };
+        let appended = appended.and_then(|version| {
+            let found = "another process has written a mark";
+            version.ok_or_else(|| self.slot.claim().fenced(found))
+        });
+        match appended {
+            Ok(version) => self.version = version,
+            Err(error) => {
+                self.waiting = None;
+                return Err(error);
+            }
+        }
+        self.is_answered(of);
+        self.start_next()
+    }
+
+    fn is_answered(&mut self, of: OnItsWay) {
+        let mark = of.mark;
+        let at = mark.resume.as_ref().and_then(Resume::lsn);
+        self.shared.change(|status| {
+            status.at = at.or(status.at);
+            status.transactions += mark.transactions;
+            status.events += mark.events;
+        });
+        self.shared.known_to(of.known_to);
+        let taken = CommittedStep {
+            events: mark.events,
+            rows: 0,
+            took: of.began.elapsed(),
+            oldest: None,
+        };
+        let progress = &self.slot.progress;
+        progress.settled_to(Partition(0), Position::START, taken);
+        self.answered.push(mark);
+    }
+
+    /// Waits until everything is answered.
+    pub(super) async fn settle(&mut self) -> Result<(), WorkError> {
+        while !self.is_settled() {
+            self.answer().await?;
+        }
+        Ok(())
+    }
+
+    /// The marks of which the source is to be told, in order.
+    pub(super) fn take_answered(&mut self) -> Vec<Mark> {
+        std::mem::take(&mut self.answered)
+    }
+}
