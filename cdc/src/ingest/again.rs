@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use annals_core::{Annals, Invalid, StreamId, Version};
+use annals_core::{Annals, Invalid, Position, StreamId, Version};
 use annals_runner::WorkError;
 
 use super::events::EventMaker;
@@ -75,11 +75,12 @@ pub(super) enum Found {
 }
 
 impl TablesAgain {
-    /// Before the point of the copy is known.
+    /// Before the point of the copy is known. A table is named with the position of the request to
+    /// read it: a row that was read since then is not appended again.
     pub(super) async fn of(
         db: &Annals,
         maker: &EventMaker,
-        tables: &[TableName],
+        tables: &[(TableName, Position)],
         version: Version,
         rows_max: usize,
     ) -> Result<TablesAgain, WorkError> {
@@ -90,8 +91,8 @@ impl TablesAgain {
             early: Vec::new(),
             rows_max,
         };
-        for table in tables {
-            let live = LiveRows::of(db, maker, table, &[], rows_max).await?;
+        for (table, requested) in tables {
+            let live = LiveRows::of(db, maker, table, &[], Some(*requested), rows_max).await?;
             let missing = live.map_err(|TooMany| super::sweep::too_many_rows(table, rows_max))?;
             let of_table = TableAgain {
                 missing,
@@ -178,6 +179,12 @@ impl TablesAgain {
             Some(of_table) => of_table.read(stream),
             None => Found::Known,
         }
+    }
+
+    /// Whether an earlier try has read this row as it is, and nothing changed it since.
+    pub(super) fn was_copied(&self, table: &TableName, stream: &StreamId, row: &Columns) -> bool {
+        let of_table = self.tables.get(table);
+        of_table.is_some_and(|of| of.missing.was_copied(stream, row))
     }
 
     /// The rows of each table that are gone.

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use annals_core::{Annals, Filter, RecordedEvent, Stored, StreamId};
+use annals_core::{Annals, Filter, Position, RecordedEvent, Stored, StreamId};
 use annals_runner::{WorkError, not_read_before_removal};
 use sha2::{Digest as _, Sha256};
 
@@ -11,6 +11,7 @@ use super::Placed;
 use super::events::EventMaker;
 use crate::columns::Columns;
 use crate::payload::{EventBody, body_of};
+use crate::record::RowOp;
 use crate::schema::TableName;
 
 /// A stream, in 16 bytes.
@@ -33,6 +34,9 @@ pub(super) struct LiveRows {
     rows: HashSet<Short>,
     /// Of a table without a key, how many rows there are of each content.
     equal_rows: HashMap<Short, u64>,
+    /// Rows as a try of the same copy has read them that did not come to its end: by their keys,
+    /// their content.
+    copied: HashMap<Short, Short>,
 }
 
 /// What an event does to the row of its stream.
@@ -49,12 +53,14 @@ fn is_there_after(event_type: &str) -> Option<bool> {
 pub(super) struct TooMany;
 
 impl LiveRows {
-    /// Folds the log, then what is to be appended to it.
+    /// Folds the log, then what is to be appended to it. Rows that were read after `tried_after`
+    /// are of earlier tries of the same copy.
     pub(super) async fn of(
         db: &Annals,
         maker: &EventMaker,
         table: &TableName,
         pending: &[Placed],
+        tried_after: Option<Position>,
         rows_max: usize,
     ) -> Result<Result<LiveRows, TooMany>, WorkError> {
         let mut live = LiveRows::default();
@@ -63,6 +69,9 @@ impl LiveRows {
         each(db, maker, table, |event| {
             live.take(&event.stream, &event.event_type);
             live.take_without_key(event);
+            if tried_after.is_some_and(|tried| event.position > tried) {
+                live.take_copied(event);
+            }
             has_too_many |= live.kept() > rows_max;
             !has_too_many
         })
@@ -90,6 +99,27 @@ impl LiveRows {
             Some(false) => drop(self.rows.remove(&short(stream.as_str()))),
             None => {}
         }
+    }
+
+    /// A row that an earlier try has read, or that is another since.
+    fn take_copied(&mut self, event: &RecordedEvent) {
+        let row = short(event.stream.as_str());
+        self.copied.remove(&row);
+        if let Ok(EventBody::Row(RowOp::Read, payload)) = body_of(Stored::from(event))
+            && !payload.key.is_empty()
+            && let Some(after) = &payload.after
+        {
+            self.copied.insert(row, short_row(after));
+        }
+    }
+
+    /// Whether an earlier try of the same copy has read the row as it is now.
+    pub(super) fn was_copied(&self, stream: &StreamId, row: &Columns) -> bool {
+        if self.copied.is_empty() {
+            return false;
+        }
+        let copied = self.copied.get(&short(stream.as_str()));
+        copied.is_some_and(|copied| *copied == short_row(row))
     }
 
     /// What an event does to the rows of a table without a key.

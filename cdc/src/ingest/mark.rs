@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use annals_core::{EventId, Invalid, NewEvent, ReadStream, Store, StoreError, StreamId, Version};
+use annals_core::{
+    EventId, Invalid, NewEvent, Position, ReadStream, Store, StoreError, StreamId, Version,
+};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Placed;
@@ -218,6 +220,33 @@ pub async fn last_mark(
         .because_of(error)
     })?;
     Ok((version, Some(mark)))
+}
+
+/// After which position rows were read by tries of the copy that comes next, none of which came to
+/// its end: that of the first of their marks. Nothing when this is the first try since operators
+/// asked for a copy of all tables, under the version `asked`.
+pub(super) async fn copy_tried_after(
+    store: &dyn Store,
+    name: &str,
+    asked: Option<Version>,
+) -> Result<Option<Position>, StoreError> {
+    let mut tried = None;
+    let mut read = ReadStream::of(mark_stream(name)?).backward().limit(500);
+    loop {
+        let page = store.read_stream(read.clone()).await?;
+        for event in &page.events {
+            let mark = serde_json::from_slice::<Mark>(&event.payload).ok();
+            let is_of_try = |mark: &Mark| mark.snapshot.is_some() && mark.decided >= asked;
+            if !mark.as_ref().is_some_and(is_of_try) {
+                return Ok(tried);
+            }
+            tried = Some(event.position);
+        }
+        match page.next {
+            Some(next) => read = read.resume(next),
+            None => return Ok(tried),
+        }
+    }
 }
 
 trait BecauseOf {

@@ -1,11 +1,12 @@
 //! What operators decided about an ingest, as events of a stream of its own: visible where the data
 //! is.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use annals_core::{
-    Append, Failure, Invalid, NewEvent, ReadStream, RecordedEvent, Store, StoreError, StreamId,
-    Version,
+    Append, Failure, Invalid, NewEvent, Position, ReadStream, RecordedEvent, Store, StoreError,
+    StreamId, Version,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -61,8 +62,8 @@ pub(super) struct Decisions {
     pub(super) rows: Vec<RowSkip>,
     /// The version of the last request to compare all tables.
     pub(super) resync: Option<Version>,
-    /// The tables that are to be read again, with the versions of the requests.
-    pub(super) tables: Vec<(Version, TableName)>,
+    /// The tables that are to be read again, with the versions and positions of the requests.
+    pub(super) tables: Vec<(Version, Position, TableName)>,
 }
 
 impl Decisions {
@@ -85,16 +86,15 @@ impl Decisions {
             })
     }
 
-    /// The tables that were requested to be read again after version `followed`.
-    pub(super) fn tables_after(&self, followed: Option<Version>) -> Vec<TableName> {
+    /// The tables that were requested to be read again after version `followed`, each with the
+    /// position of its last request.
+    pub(super) fn tables_after(&self, followed: Option<Version>) -> Vec<(TableName, Position)> {
         let requests = self.tables.iter();
-        let mut tables: Vec<_> = requests
-            .filter(|(version, _)| Some(*version) > followed)
-            .map(|(_, table)| table.clone())
+        let requests = requests.filter(|(version, _, _)| Some(*version) > followed);
+        let last: BTreeMap<_, _> = requests
+            .map(|(_, position, table)| (table.clone(), *position))
             .collect();
-        tables.sort();
-        tables.dedup();
-        tables
+        last.into_iter().collect()
     }
 }
 
@@ -119,7 +119,8 @@ pub(super) async fn decisions(store: &dyn Store, name: &str) -> Result<Decisions
                 TABLE_RESYNC => {
                     let request: TableResync = decision(&event)?;
                     decisions.rows.retain(|skip| skip.table != request.table);
-                    decisions.tables.push((event.version, request.table));
+                    let request = (event.version, event.position, request.table);
+                    decisions.tables.push(request);
                 }
                 MESSAGE_SKIPPED => decisions.messages.push(decision(&event)?),
                 _ => return Err(unreadable(&event)),

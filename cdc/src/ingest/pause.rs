@@ -1,5 +1,5 @@
-//! The pause before a copy that stopped for an operator is begun again: each copy appends again
-//! what it reads, so that it is not tried every few seconds.
+//! The pause before a copy that stopped for an operator is begun again: each copy makes a new slot
+//! and reads everything again, so that it is not tried every few seconds.
 
 use std::time::Duration;
 

@@ -56,7 +56,13 @@ impl Taking<'_> {
         };
         let stream = run.maker.row_stream(&row.table, &row.key)?;
         let waiting = match again.read(&row.table, &stream) {
-            Found::Untouched => return Ok(Some(record.clone())),
+            Found::Untouched => {
+                let row = &*self.settings.digests.of(row);
+                let after = row.after.as_ref();
+                let was_copied =
+                    after.is_some_and(|row_now| again.was_copied(&row.table, &stream, row_now));
+                return Ok((!was_copied).then(|| record.clone()));
+            }
             Found::Known => return Ok(None),
             Found::Waiting(waiting) => waiting,
         };

@@ -8,7 +8,7 @@ use annals_runner::WorkError;
 
 use super::Placed;
 use super::live::{LiveRows, TooMany};
-use super::mark::Mark;
+use super::mark::{Mark, copy_tried_after};
 use super::source::Chunk;
 use super::work::{APPEND_EVENTS_MAX, Run, Taking};
 use crate::columns::Columns;
@@ -40,7 +40,7 @@ impl Taking<'_> {
         run.appends.settle().await?;
         if self.settings.expand_truncates {
             let max = self.settings.sweep_rows_max;
-            let live = LiveRows::of(self.db, &run.maker, table, events, max).await?;
+            let live = LiveRows::of(self.db, &run.maker, table, events, None, max).await?;
             let live = live.map_err(|TooMany| too_many(table, max, "truncates_unexpanded"))?;
             payload.rows = Some(live.len() as u64);
             keys = live.keys(self.db, &run.maker, table, events).await?;
@@ -74,8 +74,10 @@ impl Taking<'_> {
     ) -> Result<(), WorkError> {
         run.missing.clear();
         let max = self.settings.sweep_rows_max;
+        let store = self.db.store().as_ref();
+        let tried_after = copy_tried_after(store, self.name, run.decisions.resync).await?;
         for table in tables {
-            let live = LiveRows::of(self.db, &run.maker, table, &[], max).await?;
+            let live = LiveRows::of(self.db, &run.maker, table, &[], tried_after, max).await?;
             let live = live.map_err(|TooMany| too_many_rows(table, max))?;
             if !live.is_empty() {
                 run.missing.insert(table.clone(), live);
@@ -98,6 +100,27 @@ impl Taking<'_> {
             (Some(missing), Some(after)) => missing.take_equal(after),
             _ => false,
         }
+    }
+
+    /// Whether a row of a snapshot was read by a try of the same copy that did not come to its end,
+    /// and is as it was then.
+    pub(super) fn was_copied(&self, run: &mut Run<'_>, record: &Record) -> Result<bool, WorkError> {
+        let Body::Row(row) = &record.body else {
+            return Ok(false);
+        };
+        if row.op != RowOp::Read || row.key.is_empty() {
+            return Ok(false);
+        }
+        let row = &*self.settings.digests.of(row);
+        let (Some(missing), Some(after)) = (run.missing.get_mut(&row.table), &row.after) else {
+            return Ok(false);
+        };
+        let stream = run.maker.row_stream(&row.table, &row.key)?;
+        let was_copied = missing.was_copied(&stream, after);
+        if was_copied {
+            missing.seen(&stream);
+        }
+        Ok(was_copied)
     }
 
     /// Rows that the log has and the snapshot does not are gone.

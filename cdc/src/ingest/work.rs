@@ -156,7 +156,8 @@ impl<'a> Taking<'a> {
             .collect();
         self.source.skip_messages(&skipped);
         let tables = decisions.tables_after(mark.as_ref().and_then(|mark| mark.read_again));
-        self.source.read_again(&tables);
+        let names: Vec<_> = tables.iter().map(|(table, _)| table.clone()).collect();
+        self.source.read_again(&names);
         self.source.begin(self.name, mark.as_ref()).await?;
         let taken = self.source.status().tables;
         if let Some(reason) = self.settings.lacks_table(self.name, &taken) {
@@ -288,8 +289,8 @@ impl<'a> Taking<'a> {
             } else if run.decisions.skips_row(record) {
                 run.saw(record)?;
                 self.shared.skipped(Skipped::of_row(record));
-            } else if self.is_known_without_key(run, record) {
-                continue;
+            } else if self.is_known_without_key(run, record) || self.was_copied(run, record)? {
+                // The log has it.
             } else if run.is_again {
                 let taken = self.record_again(run, record, &mut events, &mark).await;
                 if self.gives_up_again(run, taken)? {

@@ -70,6 +70,42 @@ async fn a_row_that_stops_a_snapshot_is_skipped_by_its_key() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_that_begins_again_appends_what_is_new() {
+    // More than a copy reads at once.
+    let rows = "insert into ex(v) select g::text from generate_series(1, 3000) g; \
+        update ex set v = 'bad' where id = 2";
+    let (server, url, folder) = shop(&[], &format!("{EX} {rows}"));
+    let tables = source(&url, &["ex"]).snapshot_readers(1);
+    let program = numbers(folder.path(), tables).await;
+    let shop = program.ingest("shop").unwrap();
+    // The row was moved to the end of the table.
+    until("it says how to skip it", || async {
+        let why = stopped(&program).await;
+        why.contains("&[(\"id\", \"2\")]").then_some(())
+    })
+    .await;
+    let before = ids(&program, "public.ex.read").await.len();
+    assert!(before > 0);
+    server.psql("shop", "update ex set v = '77777' where id = 5");
+    shop.skip_row("ex", &[("id", "2")], "no number")
+        .await
+        .unwrap();
+    following(&program).await;
+    let mut wanted: Vec<i64> = (1..=3000).filter(|id| *id != 2).collect();
+    wanted.push(5);
+    wanted.sort_unstable();
+    let mut read = ids(&program, "public.ex.read").await;
+    read.sort_unstable();
+    assert_eq!(read, wanted);
+    let mut given = ids(&program, "number.given").await;
+    given.sort_unstable();
+    let mut wanted: Vec<i64> = (1..=3000).filter(|id| *id != 2).collect();
+    wanted.push(77_777);
+    assert_eq!(given, wanted);
+    program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_resync_that_cannot_go_on_leaves_the_stream() {
     let setup = format!(
         "{EX} create publication cdc_pub for table ex; insert into ex(v) values ('1'), ('2')"
