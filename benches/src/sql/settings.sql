@@ -1,4 +1,5 @@
--- what store-sqlite sets on its connections, so that each commit is flushed to the disk and as much is cached
+-- what store-sqlite sets on its connections, so that each commit is flushed to the disk and as much
+-- is cached
 pragma journal_mode = wal;
 pragma synchronous = full;
 pragma wal_autocheckpoint = 2048;

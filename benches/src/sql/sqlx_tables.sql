@@ -1,4 +1,5 @@
--- the columns and indexes of Annals' own table, with positions from a sequence: what a program that writes by hand has.
+-- the columns and indexes of Annals' own table, with positions from a sequence: what a program that
+-- writes by hand has.
 create table baseline.by_hand (
     position bigint generated always as identity primary key,
     stream bigint not null,

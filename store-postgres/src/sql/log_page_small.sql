@@ -1,5 +1,5 @@
 -- the head, and a page of the log after a position up to another; a payload of more than some bytes
--- is left out
+-- is null
 select
     head.position, page.position, page.stream, page.version, page.kind, page.append_index,
     page.occurred_at, page.recorded_at, page.id, page.tags, page.metadata,

@@ -1,2 +1,5 @@
 -- positions of events that are not archived, ascending
-select position from annals_events where position >= ?1 and position <= ?2 and kind > 0 order by position limit ?3
+select position
+from annals_events
+where position >= ?1 and position <= ?2 and kind > 0
+order by position limit ?3

@@ -1,6 +1,7 @@
 -- events in [position, position], newest first
 select
-    position, stream, version, kind, append_index, occurred_at, recorded_at, id, tags, metadata, payload
+    position, stream, version, kind, append_index, occurred_at, recorded_at, id, tags, metadata,
+    payload
 from annals_events
 where position >= ?1 and position <= ?2
 order by position desc

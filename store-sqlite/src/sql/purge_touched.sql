@@ -2,6 +2,12 @@
 delete from annals_view_touched
 where generation = ?1
     and (key, position) < (
-        coalesce((select key from annals_view_touched where generation = ?1 order by key, position limit 1 offset ?2), x''),
-        coalesce((select position from annals_view_touched where generation = ?1 order by key, position limit 1 offset ?2), x'')
+        coalesce((
+            select key from annals_view_touched where generation = ?1
+            order by key, position limit 1 offset ?2
+        ), x''),
+        coalesce((
+            select position from annals_view_touched where generation = ?1
+            order by key, position limit 1 offset ?2
+        ), x'')
     )

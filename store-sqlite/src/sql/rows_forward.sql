@@ -1,2 +1,5 @@
 -- rows with keys in [text, text), ascending
-select key, value from annals_view_rows where generation = ?1 and key >= ?2 and key < ?3 order by key
+select key, value
+from annals_view_rows
+where generation = ?1 and key >= ?2 and key < ?3
+order by key

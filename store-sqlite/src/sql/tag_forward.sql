@@ -1,2 +1,5 @@
 -- positions of events with a tag, ascending
-select position from annals_event_tags where tag = ?1 and position >= ?2 and position <= ?3 order by position limit ?4
+select position
+from annals_event_tags
+where tag = ?1 and position >= ?2 and position <= ?3
+order by position limit ?4

@@ -19,7 +19,7 @@ as $$
 declare
     moment bigint := coalesce(at, annals.now_micros());
 begin
-    -- The epoch is drawn once more when somebody held the lease: under its row lock, so after every
+    -- The epoch is drawn once more when the lease was held: under its row lock, so after every
     -- epoch that it ever had.
     insert into annals.lease (name, owner, epoch, expires_at, is_released)
     values (

@@ -1,6 +1,6 @@
 -- appends one event to a log that is as the writer knows it, and gives its position; null when it
--- is not: nothing was written, and it is a case for `append`. without arrays, which cost more than the
--- insert of an event.
+-- is not: nothing was written, and it is a case for `append`. without arrays, which cost more than
+-- the insert of an event.
 create or replace function annals.append_one(
     known_incarnation uuid,
     known_head bigint,

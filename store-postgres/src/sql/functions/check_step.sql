@@ -1,8 +1,8 @@
 -- why a step is refused: 0 it is not, 1 the generation is dropped, 2 there is no such lease, 3 it
 -- was released, 4 another holds it (owner and number: its epoch), 5 the slot is at another position
 -- (number). until the transaction ends the generation is not dropped, and, when this check is the
--- last one, no other step is committed there and the lease is not taken. before the last one the lease may
--- be renewed, and it may be taken: then the last check finds it.
+-- last one, no other step is committed there and the lease is not taken. before the last one the
+-- lease may be renewed, and it may be taken: then the last check finds it.
 create or replace function annals.check_step(
     of_generation bigint,
     of_lease bytea,

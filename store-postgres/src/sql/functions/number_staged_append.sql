@@ -1,7 +1,7 @@
 -- numbers a staged append at the commit of its transaction, or ends the transaction: AN001 when
 -- something that it expects does not hold, with what was found in the detail; AN002 when so much
--- was appended since its condition was checked that it must be checked again; AN003 when the keys that
--- it was staged with are of another incarnation.
+-- was appended since its condition was checked that it must be checked again; AN003 when the keys
+-- that it was staged with are of another incarnation.
 create or replace function annals.number_staged_append() returns trigger
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

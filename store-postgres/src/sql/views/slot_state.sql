@@ -1,5 +1,5 @@
--- what a slot keeps for itself after a key, by key, until so many bytes; nothing when the generation
--- is dropped, one row without a key when there is nothing
+-- what a slot keeps for itself after a key, by key, until so many bytes; nothing when the
+-- generation is dropped, one row without a key when there is nothing
 select generation.history_since, found.key, found.value
 from annals.view_generation as generation
 left join lateral (

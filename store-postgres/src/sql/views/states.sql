@@ -1,5 +1,5 @@
--- the generations of these views that are not dropped, each with its checkpoints and the leases that
--- are about it: all of one moment, and whether each lease is free
+-- the generations of these views that are not dropped, each with its checkpoints and the leases
+-- that are about it: all of one moment, and whether each lease is free
 select
     g.id, g.view, g.version, g.phase, g.history, g.inline, g.partitions, g.slots, g.log,
     g.started_at, g.history_since, g.event_types, g.indexes,

@@ -1,4 +1,5 @@
--- version 1: every table of the first release. all names begin with annals_, so that an application can keep its own tables in the same file.
+-- version 1: every table of the first release. all names begin with annals_, so that an application
+-- can keep its own tables in the same file.
 
 create table annals_log (
     one integer primary key check (one = 1),
@@ -6,7 +7,8 @@ create table annals_log (
     created_at integer not null
 ) strict;
 
--- the categories that have kinds of their own; bounded, so that names without a real category cannot make the table grow for ever.
+-- the categories that have kinds of their own; bounded, so that names without a real category
+-- cannot make the table grow for ever.
 -- key 0 is for all the others; no category holds a dash.
 create table annals_categories (
     key integer primary key,
@@ -15,7 +17,8 @@ create table annals_categories (
 
 insert into annals_categories (key, name) values (0, '-');
 
--- what an event is, without its content: one small number for category, type, schema version and codec.
+-- what an event is, without its content: one small number for category, type, schema version and
+-- codec.
 -- key 0 is the kind of an archived event.
 create table annals_kinds (
     key integer primary key,
@@ -31,7 +34,8 @@ create index annals_kinds_by_category on annals_kinds (category);
 insert into annals_kinds (key, type, schema_version, codec, category) values (0, '', 0, '', 0);
 
 -- a stream's version is not here: it is that of its last event, which is never removed.
--- status: 0 as its events say (absent or active), 2 deleted, 3 tombstoned. deletions counts its rows in annals_deletions.
+-- status: 0 as its events say (absent or active), 2 deleted, 3 tombstoned. deletions counts its
+-- rows in annals_deletions.
 create table annals_streams (
     key integer primary key,
     name text not null unique,
@@ -52,7 +56,8 @@ create table annals_deletions (
 create index annals_deletions_by_stream on annals_deletions (stream);
 
 -- changes of streams that were done, by their ids: a repetition changes nothing.
--- change: 0 delete, 1 tombstone, 2 truncate, 3 archive; before: the version of the last two, else 0.
+-- change: 0 delete, 1 tombstone, 2 truncate, 3 archive; before: the version of the last two, else
+-- 0.
 create table annals_stream_changes (
     id blob primary key,
     stream integer not null,
@@ -60,8 +65,10 @@ create table annals_stream_changes (
     before integer not null
 ) strict, without rowid;
 
--- an archived event keeps its row, of kind 0 and without content: its id, version and position stay taken.
--- times are microseconds since 1970; tags are sorted, one a line; metadata is JSON; small columns come first, so that none is in the overflow of a large payload.
+-- an archived event keeps its row, of kind 0 and without content: its id, version and position stay
+-- taken.
+-- times are microseconds since 1970; tags are sorted, one a line; metadata is JSON; small columns
+-- come first, so that none is in the overflow of a large payload.
 create table annals_events (
     position integer primary key,
     stream integer not null,
@@ -113,8 +120,10 @@ create table annals_counters (
 
 insert into annals_counters (one, generation, epoch) values (1, 0, 0);
 
--- phase: 0 building, 1 live, 2 kept, 3 dropped and not purged yet. history: 0 none, 1 versions, 2 bitemporal.
--- history before history_since is forgotten, and purged up to purged_to, and of what ends at the next position up to but without purged_key.
+-- phase: 0 building, 1 live, 2 kept, 3 dropped and not purged yet. history: 0 none, 1 versions, 2
+-- bitemporal.
+-- history before history_since is forgotten, and purged up to purged_to, and of what ends at the
+-- next position up to but without purged_key.
 -- handles and indexes are JSON.
 create table annals_view_generations (
     id integer primary key,
@@ -136,7 +145,8 @@ create table annals_view_generations (
 
 create index annals_view_generations_by_view on annals_view_generations (view, id);
 
--- entries: those of the indexes in their order, each after its length as four bytes, little end first; null without indexes.
+-- entries: those of the indexes in their order, each after its length as four bytes, little end
+-- first; null without indexes.
 create table annals_view_rows (
     generation integer not null,
     key text not null,
@@ -154,7 +164,8 @@ create table annals_view_entries (
     primary key (generation, "index", entry, key)
 ) strict, without rowid;
 
--- the value of a row after the events in (after, up_to]; null when there was no row. in the order of up_to, so that new versions
+-- the value of a row after the events in (after, up_to]; null when there was no row. in the order
+-- of up_to, so that new versions
 -- share pages: in the order of the keys each commit would write a page for almost every row.
 create table annals_view_versions (
     generation integer not null,
