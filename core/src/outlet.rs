@@ -49,7 +49,7 @@ pub struct Outgoing {
 ///
 /// This is what makes publishing exact: the mark is in the same transaction as the batch, so what
 /// was published is exactly what lies at or before the last mark. Opening the outlet again
-/// shuts out its earlier owner first, reads the mark, and continues after it.
+/// fences its earlier owner first, reads the mark, and continues after it.
 ///
 /// ```
 /// use annals_core::{Outgoing, Outlet, OutletError, OutletMark};
@@ -65,7 +65,7 @@ pub struct Outgoing {
 /// ```
 #[async_trait]
 pub trait Outlet: fmt::Debug + Send {
-    /// Shuts out who had this outlet before, then returns the last mark of each partition.
+    /// Fences the earlier owner of this outlet, then returns the last mark of each partition.
     ///
     /// # Errors
     ///
@@ -81,7 +81,7 @@ pub trait Outlet: fmt::Debug + Send {
     /// be taken as it is.
     async fn take(&mut self, batch: Vec<Outgoing>, mark: OutletMark) -> Result<(), OutletError>;
 
-    /// The last things in a place, whoever put them there: they tell an outlet that has lost its
+    /// The last records of a destination, of any writer: they tell an outlet that has lost its
     /// marks from one that begins. Nothing where that cannot be seen.
     ///
     /// # Errors

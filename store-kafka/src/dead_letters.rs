@@ -86,7 +86,7 @@ fn replay(
         Producer::from_config_and_context(&config.transactional(&name), Deliveries::default())
             .map_err(error)?;
     let producer = Arc::new(producer);
-    // Whoever replays at the same time is shut out, and offsets are read after that.
+    // A replay by another process is fenced, and offsets are read after that.
     transaction::fence(&producer).map_err(error)?;
     let consumer: BaseConsumer<Context> =
         BaseConsumer::from_config_and_context(&config.member(&name, None), Context::default())

@@ -18,7 +18,7 @@ pub(crate) fn unavailable(what: impl Into<String>) -> StoreError {
     StoreError::new(Failure::Unavailable, what.into())
 }
 
-/// The code of an error; `rdkafka` leaves out those of the operations of its admin client.
+/// The code of an error; `rdkafka` does not give those of the operations of its admin client.
 pub(crate) fn code_of(error: &KafkaError) -> Option<RDKafkaErrorCode> {
     match error {
         KafkaError::AdminOp(code) => Some(*code),

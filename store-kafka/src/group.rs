@@ -60,8 +60,8 @@ impl Drop for CountedMember {
 ///
 /// A member leaves when what it was made for is dropped: a [`TopicLog`](crate::TopicLog) of a
 /// group, a store that shares its partitions. That takes a moment, on a thread of its own. A
-/// program that ends before leaves its member behind, and its partitions move only after the
-/// group's session timeout (45 s).
+/// program that ends before that stays a member, and its partitions move only after the group's
+/// session timeout (45 s).
 ///
 /// ```no_run
 /// # async fn example(db: annals_core::Annals) {
@@ -233,7 +233,7 @@ fn serve(consumer: &BaseConsumer<Member>, topic: &str, request: Request) {
                 list.add_partition_offset(topic, partition.0 as i32, offset)
             });
             let done = added.and_then(|()| consumer.commit(&list, CommitMode::Sync));
-            // Whoever asked may be gone.
+            // The caller may have been dropped.
             let _ = answer.send(done);
         }
         Request::Committed(partitions, answer) => {

@@ -1,5 +1,5 @@
-//! The partitioner of Java's clients: where a record with a key goes unless somebody says
-//! otherwise.
+//! The partitioner of Java's clients: where a record with a key goes unless a producer is
+//! configured otherwise.
 
 /// The partition of a key among `partitions`, as Java's default partitioner computes it.
 ///

@@ -225,7 +225,7 @@ impl Processor {
                     .iter()
                     .try_for_each(|(topic, count)| of_store::refuse(&config, topic, *count));
                 let result = refused.and_then(|()| worker::run(&self, &reads, &config, &stop));
-                // Whoever ran it may be gone.
+                // The caller may have been dropped.
                 let _ = ended.send(result);
             })
             .map_err(|error| unavailable("no thread for a processor").because(error))?;

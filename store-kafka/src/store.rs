@@ -111,8 +111,8 @@ impl KafkaStore {
     ///
     /// [`Failure::Invalid`](annals_core::Failure) for a URL that names no store, for a topic that
     /// forgets or may lose records (with the setting that says so), and for a local copy that
-    /// another process uses. [`Failure::Corrupt`](annals_core::Failure) for a copy of something else
-    /// than the topic, and for records in it that Annals did not write.
+    /// another process uses. [`Failure::Corrupt`](annals_core::Failure) for a copy of something
+    /// else than the topic, and for records in it that Annals did not write.
     /// [`Failure::Unavailable`](annals_core::Failure) when the brokers do not answer.
     pub async fn open(url: &str) -> Result<KafkaStore, StoreError> {
         KafkaStore::open_with(url.parse()?).await
@@ -223,7 +223,7 @@ impl KafkaStore {
             let is_ready = |state: &State| {
                 state.is_settled
                     && match state.is_assigned {
-                        // Somebody else may have taken it since.
+                        // Another process may have taken it since.
                         true => state.has_owned,
                         false => state.has_caught_up,
                     }
@@ -241,7 +241,7 @@ impl KafkaStore {
                     Ok(Ok(())) => {}
                     Ok(Err(_)) => return Err(unavailable("a partition's task ended")),
                     Err(_) => {
-                        let why = partition.state.borrow().trouble.clone();
+                        let why = partition.state.borrow().last_error.clone();
                         return Err(unavailable(format!(
                             "partition {} was not opened in {} s: {}",
                             partition.number,

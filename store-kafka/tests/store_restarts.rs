@@ -103,7 +103,7 @@ mod on_own_broker {
         }
     }
 
-    /// What somebody was told of an append of two events.
+    /// The answer to an append of two events.
     struct Told {
         given: Vec<NewEvent>,
         to: StreamId,
@@ -204,7 +204,7 @@ mod on_own_broker {
         brokers: &str,
         topic: &str,
         lasts: Duration,
-        trouble: impl Future<Output = ()>,
+        fault: impl Future<Output = ()>,
     ) -> Vec<Told> {
         let folder = TempDir::new().unwrap();
         let until = Instant::now() + lasts;
@@ -215,7 +215,7 @@ mod on_own_broker {
                 tasks.push(tokio::spawn(contend(store.clone(), until, seed)));
             }
         }
-        trouble.await;
+        fault.await;
         let mut told = Vec::new();
         for task in tasks {
             told.extend(task.await.unwrap());
@@ -234,19 +234,19 @@ mod on_own_broker {
         let told = if is_long() {
             let cluster = Cluster::borrow();
             make(&cluster.url, &topic, 3).await;
-            let trouble = async {
+            let fault = async {
                 for node in [1, 2, 3] {
                     cluster.control("kill", node).await;
                     cluster.control("start", node).await;
                 }
             };
-            contention(&cluster.url, &topic, Duration::from_secs(60), trouble).await
+            contention(&cluster.url, &topic, Duration::from_secs(60), fault).await
         } else {
-            let trouble = async {
+            let fault = async {
                 control("kill").await;
                 control("start").await;
             };
-            contention(&url(), &topic, Duration::from_secs(8), trouble).await
+            contention(&url(), &topic, Duration::from_secs(8), fault).await
         };
         let count = |of: fn(&Result<Appended, AppendError>) -> bool| {
             told.iter().filter(|told| of(&told.outcome)).count()
@@ -291,7 +291,7 @@ mod on_own_broker {
     }
 
     /// What is done before the commit, and what afterwards.
-    struct Trouble {
+    struct BrokerFault {
         before: &'static str,
         after: &'static str,
     }
@@ -305,22 +305,22 @@ mod on_own_broker {
         let to = StreamId::new("cut-off").unwrap();
         // The request of the commit is lost; its answer is (and the broker commits when it goes
         // on); the transaction is open for longer than it may be.
-        let mut troubles = vec![Trouble {
+        let mut faults = vec![BrokerFault {
             before: "stop",
             after: "start",
         }];
         if is_long() {
-            troubles.push(Trouble {
+            faults.push(BrokerFault {
                 before: "pause",
                 after: "resume",
             });
-            troubles.push(Trouble {
+            faults.push(BrokerFault {
                 before: "",
                 after: "",
             });
         }
         let mut version = 0;
-        for Trouble { before, after } in troubles {
+        for BrokerFault { before, after } in faults {
             let (reached, is_reached) = mpsc::channel();
             before_the_next_commit(move || {
                 match before {

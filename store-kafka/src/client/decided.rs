@@ -308,7 +308,7 @@ mod tests {
     #[test]
     fn decisions_are_read_in_both_forms() {
         let (one, nine, four) = ([0, 0, 0, 1], [0, 0, 0, 9], [0, 0, 0, 4]);
-        // With a tagged field behind the first topic.
+        // With a tagged field after the first topic.
         let compact = [
             &[3, 3, b'a', b'b', 3][..],
             &one,

@@ -8,7 +8,7 @@
     allow(unreachable_pub, reason = "it is named outside for tests alone")
 )]
 pub enum Step {
-    /// Before its earlier owner is shut out.
+    /// Before its earlier owner is fenced.
     BeforeFence,
     /// Before a transaction begins.
     BeforeBegin,

@@ -46,7 +46,7 @@ impl<C: 'static> ClientThread<C> {
         let gone = || unavailable(format!("the thread of {} ended", self.name));
         let (answer, answered) = oneshot::channel();
         let job: Job<C> = Box::new(move |client| {
-            // Whoever asked may be gone.
+            // The caller may have been dropped.
             let _ = answer.send(work(client));
         });
         self.jobs.send(job).await.map_err(|_| gone())?;

@@ -52,8 +52,8 @@ pub(crate) struct Deliveries {
 #[derive(Debug, Default)]
 struct Ends {
     offsets: HashMap<String, BTreeMap<i32, i64>>,
-    /// A topic in which an offset came again: it was made anew.
-    made_anew: Option<String>,
+    /// A topic in which an offset came again: it was recreated.
+    recreated: Option<String>,
 }
 
 impl Ends {
@@ -69,7 +69,7 @@ impl Ends {
         };
         let last = partitions.insert(partition, offset);
         if last.is_some_and(|last| offset <= last) {
-            self.made_anew = Some(topic.to_owned());
+            self.recreated = Some(topic.to_owned());
         }
     }
 }
@@ -86,9 +86,9 @@ impl Deliveries {
         partitions.get(&partition.cast_signed()).copied()
     }
 
-    /// A topic that was made anew since the producer was: offsets in it came again.
-    pub(crate) fn made_anew(&self) -> Option<String> {
-        self.ends().made_anew.clone()
+    /// A topic that was recreated after the producer was made: offsets in it came again.
+    pub(crate) fn recreated(&self) -> Option<String> {
+        self.ends().recreated.clone()
     }
 }
 
@@ -191,7 +191,7 @@ impl From<KafkaError> for Broken {
     }
 }
 
-/// Shuts out the earlier owner of the transactional id.
+/// Fences the earlier owner of the transactional id.
 pub(crate) fn fence(producer: &Producer) -> KafkaResult<()> {
     Retry::within(FENCE).block(|within| producer.init_transactions(within))
 }
@@ -201,7 +201,7 @@ pub(crate) fn fence(producer: &Producer) -> KafkaResult<()> {
 ///
 /// The client waits for ever for a coordinator of the group that went away, whatever its timeout
 /// (confluentinc/librdkafka issues 5456 and 5511). So a thread of its own asks: when that does not
-/// end, it keeps the producer, and whoever wanted it makes another one.
+/// end, it keeps the producer, and the caller makes another one.
 pub(crate) fn send_offsets(
     producer: &Arc<Producer>,
     consumer: &BaseConsumer<Context>,

@@ -1,4 +1,4 @@
-//! What an outlet sent last to each topic: a topic that was deleted and made anew, or that has lost
+//! What an outlet sent last to each topic: a topic that was deleted and recreated, or that has lost
 //! its end, does not hold it.
 //!
 //! The client says nothing of a topic's own id. So the last record stands for it: its place, and
@@ -55,11 +55,11 @@ impl End {
     }
 
     /// What is said of a topic that does not hold it.
-    pub(super) fn made_anew(&self) -> String {
+    pub(super) fn lost_text(&self) -> String {
         format!(
             "topic `{}` is not the one that was published to: its record at offset {} of partition \
-             {} is not there any more. It was deleted and made anew, or has lost its end, and \
-             with it what was published before. Nothing more is published there; to have \
+             {} is not there any more. It was deleted and recreated, or has lost its end, and with \
+             it what was published before. Nothing more is published there; to have \
              everything again, publish to an empty topic under another name",
             self.topic, self.offset, self.partition
         )
@@ -74,7 +74,7 @@ impl End {
         let look = Look::at(&topic, &config.uncommitted_reader(), failing)?;
         let (low, high) = match look.bounds(partition) {
             Ok(bounds) => bounds,
-            // That there is no topic is said by whoever writes to it.
+            // That there is no topic is reported by the write to it.
             Err(error) if is_unknown_topic(&error) => return Ok(true),
             Err(error) => return Err(look.failed(error)),
         };

@@ -11,7 +11,7 @@ use crate::topic::{TopicSpec, ensure};
 const CLEANUP: &str = "cleanup.policy";
 
 /// How many partitions it has. It may be there with other settings than those that it is made
-/// with, which are somebody's choice; but it must keep the last mark of each outlet for ever.
+/// with, which are an operator's choice; but it must keep the last mark of each outlet for ever.
 pub(super) async fn partitions(kafka: &Kafka) -> Result<u32, StoreError> {
     if ensure::shape_of(kafka, mark::TOPIC).await?.is_none() {
         let marks = TopicSpec::named(mark::TOPIC)

@@ -69,8 +69,8 @@ impl KafkaOutlet {
         Ok(self)
     }
 
-    /// Forgets its marks for a topic that it did not write to, or that was made anew since: for
-    /// those who then send all they have.
+    /// Forgets its marks for a topic that it did not write to, or that was recreated since: for
+    /// callers that then send all they have.
     pub(crate) async fn begins_again(self) -> Result<KafkaOutlet, StoreError> {
         let told = self.thread.call(|writer| writer.begins_again = true);
         told.await?;
@@ -123,7 +123,7 @@ struct Writer {
     ends: HashMap<Arc<str>, End>,
     /// Topics that are looked at when it is opened.
     known_topics: Vec<String>,
-    /// Whether a topic that was made anew is one to begin again with.
+    /// Whether it begins again with a topic that was recreated.
     begins_again: bool,
 }
 
@@ -151,7 +151,7 @@ impl Writer {
         for end in ends {
             let is_gone = self.known_topics.contains(&end.topic) && !end.is_there(&self.config)?;
             if is_gone && !self.begins_again {
-                return Err(OutletError::Refused(end.made_anew()));
+                return Err(OutletError::Refused(end.lost_text()));
             }
             if !is_gone {
                 self.ends.insert(end.topic.as_str().into(), end);
@@ -159,7 +159,7 @@ impl Writer {
         }
         let mut topics = self.known_topics.iter();
         if self.begins_again && topics.any(|topic| !self.ends.contains_key(&**topic)) {
-            // Another topic, one that was made anew, or one of which nothing is known.
+            // Another topic, one that was recreated, or one of which nothing is known.
             marks.clear();
         }
         self.producer = Some(producer);
@@ -238,14 +238,14 @@ impl Writer {
         queue(producer, record)?;
         reached(Step::AfterSend);
         drain(producer)?;
-        if let Some(topic) = producer.context().made_anew() {
-            let end = self.ends.get(&*topic).map(End::made_anew);
+        if let Some(topic) = producer.context().recreated() {
+            let end = self.ends.get(&*topic).map(End::lost_text);
             return Err(match end {
                 _ if self.begins_again => {
-                    Broken::Store(unavailable(format!("topic `{topic}` was made anew")))
+                    Broken::Store(unavailable(format!("topic `{topic}` was recreated")))
                 }
                 Some(why) => Broken::Refused(why),
-                None => Broken::Refused(format!("topic `{topic}` was made anew")),
+                None => Broken::Refused(format!("topic `{topic}` was recreated")),
             });
         }
         reached(Step::BeforeCommit);
@@ -282,7 +282,7 @@ impl Writer {
             if let Some(end) = end.filter(|_| !self.known_topics.iter().any(|of| **of == **topic))
                 && !end.is_there(&self.config)?
             {
-                return Err(Broken::Refused(end.made_anew()));
+                return Err(Broken::Refused(end.lost_text()));
             }
             self.partitions.insert(Arc::clone(topic), count);
         }

@@ -121,7 +121,7 @@ fn work(
         }
     };
     let producer = if processor.transactional {
-        // One id for each process: the group's generation shuts out who lost a partition.
+        // One id for each process: the group's generation fences a process that lost a partition.
         let id = match &processor.instance {
             Some(instance) => format!("annals.processor.{name}.{instance}"),
             None => format!("annals.processor.{name}.{}", annals_core::EventId::random()),

@@ -59,7 +59,7 @@ struct State {
 pub(crate) enum Ended {
     /// The offset that it wanted was removed.
     OutOfRange,
-    /// Nobody used it, or its log is gone.
+    /// It was idle for too long, or its log was dropped.
     Closed,
     /// Something that reading again from the same position may or may not mend.
     Failed(Failure, String),
@@ -162,7 +162,7 @@ impl Cursor {
         page.map(Arc::clone)
     }
 
-    /// When somebody last read from it.
+    /// When it was read from last.
     pub(crate) fn used(&self) -> Instant {
         self.lock().used
     }

@@ -4,7 +4,7 @@ use annals_core::{Partition, Position, StoreError};
 
 use crate::error::invalid;
 
-/// Gaps that somebody accepted, and why.
+/// Gaps that an operator accepted, and why.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Gaps {
     accepted: Vec<(Partition, Position, String)>,

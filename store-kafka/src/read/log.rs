@@ -252,7 +252,7 @@ impl TopicLog {
         ))
     }
 
-    /// Behind which position records are left, and behind which this log begins by choice.
+    /// After which position records are left, and after which this log begins by choice.
     async fn beginnings(&self, partition: Partition) -> Result<(Position, Position), StoreError> {
         let shared = &self.shared;
         let bounds = shared.kafka.bounds(&shared.topic.name, partition).await?;

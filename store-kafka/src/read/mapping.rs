@@ -53,7 +53,7 @@ pub(crate) struct Mapping {
     pub(crate) types: TypeRule,
     pub(crate) tombstones: Arc<str>,
     pub(crate) time: TimeRule,
-    /// The type of values that are no JSON, where somebody wants to tell them apart.
+    /// The type of values that are no JSON, where they are to be told apart.
     pub(crate) not_json: Option<Arc<str>>,
 }
 
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn type_and_time_can_stand_in_fields() {
+    fn type_and_time_can_come_from_fields() {
         let mut mapper = mapper(|mapping| {
             mapping.types = TypeRule::Field("/kind".to_owned());
             mapping.time = TimeRule::Field("/at".to_owned(), TimeUnit::Seconds);

@@ -17,7 +17,7 @@ const LOCKED: Duration = Duration::from_secs(15);
 /// How often it is tried again.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// How often a copy looks whether somebody else wrote to its file: nobody does.
+/// How often a copy looks whether another process wrote to its file: none does.
 const POLL: Duration = Duration::from_secs(60);
 
 /// A folder that no other process uses.

@@ -42,7 +42,7 @@ pub(super) type Last = Option<(Position, EventId)>;
 #[derive(Debug, Default)]
 pub(super) struct Page {
     pub(super) entries: Vec<ReplicaEntry>,
-    /// Behind the last record of the last entry.
+    /// After the last record of the last entry.
     pub(super) cursor: u64,
     /// How far it was looked, markers included.
     pub(super) reached: i64,
@@ -64,8 +64,8 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    /// Begins behind `cursor`. What the copy ends with is read again and compared: a topic that
-    /// was made anew, or that lost its end, is noticed. Blocks.
+    /// Begins after `cursor`. What the copy ends with is read again and compared: a topic that was
+    /// recreated, or that lost its end, is noticed. Blocks.
     pub(super) fn open(source: Source, cursor: u64, last: Last) -> Result<Follower, StoreError> {
         let (topic, partition) = (source.topic.clone(), source.partition as i32);
         let doing = || format!("partition {partition} of `{topic}` cannot be read");
@@ -207,8 +207,8 @@ impl Follower {
                 Failure::Corrupt,
                 format!(
                     "partition {partition} of `{topic}` holds a record at offset {offset} that \
-                     Annals did not write ({why}); nothing behind it was taken. Stop whoever \
-                     writes there, then open the store again with \
+                     Annals did not write ({why}); nothing after it was taken. Stop the program \
+                     that writes there, then open the store again with \
                      `accept_foreign={partition}:{offset}`"
                 ),
             )
@@ -250,7 +250,7 @@ fn lost(source: &Source, why: &str) -> StoreError {
         Failure::Corrupt,
         format!(
             "the local copy of partition {partition} is not of what `{topic}` holds now ({why}): \
-             the topic was made anew, restored or lost its end. Remove the copy to follow it as \
+             the topic was recreated, restored or lost its end. Remove the copy to follow it as \
              it is"
         ),
     )

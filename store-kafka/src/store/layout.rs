@@ -40,7 +40,7 @@ pub(super) async fn open(kafka: &Kafka, options: &Options) -> Result<u32, StoreE
     if options.owns != Owns::None {
         match ensure::of_brokers(kafka, VERIFIES).await? {
             Ok(found) => check_brokers(&found)?,
-            // Whoever may not see the settings of brokers has to know them.
+            // A user that may not read the settings of brokers has to know them.
             Err(error) => {
                 tracing::debug!(%error, "`{VERIFIES}` of the brokers was not found out");
             }
@@ -52,8 +52,8 @@ pub(super) async fn open(kafka: &Kafka, options: &Options) -> Result<u32, StoreE
 /// Whether a broker asks the coordinator before it takes a record of a transaction.
 const VERIFIES: &str = "transaction.partition.verification.enable";
 
-/// Refuses brokers that would take a late record of a writer that was shut out: nobody would ever
-/// see it, and nobody would get past it.
+/// Refuses brokers that would take a late record of a writer that was fenced: no reader would ever
+/// see it or get past it.
 fn check_brokers(found: &[(i32, String)]) -> Result<(), StoreError> {
     match found.iter().find(|(_, value)| value == "false") {
         Some((broker, _)) => Err(invalid(format!(
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_topic_that_forgets_or_loses_is_refused_with_the_setting() {
+    fn a_topic_that_may_lose_records_is_refused() {
         let good = [
             ("cleanup.policy", "delete"),
             ("retention.ms", "-1"),

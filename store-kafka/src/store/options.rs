@@ -172,7 +172,7 @@ impl Options {
         self
     }
 
-    /// Passes over a record that somebody else wrote into the topic. In a URL:
+    /// Passes over a record that another program wrote into the topic. In a URL:
     /// `accept_foreign=PARTITION:OFFSET`, several with commas.
     ///
     /// ```
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_url_of_a_store_is_refused_and_named() {
+    fn what_is_no_store_url_is_refused_and_named() {
         for (url, said) in [
             ("sqlite:x", "begins with `kafka://`"),
             ("kafka://a", "names its topic"),

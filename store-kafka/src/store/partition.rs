@@ -20,7 +20,7 @@ const OPENING: Duration = Duration::from_secs(5);
 const UNDECIDED: Duration = Duration::from_secs(30);
 
 /// What is said while this process takes a partition over.
-const OPENS: &str = "this process takes over the partition of the stream: it has shut out the last \
+const OPENS: &str = "this process takes over the partition of the stream: it has fenced the last \
                      owner, or is doing so, and still reads what that one wrote. Nothing was \
                      recorded; send the command again in a moment";
 
@@ -38,7 +38,7 @@ enum Turn {
     Write,
     /// Whatever it became is in the copy, and nothing new is taken.
     Look,
-    /// It is for somebody else: the one that is named, when it is known.
+    /// It is for another process: the one that is named, when it is known.
     NotOwner(Option<String>),
 }
 
@@ -87,7 +87,7 @@ impl PartitionHandle {
                         undecided = Some(before.settled);
                     }
                 }
-                // It was shut out in between; nothing was written.
+                // It was fenced in between; nothing was written.
                 (_, AppendError::Store(error))
                     if error.failure() == Failure::ReadOnly && began.elapsed() < UNDECIDED =>
                 {
@@ -152,7 +152,9 @@ fn turn(state: &State, undecided: Option<u64>) -> Option<Turn> {
     match state.role {
         Role::Owning if is_decided => Some(Turn::Write),
         _ if undecided.is_some() && is_decided => Some(Turn::Look),
-        Role::Following if undecided.is_none() && state.trouble.is_none() && !state.is_moving() => {
+        Role::Following
+            if undecided.is_none() && state.last_error.is_none() && !state.is_moving() =>
+        {
             Some(Turn::NotOwner(state.owner.clone()))
         }
         _ => None,
@@ -161,9 +163,9 @@ fn turn(state: &State, undecided: Option<u64>) -> Option<Turn> {
 
 /// What an append ends with that waited too long.
 fn late(state: &State, undecided: Option<u64>) -> Result<Turn, AppendError> {
-    let why = state.trouble.clone();
+    let why = state.last_error.clone();
     if undecided.is_some() {
-        let why = why.unwrap_or_else(|| "nobody has opened the partition since".to_owned());
+        let why = why.unwrap_or_else(|| "no process has opened the partition since".to_owned());
         return Err(AppendError::Unknown(unavailable(why)));
     }
     match why {
@@ -200,19 +202,22 @@ mod tests {
         state.role = Role::Following;
         state.owner = Some("b".into());
         assert!(matches!(turn(&state, Some(1)), Some(Turn::Look)));
-        assert!(turn(&state, Some(2)).is_none(), "nobody has fenced since");
+        assert!(
+            turn(&state, Some(2)).is_none(),
+            "no process has fenced since"
+        );
         assert!(matches!(turn(&state, None), Some(Turn::NotOwner(Some(owner))) if owner == "b"));
     }
 
     #[test]
-    fn an_append_waits_while_ownership_moves_and_names_nobody() {
+    fn an_append_waits_while_ownership_moves_and_names_no_owner() {
         let mut state = State::new(Some(false));
         assert!(
             turn(&state, None).is_none(),
-            "nobody has said that it owns it"
+            "no process has said that it owns it"
         );
         let Ok(Turn::NotOwner(owner)) = late(&state, None) else {
-            panic!("somebody else is to own it")
+            panic!("another process is to own it")
         };
         assert!(matches!(not_owner(owner), AppendError::OwnershipMoving));
         state.owner = Some("b".into());
@@ -236,7 +241,7 @@ mod tests {
             late(&state, Some(0)),
             Err(AppendError::Unknown(_))
         ));
-        state.trouble = Some("no broker".into());
+        state.last_error = Some("no broker".into());
         let error = late(&state, None).err().unwrap();
         assert_eq!(error.to_string(), "no broker");
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use annals_core::{Failure, StoreError};
 use tokio::sync::watch;
 
-/// How long whoever gets a partition may take until it says so.
+/// How long the process that gets a partition may take until it says so.
 const TAKE_OVER: Duration = Duration::from_secs(3);
 
 /// What this process is to a partition.
@@ -33,20 +33,20 @@ pub(super) struct State {
     pub(super) settled: u64,
     /// Counts the transactions that were taken back for certain, and whose writer ended with them.
     pub(super) taken_back: u64,
-    /// Who owns it, as the last owner said; nothing while nobody has said so, and when the last one
-    /// was this process, which has given it up.
+    /// Who owns it, as the last owner said; nothing while none has said so, and when the last one was
+    /// this process, which has given it up.
     pub(super) owner: Option<String>,
-    /// When the group may have given it to somebody who has not said so yet.
+    /// When the group may have given it to a process that has not said so yet.
     pub(super) rebalanced: Option<Instant>,
     /// Whether everything was applied that was there when it was first looked at.
     pub(super) has_caught_up: bool,
     /// Whether this process ever owned it.
     pub(super) has_owned: bool,
-    /// Whether the last writer was shut out by another one.
+    /// Whether the last writer was fenced by another one.
     pub(super) was_fenced: bool,
     /// Why nothing is read or opened just now.
-    pub(super) trouble: Option<String>,
-    /// Whether the trouble will not pass by itself.
+    pub(super) last_error: Option<String>,
+    /// Whether the error is permanent: only an operator mends it.
     pub(super) is_refused: bool,
 }
 
@@ -69,12 +69,12 @@ impl State {
             has_caught_up: false,
             has_owned: false,
             was_fenced: false,
-            trouble: None,
+            last_error: None,
             is_refused: false,
         }
     }
 
-    /// Whether nobody is known to own it.
+    /// Whether no process is known to own it.
     pub(super) fn is_moving(&self) -> bool {
         let is_over = self
             .rebalanced
@@ -82,7 +82,7 @@ impl State {
         self.owner.is_none() || !is_over
     }
 
-    /// How long it is until whoever was named last is believed again.
+    /// How long it is until the owner that was named last is believed again.
     pub(super) fn moves_for(&self) -> Duration {
         let took = self.rebalanced.map(|since| since.elapsed());
         match took.filter(|took| *took < TAKE_OVER) {
@@ -91,7 +91,7 @@ impl State {
         }
     }
 
-    /// The group divides the partitions anew: whoever gets this one says so soon.
+    /// The group has rebalanced: the process that gets this partition says so soon.
     pub(super) fn has_rebalanced(&mut self) {
         self.rebalanced = Some(Instant::now());
     }
@@ -109,7 +109,7 @@ impl State {
 
     /// Why nothing goes on here until an operator mends it.
     pub(super) fn refusal(&self) -> Option<StoreError> {
-        let why = self.trouble.clone().filter(|_| self.is_refused)?;
+        let why = self.last_error.clone().filter(|_| self.is_refused)?;
         Some(StoreError::new(Failure::Corrupt, why))
     }
 }

@@ -14,11 +14,11 @@ use super::writer::Writer;
 use crate::client::ClientThread;
 use crate::error::unavailable;
 
-/// Waits after something failed, and after this process was shut out by another one.
+/// Waits after something failed, and after this process was fenced by another one.
 const AGAIN: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
 
 /// How long reading up to the end may stand still after a fence: longer than a transaction of
-/// somebody else may be open.
+/// another process may be open.
 const STABLE: Duration = Duration::from_secs(30);
 
 /// What a partition's task needs.
@@ -48,8 +48,8 @@ impl Owner {
         note.split('\n').next() == Some(self.instance.as_str())
     }
 
-    /// Who owns a partition by its last note. After a note of this process comes that of whoever
-    /// has it now.
+    /// Who owns a partition by its last note. After a note of this process comes that of the
+    /// process that has it now.
     fn other_in(&self, note: &str) -> Option<String> {
         let address = note.split_once('\n').map_or(note, |(_, address)| address);
         (!self.has_written(note)).then(|| address.to_owned())
@@ -78,7 +78,7 @@ impl Task {
                 let is_refused = error.failure() != Failure::Unavailable;
                 self.state.send_modify(|state| {
                     state.is_refused = is_refused;
-                    state.trouble = Some(why);
+                    state.last_error = Some(why);
                     state.role = Role::Following;
                 });
                 // What it holds on to is in the topic or in the file; it may be mended.
@@ -93,7 +93,7 @@ impl Task {
         }
     }
 
-    /// Opens the partition and owns it until another process does, or it is somebody else's turn.
+    /// Opens the partition and owns it until another process does, or the group assigns it to one.
     async fn own(&self, backoff: &mut Backoff) -> Result<(), StoreError> {
         self.state.send_modify(|state| state.role = Role::Opening);
         let opened = Instant::now();
@@ -108,7 +108,7 @@ impl Task {
             state.settled += 1;
             state.has_caught_up = true;
             state.has_owned = true;
-            state.trouble = None;
+            state.last_error = None;
         });
         tracing::debug!(
             topic = self.source.topic,
@@ -124,7 +124,7 @@ impl Task {
         let was_fenced = left.is_ok_and(|state| state.was_fenced);
         self.state.send_modify(|state| {
             state.was_fenced = false;
-            // Whoever has it now says so.
+            // The process that has it now says so.
             state.is_owned_by(None);
             state.role = match state.is_assigned && !was_fenced {
                 true => Role::Opening,
@@ -138,7 +138,7 @@ impl Task {
             backoff.reset();
         }
         if was_fenced {
-            // Somebody else has it now. Two that are both asked to own it take turns.
+            // Another process has it now. Two that are both asked to own it take turns.
             let wait = backoff.next_wait();
             let jitter = wait.mul_f64(f64::from(self.source.partition % 7) / 14.0);
             return self.follow(Some(Instant::now() + wait + jitter)).await;
@@ -182,8 +182,8 @@ impl Task {
                     return Err(unavailable(format!(
                         "partition {partition} of `{}` ends at {end} and can be read up to \
                          {reached}: a transaction there is open that this process did not begin. \
-                         Stop whoever else writes there. If nobody does, let this user read \
-                         `__transaction_state`, or end it with `kafka-transactions.sh \
+                         Stop any other program that writes there. If none does, let this user \
+                         read `__transaction_state`, or end it with `kafka-transactions.sh \
                          --bootstrap-server … abort --topic {} --partition {partition} \
                          --start-offset {reached}`",
                         source.topic, source.topic
@@ -220,7 +220,7 @@ impl Task {
                     self.state.send_modify(|state| state.has_caught_up = true);
                 }
                 self.state
-                    .send_if_modified(|state| state.trouble.take().is_some());
+                    .send_if_modified(|state| state.last_error.take().is_some());
                 Ok::<_, StoreError>(())
             };
             // The next page is read while this one is written.
@@ -276,7 +276,7 @@ impl Task {
             let owner = self.owner.other_in(note);
             self.state.send_modify(|state| {
                 state.is_owned_by(owner);
-                // Whoever wrote it had fenced before: what was open then is decided.
+                // The process that wrote it had fenced before: what was open then is decided.
                 state.settled += 1;
             });
         }

@@ -17,7 +17,7 @@ use crate::client::transaction::{self, Broken, Deliveries, Producer, drain, queu
 use crate::client::{Config, decided, headers};
 use crate::error::{code_of, failed, unavailable};
 
-/// Writes a partition until somebody else does.
+/// Writes a partition until another process does.
 pub(super) struct Writer {
     topic: String,
     partition: u32,
@@ -26,7 +26,7 @@ pub(super) struct Writer {
     note: ReplicaEntry,
     stable: StableEnd,
     state: Shared,
-    /// Where its next record comes, or behind it by the marker of a transaction.
+    /// Where its next record comes, or after it by the marker of a transaction.
     next: Option<i64>,
 }
 
@@ -40,7 +40,7 @@ impl fmt::Debug for Writer {
 }
 
 impl Writer {
-    /// Shuts out whoever wrote before; what that one left open is ended. Blocks.
+    /// Fences the writer before it; a transaction that that one left open is ended. Blocks.
     pub(super) fn fence(
         config: &Config,
         topic: &str,
@@ -81,7 +81,7 @@ impl Writer {
         }
         let decisions = match decided::decisions(config, &id(topic, partition)) {
             Ok(decisions) => decisions,
-            // What is done without it is said by whoever reads up to the end.
+            // What is done without it is reported by the reader up to the end.
             Err(error) => {
                 let why = with_causes(&error).to_string();
                 tracing::warn!(
@@ -158,9 +158,9 @@ impl Writer {
         Ok(next)
     }
 
-    /// Whether the records that were sent come right after those that are known. If not, somebody
-    /// else has written there, or the topic was made anew: reading says which, and nothing of this
-    /// is committed.
+    /// Whether the records that were sent come right after those that are known. If not, another
+    /// program has written there, or the topic was recreated: reading says which, and nothing of
+    /// this is committed.
     fn check_alone(&self, records: i64) -> Result<(), Broken> {
         let deliveries = self.producer.context();
         let first = deliveries.take_first_offset();
@@ -173,13 +173,13 @@ impl Writer {
         }
         Err(Broken::Store(unavailable(format!(
             "partition {} of `{}` goes on at {first}, and this process wrote and read up to \
-             {next}: somebody else writes there",
+             {next}: another program writes there",
             self.partition, self.topic
         ))))
     }
 
-    /// Begins a transaction and sends its records. All are delivered when it returns; how many there
-    /// are.
+    /// Begins a transaction and sends its records. All are delivered when it returns; how many
+    /// there are.
     fn send(&mut self, entries: &[ReplicaEntry]) -> Result<i64, Broken> {
         reached(Step::BeforeBegin);
         let producer = &self.producer;
@@ -207,7 +207,7 @@ impl Writer {
     }
 }
 
-/// The transactional id of whoever writes a partition.
+/// The transactional id of the writer of a partition.
 fn id(topic: &str, partition: u32) -> String {
     format!("annals.store.{topic}.{partition}")
 }
@@ -237,7 +237,7 @@ impl Upstream for Writer {
     }
 }
 
-/// Nobody appends by it any more.
+/// Nothing is appended by it any more.
 impl Drop for Writer {
     fn drop(&mut self) {
         self.state.send_modify(|state| {

@@ -38,7 +38,7 @@ pub(crate) fn refuse(config: &Config, topic: &str, partitions: u32) -> Result<()
         None => Ok(()),
         Some(partition) => Err(invalid(format!(
             "topic `{topic}` is an event store: partition {partition} begins with a record of \
-             one, and a record of somebody else there would make it unreadable. Nothing was \
+             one, and a record of another program there would make it unreadable. Nothing was \
              written; name another topic"
         ))),
     }

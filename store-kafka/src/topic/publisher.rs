@@ -47,7 +47,7 @@ impl ProducerContext for Deliveries {
             Err((error, _)) => Err(error.clone()),
         };
         match (*answer, outcome) {
-            // Whoever waited may be gone.
+            // The caller may have been dropped.
             (Some(answer), outcome) => drop(answer.send(outcome)),
             (None, Err(error)) => {
                 let mut first = self

@@ -70,7 +70,7 @@ async fn set_cleanup(policy: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_topic_that_will_lose_marks_is_refused_with_the_setting() {
+async fn a_topic_that_would_lose_marks_is_refused() {
     let _turn = TURN.lock().await;
     let published = Published::new("will-lose").await;
     for policy in ["delete", "compact,delete"] {

@@ -84,7 +84,7 @@ impl TopicLog {
                     return Ok((None, start));
                 }
                 Found::Later => {}
-                // Somebody else moved it on between two looks; the caller asks again.
+                // Another reader moved it on between two looks; the caller asks again.
                 Found::Elsewhere | Found::Ended(Ended::OutOfRange | Ended::Closed) => {
                     return Err(unavailable("the reader of the partition was moved"));
                 }

@@ -71,7 +71,7 @@ async fn an_empty_partition_is_at_its_end() {
 }
 
 #[tokio::test]
-async fn a_filter_scans_past_what_it_leaves_out() {
+async fn a_filter_scans_past_events_without_a_match() {
     let kafka = kafka().await;
     let topic = topic(&kafka, "filter", 1).await;
     send_numbers(&kafka, &topic, 3_000).await;

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::killed::{STEP, STEPS, ends_at_its_step};
 use crate::broker::{TIMEOUT, is_long, kafka, topic};
 
-const VICTIM: &str = "on_kafka::killed_pipelines::victim";
+const CHILD: &str = "on_kafka::killed_pipelines::publishes_until_it_is_killed";
 const PLACE: &str = "ANNALS_KAFKA_PIPELINE_PLACE";
 /// The alert is about more than so much.
 const LIMIT: u64 = 70;
@@ -62,7 +62,7 @@ fn alerts(kafka: &Kafka, topic: &str) -> Pipeline {
 
 /// Publishes until it is killed; does nothing unless it is asked to.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn victim() {
+async fn publishes_until_it_is_killed() {
     let Ok(place) = std::env::var(PLACE) else {
         return;
     };
@@ -133,18 +133,18 @@ async fn a_pipeline_killed_at_each_step_publishes_each_alert_once() {
     let mut paid = 0;
     for _ in 0..if is_long() { 10 } else { 1 } {
         for step in STEPS {
-            // Enough that every victim comes to its third transaction.
+            // Enough that every child process comes to its third transaction.
             pay(&store, paid, 400, &mut wanted).await;
             paid += 400;
-            let mut victim = Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", VICTIM])
+            let mut child = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", CHILD])
                 .env(PLACE, format!("{topic} {path}"))
                 .env(STEP, format!("{step:?}"))
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
                 .spawn()
                 .unwrap();
-            let ended = tokio::task::spawn_blocking(move || victim.wait());
+            let ended = tokio::task::spawn_blocking(move || child.wait());
             let status = ended.await.unwrap().unwrap();
             // By the signal, and not by itself.
             assert_eq!(status.code(), None, "{step:?}: {status}");

@@ -17,12 +17,12 @@ use crate::broker::{TIMEOUT, is_long, kafka, topic};
 /// The long form begins no round more after this.
 const LONGEST: Duration = Duration::from_secs(240);
 
-const VICTIM: &str = "on_kafka::killed_relays::victim";
+const CHILD: &str = "on_kafka::killed_relays::publishes_until_it_is_killed";
 const PLACE: &str = "ANNALS_KAFKA_RELAY_PLACE";
 
 /// Publishes until it is killed; does nothing unless it is asked to.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn victim() {
+async fn publishes_until_it_is_killed() {
     let Ok(place) = std::env::var(PLACE) else {
         return;
     };
@@ -73,22 +73,22 @@ impl Bank {
         self
     }
 
-    fn victim(&self, step: Option<Step>) -> Child {
-        let mut victim = Command::new(std::env::current_exe().unwrap());
-        victim
-            .args(["--exact", VICTIM])
+    fn child(&self, step: Option<Step>) -> Child {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child
+            .args(["--exact", CHILD])
             .env(PLACE, format!("{} {}", self.name, self.path))
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         if let Some(step) = step {
-            victim.env(STEP, format!("{step:?}"));
+            child.env(STEP, format!("{step:?}"));
         }
-        victim.spawn().unwrap()
+        child.spawn().unwrap()
     }
 
     /// Lets a last relay finish, and compares what readers see with the log.
     async fn check(&self) {
-        let mut last = self.victim(None);
+        let mut last = self.child(None);
         until_published(&self.kafka, &self.name, self.events).await;
         last.kill().unwrap();
         last.wait().unwrap();
@@ -129,12 +129,12 @@ async fn a_relay_killed_many_times_publishes_each_event_once() {
     };
     let bank = Bank::of(events).await;
     for kill in 0..kills {
-        let mut victim = bank.victim(None);
+        let mut child = bank.child(None);
         // Opening takes a while; later kills fall into transactions.
         let while_it_runs = Duration::from_millis(300 + 170 * (kill % 8) as u64);
         tokio::time::sleep(while_it_runs).await;
-        victim.kill().unwrap();
-        victim.wait().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
     bank.check().await;
 }
@@ -150,10 +150,10 @@ async fn a_relay_killed_at_each_step_publishes_each_event_once() {
             break;
         }
         for step in STEPS {
-            // Enough that every victim comes to its third transaction.
+            // Enough that every child process comes to its third transaction.
             bank = bank.grown(1_000).await;
-            let mut victim = bank.victim(Some(step));
-            let ended = tokio::task::spawn_blocking(move || victim.wait());
+            let mut child = bank.child(Some(step));
+            let ended = tokio::task::spawn_blocking(move || child.wait());
             let status = tokio::time::timeout(TIMEOUT, ended).await.unwrap();
             let status = status.unwrap().unwrap();
             deaths += 1;

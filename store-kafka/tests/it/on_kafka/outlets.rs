@@ -102,7 +102,7 @@ async fn a_writer_that_was_shut_out_takes_nothing() {
 }
 
 #[tokio::test]
-async fn a_batch_that_cannot_be_sent_leaves_nothing_behind() {
+async fn a_batch_that_cannot_be_sent_leaves_no_trace() {
     let kafka = kafka().await;
     let topic = topic(&kafka, "refused", 1).await;
     let log = LogId::random();

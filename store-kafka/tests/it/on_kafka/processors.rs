@@ -191,12 +191,12 @@ async fn at_least_once_commits_after_its_results_and_says_so() {
     assert_eq!(all(&kafka, &writes).await.len(), 2);
 }
 
-const VICTIM: &str = "on_kafka::processors::victim";
+const CHILD: &str = "on_kafka::processors::copies_until_it_is_killed";
 const PLACE: &str = "ANNALS_KAFKA_PROCESSOR_PLACE";
 
 /// Copies until it is killed; does nothing unless it is asked to.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn victim() {
+async fn copies_until_it_is_killed() {
     let Ok(name) = std::env::var(PLACE) else {
         return;
     };
@@ -218,7 +218,7 @@ async fn victim() {
 
 fn start(name: &str) -> std::process::Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", VICTIM])
+        .args(["--exact", CHILD])
         .env(PLACE, name)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -239,7 +239,7 @@ async fn copiers_that_are_killed_copy_each_record_once() {
     let writes = format!("{name}-out");
     let specs = [&reads, &writes].map(|name| TopicSpec::named(name).partitions(4));
     kafka.ensure(specs).await.unwrap();
-    let mut victims = vec![start(&name), start(&name)];
+    let mut children = vec![start(&name), start(&name)];
     let publisher = kafka.publisher().unwrap();
     for kill in 0..kills {
         for number in count * kill / kills..count * (kill + 1) / kills {
@@ -251,10 +251,10 @@ async fn copiers_that_are_killed_copy_each_record_once() {
         }
         publisher.flush().await.unwrap();
         tokio::time::sleep(Duration::from_millis(900 + 200 * kill as u64)).await;
-        let mut victim = victims.remove(0);
-        victim.kill().unwrap();
-        victim.wait().unwrap();
-        victims.push(start(&name));
+        let mut child = children.remove(0);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        children.push(start(&name));
     }
     let waits = async {
         while all(&kafka, &writes).await.len() < count {
@@ -265,9 +265,9 @@ async fn copiers_that_are_killed_copy_each_record_once() {
     tokio::time::timeout(Duration::from_secs(150), waits)
         .await
         .unwrap();
-    for mut victim in victims {
-        victim.kill().unwrap();
-        victim.wait().unwrap();
+    for mut child in children {
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
     let mut copied: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for event in all(&kafka, &writes).await {

@@ -86,12 +86,12 @@ async fn a_topic_becomes_rows_and_goes_on_where_it_stopped() {
     }
 }
 
-const VICTIM: &str = "on_kafka::read_models::victim";
+const CHILD: &str = "on_kafka::read_models::follows_until_it_is_killed";
 const PLACE: &str = "ANNALS_KAFKA_VIEW_PLACE";
 
 /// Follows until it is killed; does nothing unless it is asked to.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn victim() {
+async fn follows_until_it_is_killed() {
     let Ok(place) = std::env::var(PLACE) else {
         return;
     };
@@ -104,7 +104,7 @@ async fn victim() {
 
 fn start(topic: &str, path: &Path) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", VICTIM])
+        .args(["--exact", CHILD])
         .env(PLACE, format!("{topic} {}", path.display()))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -130,25 +130,25 @@ async fn rows_are_exact_after_kills_and_rebalances() {
         .await
         .unwrap();
     let mut assigned = db.store().assignment().unwrap();
-    let mut victims = vec![start(&topic, &path), start(&topic, &path)];
+    let mut children = vec![start(&topic, &path), start(&topic, &path)];
     for kill in 0..kills {
         let from = events * kill / kills;
         produce(&kafka, &topic, from, events * (kill + 1) / kills).await;
         // Killed in the middle of what it folds: each death is also a change of the group.
         let while_it_folds = Duration::from_millis(400 + 130 * (kill % 5) as u64);
         tokio::time::sleep(while_it_folds).await;
-        let mut victim = victims.remove(0);
-        victim.kill().unwrap();
-        victim.wait().unwrap();
-        victims.push(start(&topic, &path));
+        let mut child = children.remove(0);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        children.push(start(&topic, &path));
     }
     // Each change of what it has is in a rebalance of its own; the first one was none.
     let seen = |assigned: &watch::Receiver<Assignment>| assigned.borrow().generation - 1;
     while seen(&assigned) < rebalances {
-        let mut victim = victims.remove(0);
-        victim.kill().unwrap();
-        victim.wait().unwrap();
-        victims.push(start(&topic, &path));
+        let mut child = children.remove(0);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        children.push(start(&topic, &path));
         // A member that died is missed by then.
         let enough = assigned.wait_for(|now| now.generation > rebalances);
         let _ = tokio::time::timeout(Duration::from_secs(8), enough).await;
@@ -166,9 +166,9 @@ async fn rows_are_exact_after_kills_and_rebalances() {
             "k{key}"
         );
     }
-    for mut victim in victims {
-        victim.kill().unwrap();
-        victim.wait().unwrap();
+    for mut child in children {
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
     db.stop().await;
 }
@@ -319,7 +319,7 @@ async fn records_that_make_no_sense_delay_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_record_that_cannot_be_read_is_named_by_its_offset() {
+async fn an_unreadable_record_is_named_by_its_offset() {
     let kafka = kafka().await;
     let topic = topic(&kafka, "unreadable", 3).await;
     let directory = tempfile::tempdir().unwrap();

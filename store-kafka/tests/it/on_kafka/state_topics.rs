@@ -259,10 +259,10 @@ async fn a_topic_that_forgets_tombstones_early_is_refused() {
 }
 
 #[tokio::test]
-async fn a_state_topic_made_anew_has_all_rows_again() {
+async fn a_recreated_state_topic_has_all_rows_again() {
     let _turn = TURN.lock().await;
     let kafka = kafka().await;
-    let topic = fresh("balances-anew");
+    let topic = fresh("balances-recreated");
     let store = Arc::new(MemoryStore::new());
     for (account, cents) in [("a", 1), ("b", 2)] {
         deposit(&*store, account, cents).await;

@@ -12,7 +12,7 @@ fn relay(kafka: &Kafka, name: &'static str, topic: &str) -> Relay {
     Relay::named(name).to(kafka, TopicSpec::named(topic).partitions(2))
 }
 
-fn says_made_anew(ended: Result<(), StoreError>, topic: &str) {
+fn says_recreated(ended: Result<(), StoreError>, topic: &str) {
     let error = ended.unwrap_err();
     assert_eq!(error.failure(), Failure::Invalid);
     let said = error.to_string();
@@ -21,34 +21,34 @@ fn says_made_anew(ended: Result<(), StoreError>, topic: &str) {
 }
 
 #[tokio::test]
-async fn a_topic_made_anew_is_noticed_when_a_relay_begins() {
+async fn a_recreated_topic_is_noticed_when_a_relay_begins() {
     let kafka = kafka().await;
-    let name = fresh("anew").leak() as &str;
+    let name = fresh("recreated").leak() as &str;
     let store = Arc::new(MemoryStore::new());
     append(&*store, "account-a", 3).await;
     let db = Annals::on(Arc::<MemoryStore>::clone(&store));
     assert_eq!(relay(&kafka, name, name).catch_up(&db).await.unwrap(), 3);
     assert_eq!(relay(&kafka, name, name).catch_up(&db).await.unwrap(), 0);
     kafka.delete_topic(name).await.unwrap();
-    // Also where somebody else has filled it again.
+    // Also where another program has filled it again.
     for others in [0, 1, 20] {
         let spec = TopicSpec::named(name).partitions(2);
         kafka.ensure([spec]).await.unwrap();
         let records = vec![("account-a", "{}"); others];
         crate::broker::send(&kafka, name, &records).await;
         let ended = relay(&kafka, name, name).catch_up(&db).await;
-        says_made_anew(ended.map(drop), name);
+        says_recreated(ended.map(drop), name);
     }
     // The way out that it names.
-    let other = fresh("anew").leak() as &str;
+    let other = fresh("recreated").leak() as &str;
     assert_eq!(relay(&kafka, other, other).catch_up(&db).await.unwrap(), 3);
     assert_eq!(published(&kafka, other).await.len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_made_anew_is_noticed_while_a_relay_runs() {
+async fn a_recreated_topic_is_noticed_while_a_relay_runs() {
     let kafka = kafka().await;
-    let name = fresh("anew").leak() as &str;
+    let name = fresh("recreated").leak() as &str;
     let store = Arc::new(MemoryStore::new());
     append(&*store, "account-a", 3).await;
     let db = Annals::on(Arc::<MemoryStore>::clone(&store));
@@ -60,7 +60,7 @@ async fn a_topic_made_anew_is_noticed_while_a_relay_runs() {
     kafka.ensure([spec]).await.unwrap();
     append(&*store, "account-a", 1).await;
     let ended = tokio::time::timeout(TIMEOUT, runs).await.unwrap();
-    says_made_anew(ended.unwrap(), name);
+    says_recreated(ended.unwrap(), name);
     assert_eq!(published(&kafka, name).await.len(), 0);
 }
 

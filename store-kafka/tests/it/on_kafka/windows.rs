@@ -1,4 +1,4 @@
-//! Windows over the partitions of a topic that somebody else writes, in both layouts.
+//! Windows over the partitions of a topic that other programs write, in both layouts.
 
 use std::sync::Arc;
 use std::time::Duration;
