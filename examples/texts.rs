@@ -49,7 +49,7 @@ impl Account {
     }
 }
 
-/// Somebody else's service. It knows a message again by its key, and sends it once.
+/// An external service. It knows a message again by its key, and sends it once.
 #[derive(Default)]
 struct Gateway {
     down: AtomicBool,

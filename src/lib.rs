@@ -24,7 +24,7 @@ pub use annals_core::{
 };
 #[cfg(feature = "conformance")]
 pub use annals_core::{conformance, conformance_of_custom_tables};
-/// Change data capture: the changes of somebody else's tables as events.
+/// Change data capture: the changes of another application's tables as events.
 #[cfg(feature = "cdc")]
 pub mod cdc {
     pub use annals_cdc::*;

@@ -88,8 +88,8 @@ pub struct Checkouts {
 }
 
 impl Checkouts {
-    /// Runs them. The time of each is from the decision's begin to its commit, the filling of the
-    /// cart left out.
+    /// Runs them. The time of each is from the decision's begin to its commit, without the
+    /// filling of the cart.
     ///
     /// # Errors
     ///

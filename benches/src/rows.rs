@@ -211,7 +211,7 @@ fn filled(report: &Report, fill: Fill) -> Outcome<TempDir> {
 }
 
 async fn fill(path: &Path, fill: Fill) -> Outcome<()> {
-    // Nobody's data: it need not survive a power cut.
+    // Test data: it need not survive a power cut.
     let options = Options::file(path).relaxed_durability();
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open_with(options).await?);
     fill.run(&store).await

@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_key_is_named_by_a_hash_of_all_of_it() {
+    fn a_long_key_is_named_by_a_whole_hash() {
         let table = TableName::new("public", "t");
         let of = |last: &str| {
             let key = Columns::default().with("k", Some(&("k".repeat(300) + last)));

@@ -54,7 +54,7 @@ async fn value(program: &Program, id: i64) -> Option<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_is_taken_in_once_also_where_it_repeats_itself() {
+async fn a_file_with_repetitions_is_ingested_once() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("t.jsonl");
     let first = [
@@ -93,7 +93,7 @@ async fn a_file_is_taken_in_once_also_where_it_repeats_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_line_that_is_no_envelope_stops_it_with_its_place() {
+async fn a_line_without_an_envelope_is_a_located_error() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("t.jsonl");
     write(&file, &[line("c", 1, "a", 10), line("x", 2, "b", 11)]);
@@ -109,7 +109,7 @@ async fn a_line_that_is_no_envelope_stops_it_with_its_place() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_an_operator_leaves_out_holds_up_nothing() {
+async fn what_an_operator_skips_holds_up_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("t.jsonl");
     let lines = [
@@ -145,7 +145,7 @@ async fn what_an_operator_leaves_out_holds_up_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_line_is_taken_when_it_is_written_to_its_end() {
+async fn a_line_is_taken_when_it_is_complete() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("t.jsonl");
     let add = |text: &str| {
@@ -207,7 +207,7 @@ async fn a_decision_that_cannot_be_read_stops_it() {
     program.stop().await;
 }
 
-/// A source that somebody wrote, with a fault.
+/// A source of a user, with a fault.
 struct Faulty;
 
 #[async_trait]

@@ -78,7 +78,11 @@ proptest! {
     }
 
     #[test]
-    fn a_message_that_is_cut_off_is_an_error(old in old(), new in values(), at in any::<prop::sample::Index>()) {
+    fn a_message_that_is_cut_off_is_an_error(
+        old in old(),
+        new in values(),
+        at in any::<prop::sample::Index>(),
+    ) {
         for whole in [update(&old, &new), relation()] {
             let cut = &whole[..at.index(whole.len())];
             prop_assert!(Message::parse(cut).is_err(), "{cut:?}");
@@ -119,7 +123,7 @@ fn a_changed_length_byte_is_an_error() {
 }
 
 #[test]
-fn a_row_of_an_unknown_table_is_an_error_with_its_place() {
+fn a_row_of_an_unknown_table_is_a_located_error() {
     let mut decoder = Decoder::new(PrimaryKeys::new());
     let begin = [&b"B"[..], &0x1528640_u64.to_be_bytes(), &[0; 12]].concat();
     decoder.decode(Message::parse(&begin).unwrap()).unwrap();

@@ -60,7 +60,7 @@ impl Annals {
         }
     }
 
-    /// On a log that somebody else writes: read models follow it, and every append is refused with
+    /// On a log that other programs write: read models follow it, and every append is refused with
     /// [`Failure::ReadOnly`](crate::Failure).
     pub fn following(log: Arc<dyn Log>) -> Annals {
         Annals::on(Arc::new(ReadOnly::new(log)))

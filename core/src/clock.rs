@@ -25,7 +25,7 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     fn now(&self) -> DateTime<Utc>;
 }
 
-/// What time it is by a clock that somebody handed in, for stores: it may panic.
+/// What time it is by a clock of the application, for stores: it may panic.
 ///
 /// # Errors
 ///

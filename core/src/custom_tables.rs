@@ -33,7 +33,7 @@ pub trait CustomTables: ViewStore {
     /// Takes a step, as [`RowStore::commit_view`](crate::RowStore::commit_view) does, with `work`
     /// in its transaction. The work comes after the fence was looked at, and may change the step:
     /// how far it goes, what becomes a dead letter. The step is checked after it, and the fence is
-    /// looked at until the end: what was done under a lease that somebody else took meanwhile is
+    /// looked at until the end: what was done under a lease that another worker took meanwhile is
     /// undone.
     ///
     /// # Errors

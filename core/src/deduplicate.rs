@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_derived_id_stands_for_its_request() {
+    fn a_derived_id_identifies_its_request() {
         let mut done = stored("a-1", 4, 9);
         done.0.1.id = EventId::derived(&done.0.0, "req", 0);
         done.0.1.payload = b"decided otherwise".as_slice().into();

@@ -40,7 +40,7 @@ pub struct InlineRow {
     /// Its key.
     pub key: String,
     /// The version of the row before. When it is another one by the time of the append, the row is
-    /// left out.
+    /// skipped.
     pub from: Version,
     /// Its value, or nothing when there is no row.
     pub value: Option<Bytes>,
@@ -245,8 +245,8 @@ pub struct VersionedRow {
 /// - **Together.** The [rows of an append](crate::Append::rows) are written in its
 ///   transaction, or not at all: a refused append and a repeated one write none.
 /// - **In order.** A row is written only at the version at which it was read for its fold; else
-///   it is left out, and the append is made all the same. Rows of a generation that is gone are
-///   left out too. What was left out is brought up by the worker of the view.
+///   it is skipped, and the append is made all the same. Rows of a generation that was dropped are
+///   skipped too. What was skipped is written later by the worker of the view.
 /// - **Once.** A worker's step over an event that a row has already leaves that row [as it
 ///   is](RowAdvance::against).
 ///
@@ -254,7 +254,7 @@ pub struct VersionedRow {
 #[async_trait]
 pub trait InlineViews: ViewStore {
     /// Rows of these keys and their versions, in the order of the keys, each once, all of one
-    /// moment. Keys that were never written are left out: they are at version 0.
+    /// moment. Keys that were never written have no row in the answer: they are at version 0.
     ///
     /// # Errors
     ///

@@ -11,8 +11,8 @@ use crate::inline::InlineRow;
 /// [decision](crate::Annals), before it is made; when the decision is taken again it is asked
 /// again.
 ///
-/// It never keeps an append from being made: what it cannot prepare it leaves out, and a worker
-/// brings it up.
+/// It never keeps an append from being made: what it cannot prepare it skips, and a worker writes
+/// it later.
 ///
 /// ```
 /// use annals_core::{Append, InlineProjector, InlineRow};

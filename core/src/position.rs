@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_is_read_is_no_later_than_the_last() {
+    fn a_deserialized_number_is_at_most_the_last() {
         let read: Position = serde_json::from_str("18446744073709551615").unwrap();
         assert_eq!((read, read.next()), (Position::MAX, Position::MAX));
         assert_eq!(serde_json::to_string(&Position::new(7)).unwrap(), "7");

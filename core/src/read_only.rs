@@ -15,7 +15,7 @@ use crate::store::{Assignment, EventStore, Found, Hint, Log, Store};
 use crate::stream::StreamId;
 use crate::stream_state::{ChangeStream, StreamState};
 
-/// Somebody else's log, with the methods of a store that it does not have refused.
+/// A log that other programs write, with the methods of a store that it does not have refused.
 #[derive(Debug)]
 pub(crate) struct ReadOnly {
     log: Arc<dyn Log>,
@@ -28,7 +28,7 @@ impl ReadOnly {
 }
 
 fn refused(what: &str) -> StoreError {
-    let context = format!("{what}: this log is only followed, it is written by somebody else");
+    let context = format!("{what}: this log is only followed, other programs write it");
     StoreError::new(Failure::ReadOnly, context)
 }
 

@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_names_all_it_may_ends_before_the_next_removed_event() {
+    fn a_full_page_ends_before_the_next_removed_event() {
         let most = PAGE_REMOVED_MAX as u64;
         let forward = ReadLog::after(Position::START);
         check(
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_with_an_event_at_each_position_has_no_gaps() {
+    fn a_page_with_every_position_has_no_gaps() {
         let read = ReadLog::after(Position::new(3));
         let page = |scanned| LogPage {
             scanned: Position::new(scanned),

@@ -201,7 +201,7 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
     /// Signals that some head may have moved.
     fn hint(&self) -> Hint;
 
-    /// The partitions that this process is asked to work on, where somebody assigns them; nothing
+    /// The partitions that are assigned to this process, for example by a consumer group; nothing
     /// where a process works on whichever it can get.
     ///
     /// It is a hint and protects nothing: leases and checkpoints do.
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_moment_is_found_behind_events_that_were_removed() {
+    async fn a_moment_is_found_after_removed_events() {
         let clock = Arc::new(ManualClock::default());
         let store = MemoryStore::with_clock(Arc::<ManualClock>::clone(&clock));
         let stream = StreamId::new("a-1").unwrap();

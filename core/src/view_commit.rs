@@ -485,9 +485,9 @@ pub struct SkipDecision {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommitError {
-    /// The lease is another's by now, or the slot has moved: somebody else works on it. Stop, and
-    /// ask for the lease again.
-    #[error("slot {slot} of generation {generation} is worked on by somebody else: {found}")]
+    /// Another worker holds the lease by now, or the slot has moved. Stop, and ask for the lease
+    /// again.
+    #[error("slot {slot} of generation {generation} is worked on by another worker: {found}")]
     Fenced {
         /// The generation.
         generation: GenerationId,

@@ -37,7 +37,7 @@ pub use rows::{PastRow, ReadRows, RowPlace, RowStore, RowsBy, RowsPage};
 /// let generation = store.begin_generation(GenerationSpec::new("balances", 1, store.id())).await?;
 /// let (name, ttl) = (generation.lease_name(0), Duration::from_secs(10));
 /// let asked = store.acquire_lease(&name, "worker-a", ttl).await?;
-/// let Acquired::Granted(lease) = asked else { panic!("nobody else works here") };
+/// let Acquired::Granted(lease) = asked else { panic!("another worker holds it") };
 ///
 /// let to = Checkpoint { position: Position::new(1), ..Checkpoint::start(0, Partition(0)) };
 /// let mut step = ViewCommit::new(generation.id, lease, Position::START, to);

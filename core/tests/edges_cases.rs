@@ -27,13 +27,13 @@ fails_on! {
     a_store_that_cuts_times_before_1970_upwards_is_noticed:
         edges::moments_before_1970_are_found_to_the_microsecond on CutsUpwards;
     a_store_that_ends_at_a_page_of_removed_events_is_noticed:
-        edges::the_last_event_is_found_behind_thousands_of_removed_ones on EndsEmpty;
+        edges::the_last_event_is_found_after_thousands_of_removed_ones on EndsEmpty;
     a_store_that_looks_for_so_many_names_only_is_noticed:
         edges::a_request_of_many_names_is_answered on FewNames;
     a_store_that_takes_one_stream_for_any_is_noticed:
         edges::what_neighbours_are_answered_was_true_at_their_place on Existing;
     a_store_that_forgets_the_ends_of_long_names_is_noticed:
-        edges::a_stream_as_long_as_its_name_allows_lives_through_everything on ShortNames;
+        edges::a_stream_name_of_maximum_length_works_everywhere on ShortNames;
 }
 
 macro_rules! reads {

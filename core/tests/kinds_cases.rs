@@ -44,7 +44,7 @@ fails_on! {
     a_store_that_names_no_more_than_a_page_of_removals_is_noticed:
         streams::that_are_archived_at_length_are_reported_over_several_pages on EndsEarly;
     a_store_that_says_of_a_limit_that_it_passes_is_noticed:
-        append::beyond_a_limit_is_invalid_and_names_what_is_too_much on LimitsPass;
+        append::beyond_a_limit_is_invalid_and_names_the_limit on LimitsPass;
     a_store_that_says_of_a_wrong_step_that_it_passes_is_noticed:
         steps::that_can_never_succeed_change_nothing on WrongStepsPass;
     a_store_that_keeps_reasons_of_the_archived_is_noticed:
@@ -144,7 +144,7 @@ impl StoreFault for DropsWhatIsNew {
     }
 }
 
-/// Takes a stream for one that exists as soon as somebody wanted to append to it.
+/// Takes a stream for one that exists as soon as an append to it was tried.
 #[derive(Debug, Default)]
 struct CountsNeighbours(Mutex<BTreeSet<String>>);
 

@@ -195,7 +195,7 @@ fn failing(wrong: Wrong) -> Vec<&'static str> {
         };
     }
     cases! {
-        an_append_where_another_owns_is_refused_and_names_the_owner
+        an_append_to_a_foreign_partition_names_the_owner
         a_new_owner_goes_on_at_the_next_version
         an_owner_that_was_shut_out_acknowledges_nothing
         of_two_that_own_at_once_what_is_acknowledged_stays

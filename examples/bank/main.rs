@@ -264,7 +264,7 @@ fn events_bar() -> ProgressBar {
     bar("{prefix}{bar:12} {wide_msg}")
 }
 
-/// On stderr, and only when somebody watches.
+/// On stderr, and only on a terminal.
 fn bar(style: &str) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();

@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quotes_may_be_left_out() {
+    fn quotes_may_be_omitted() {
         let quoted = concat!(
             r#"637742;2177;930105;"PRIJEM";"PREVOD Z UCTU";5123.00;5923.00;"#,
             r#""DUCHOD";"YZ";"62457513""#

@@ -1,4 +1,4 @@
-//! A copy of somebody else's shop that is exact, follows within milliseconds, and remembers what
+//! A copy of another application's shop that is exact, follows within milliseconds, and remembers what
 //! the shop forgets.
 //!
 //! ```text

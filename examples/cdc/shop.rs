@@ -1,4 +1,4 @@
-//! The shop of somebody else: a plain schema, and an application that is `psql`.
+//! The shop of another application: a plain schema, and an application that is `psql`.
 
 use std::error::Error;
 use std::io::Write as _;

@@ -1,5 +1,5 @@
-//! The pipeline: purchases beside the catalogue, clicks beside impressions, orders that nobody
-//! ships, and revenue per minute.
+//! The pipeline: purchases beside the catalogue, clicks beside impressions, orders that
+//! are not shipped, and revenue per minute.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
-//! What happens at the bank: payments, log-ins, and what somebody else says about a payment.
+//! What happens at the bank: payments, log-ins, and what other programs say about a payment.
 
 use annals::prelude::*;
 
-/// Somebody paid.
+/// A user paid.
 #[derive(Clone, Debug, PartialEq, Event, Serialize, Deserialize)]
 #[event(category = "payment")]
 pub(crate) enum PaymentEvent {
@@ -20,7 +20,7 @@ pub(crate) struct Payment {
     pub(crate) country: String,
 }
 
-/// Somebody logged in.
+/// A user logged in.
 #[derive(Clone, Debug, PartialEq, Event, Serialize, Deserialize)]
 #[event(category = "login")]
 pub(crate) enum LoginEvent {

@@ -237,6 +237,6 @@ async fn a_reader_that_has_gone_ends_the_afternoon_quietly() {
     let (reader, mut writer) = std::io::pipe().unwrap();
     drop(reader);
     let told = told::tell(1, &mut writer).await;
-    assert!(told.is_err(), "nobody noticed");
+    assert!(told.is_err(), "it was not noticed");
     assert!(what_went_wrong(told).is_none());
 }

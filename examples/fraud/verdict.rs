@@ -93,8 +93,8 @@ impl On<AlertEvent> for Blocking {
     }
 }
 
-/// Asks who knows about a merchant, and writes down the answer: a rebuild reads it there and asks
-/// nobody.
+/// Asks who knows about a merchant, and writes down the answer: a rebuild reads it there and does
+/// not ask again.
 #[derive(Debug)]
 pub(crate) struct AsksAboutMerchants(pub(crate) Arc<dyn Store>);
 

@@ -32,7 +32,7 @@ pub(crate) struct Game {
     next: u64,
 }
 
-/// Somebody scored.
+/// A player scored.
 #[derive(Clone, Debug)]
 pub(crate) struct Scored {
     pub(crate) at: DateTime<Utc>,

@@ -1,5 +1,5 @@
 //! Counts and revenue per product, and per product and minute, kept exactly from a topic of plain
-//! JSON that somebody else writes, or from a log in SQLite.
+//! JSON that another program writes, or from a log in SQLite.
 //!
 //! `cargo xtask kafka up` starts a broker and prints its URL; then
 //!

@@ -41,12 +41,12 @@ use syn::{DeriveInput, parse_macro_input};
 ///
 /// # On the type
 ///
-/// | attribute | says |
-/// |---|---|
-/// | `category = "account"` | the category of its streams and the first part of its names; required |
-/// | `codec = "path::Codec"` | how payloads are written, JSON unless said; what is already stored as JSON can still be read |
-/// | `retired("name", version = 1, upcast = function)` | an event type that has no variant any more; repeatable |
-/// | `crate = "path"` | where the derived code finds Annals, `::annals` unless said |
+/// - `category = "account"`: the category of its streams and the first part of its names; required.
+/// - `codec = "path::Codec"`: how payloads are written. Default: JSON; what is already stored as JSON
+///   can still be read.
+/// - `retired("name", version = 1, upcast = function)`: an event type that has no variant any more;
+///   repeatable.
+/// - `crate = "path"`: where the derived code finds Annals. Default: `::annals`.
 ///
 /// # On a variant, or on a struct
 ///
@@ -246,16 +246,20 @@ pub fn derive_event(input: TokenStream) -> TokenStream {
 ///
 /// # On the type
 ///
-/// | attribute | says |
-/// |---|---|
-/// | `event = AccountEvent` | the one type of events that it is folded from, by `fn apply(&mut self, event: &AccountEvent)`; rows are known by the ids of streams |
-/// | `version = 1` | the version of the fold: raise it when the fold, the keys or the fields change, and the view is rebuilt; 1 unless said |
-/// | `events(AccountEvent, …)` | the types of events that it is folded from, by `impl Project<…>`; repeatable |
-/// | `name = "balances"` | the name under which it is stored, for good; the type's in snake case unless said |
-/// | `key = Type` | what rows are known by, any `ViewKey`; `String` unless said |
-/// | `history` | the past of every row is kept, and can be asked about |
-/// | `history(bitemporal)` | also which events touched a row, so that the past of the world can be asked about |
-/// | `crate = "path"` | where the derived code finds the read models of Annals, `::annals::projections` unless said |
+/// - `event = AccountEvent`: the one type of events that it is folded from, by
+///   `fn apply(&mut self, event: &AccountEvent)`; the keys of rows are the ids of streams.
+/// - `version = 1`: the version of the fold: raise it when the fold, the keys or the fields change, and
+///   the view is rebuilt. Default: 1.
+/// - `events(AccountEvent, …)`: the types of events that it is folded from, by `impl Project<…>`;
+///   repeatable.
+/// - `name = "balances"`: the name under which it is stored, for good. Default: the name of the type in
+///   snake case.
+/// - `key = Type`: the key of a row, any `ViewKey`. Default: `String`.
+/// - `history`: the past of every row is kept, and can be asked about.
+/// - `history(bitemporal)`: also which events touched a row, so that the past of the world can be asked
+///   about.
+/// - `crate = "path"`: where the derived code finds the read models of Annals. Default:
+///   `::annals::projections`.
 ///
 /// # On a field
 ///
@@ -275,7 +279,7 @@ pub fn derive_view(input: TokenStream) -> TokenStream {
         .into()
 }
 
-/// Makes a type the rows of somebody else's table, for change data capture.
+/// Makes a type the rows of a captured table, for change data capture.
 ///
 /// ```
 /// use annals::cdc::{ReceivedRow, TableRow};
@@ -306,11 +310,11 @@ pub fn derive_view(input: TokenStream) -> TokenStream {
 ///
 /// # On the type
 ///
-/// | attribute | says |
-/// |---|---|
-/// | `table("public.orders")` | the table; required. Without a dot it is in the schema `public`; a part may be quoted as in SQL: `r#""Ward"."a.b""#` |
-/// | `table("…", prefix = "shop")` | the prefix that the ingest was given |
-/// | `table("…", crate = "path")` | where the derived code finds change data capture, `::annals::cdc` unless said |
+/// - `table("public.orders")`: the table; required. Without a dot it is in the schema `public`; a part
+///   may be quoted as in SQL: `r#""Ward"."a.b""#`.
+/// - `table("…", prefix = "shop")`: the prefix that the ingest was given.
+/// - `table("…", crate = "path")`: where the derived code finds change data capture. Default:
+///   `::annals::cdc`.
 ///
 /// # On a field
 ///

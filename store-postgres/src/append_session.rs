@@ -40,7 +40,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// What became of a batch.
 #[derive(Debug)]
 pub(crate) enum Ended {
-    /// The placed events of each append; nothing for those that were left out.
+    /// The placed events of each append; nothing for those that were skipped.
     Written(Vec<Option<Vec<Placed>>>),
     /// Nothing was written, because more had changed than was known. It may go better now.
     Again,

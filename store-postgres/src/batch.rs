@@ -105,7 +105,7 @@ pub(crate) struct Written {
     pub(crate) first: u64,
     /// The versions of streams that others had appended to.
     pub(crate) moved: Versions,
-    /// The appends that were left out, by their place in the batch.
+    /// The appends that were skipped, by their index in the batch.
     pub(crate) skips: HashSet<usize>,
 }
 
@@ -506,7 +506,7 @@ impl Batch {
     }
 
     /// The placed events of each append, in the order of the batch; nothing for those that were
-    /// left out. What is cached of the streams, and of the newest events, is updated.
+    /// skipped. What is cached of the streams, and of the newest events, is updated.
     pub(crate) fn settle(
         self,
         written: &Written,

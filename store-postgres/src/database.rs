@@ -39,7 +39,7 @@ pub(crate) struct Database {
     pub(crate) reads_large_payloads: AtomicBool,
     /// The types, as a hash, that were asked for last and are rare in the log.
     pub(crate) rare_types: AtomicU64,
-    /// How far the log went when somebody read it last.
+    /// The head of the log when it was read last.
     pub(crate) seen_head: AtomicU64,
     /// What the last long page was read by.
     pub(crate) horizon: Cached<Option<Arc<Horizon>>>,
@@ -84,8 +84,8 @@ impl Database {
                 // runs a statement.
                 ("idle_in_transaction_session_timeout", timeout.as_str()),
                 ("default_transaction_isolation", "read committed"),
-                // What a role or a database says otherwise would end connections that only wait, and
-                // appends that wait for their turn.
+                // What a role or a database says otherwise would end connections that only wait,
+                // and appends that wait for their turn.
                 ("idle_session_timeout", "0"),
                 ("lock_timeout", "0"),
                 // Compiling a statement takes longer than any of ours runs. Poolers may drop this,

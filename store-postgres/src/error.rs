@@ -61,12 +61,12 @@ impl StoreFault {
 }
 
 /// Whether the server does not know what was prepared a moment ago on this connection, or knows it
-/// from somebody else: a pooler serves the connection from several sessions.
+/// from another client: a pooler serves the connection from several sessions.
 fn lost_its_statements(error: &Error) -> bool {
     refused(error).is_some_and(|refused| matches!(refused.code(), "26000" | "42P05"))
 }
 
-/// Whether the transaction may not write, whoever asks.
+/// Whether the transaction may not write, under any role.
 fn is_read_only(error: &Error) -> bool {
     refused(error).is_some_and(|refused| refused.code() == "25006")
 }

@@ -188,7 +188,7 @@ pub(crate) async fn read<T>(
 
 /// Rows on their way to being the events of a page.
 ///
-/// A page ends with the event that fills it, and before one whose payload was left out, whatever
+/// A page ends with the event that fills it, and before one whose payload was not read, whatever
 /// follows.
 pub(crate) struct Decoding<R> {
     loan: NameLoan,

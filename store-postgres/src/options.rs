@@ -369,7 +369,7 @@ const OURS: [&str; 8] = [
     "readers",
 ];
 
-/// Those of the driver, which leaves out one that it does not know with no more than a warning.
+/// Those of the driver, which ignores one that it does not know with no more than a warning.
 const OF_DRIVER: [&str; 13] = [
     "sslmode",
     "sslrootcert",

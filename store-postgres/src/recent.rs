@@ -21,7 +21,7 @@ pub(crate) struct Recent {
     appends: VecDeque<(u64, Arc<Request>)>,
     events: usize,
     bytes: usize,
-    /// Nothing is kept until somebody asks.
+    /// Nothing is kept until the first reader asks.
     is_wanted: bool,
 }
 

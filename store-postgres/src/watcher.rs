@@ -70,7 +70,7 @@ impl Moves {
         }
     }
 
-    /// Somebody has appended up to here.
+    /// The log has been appended to up to here.
     pub(crate) fn saw(&self, head: u64) {
         raise(&self.seen, head);
     }
@@ -95,7 +95,7 @@ impl Moves {
         self.seen.subscribe()
     }
 
-    /// Returns when somebody waits for the log to move, or has.
+    /// Returns when a reader waits for the log to move, or has.
     async fn awaited(&self) {
         // It cannot end before: this is a sender.
         let _ = self.awaited.subscribe().wait_for(|awaited| *awaited).await;

@@ -146,7 +146,7 @@ async fn expectations_are_checked_when_the_transaction_commits() {
             .requiring(stream(&name), expected)
             .event(stream(&name), event(2));
         let staged = store.append_in(&mut transaction, append).await.unwrap();
-        // Somebody is faster.
+        // Another writer is faster.
         match expected {
             Expected::Exists => {
                 store
@@ -417,7 +417,7 @@ async fn a_transaction_with_staged_events_cannot_be_prepared() {
         .execute(&mut *transaction)
         .await
         .unwrap_err();
-    // Nobody waits for it.
+    // No append waits for it.
     store.append(to("order-2", 1)).await.unwrap();
     assert_eq!(log(&store).await, [(1, "order-2".to_owned(), 1)]);
     assert_eq!(orders(&schema).await, [] as [&str; 0]);

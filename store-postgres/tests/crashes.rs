@@ -24,7 +24,7 @@ pub(crate) mod server_restarts {
 
     /// Names that were made and not flushed when the server is killed are another's afterwards.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_type_named_before_a_crash_is_no_other_after_it() {
+    async fn a_type_number_means_the_same_after_a_crash() {
         let _alone = SERVER.lock().await;
         for _ in 0..rounds() {
             let schema = Schema::new();

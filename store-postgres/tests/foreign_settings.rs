@@ -111,18 +111,18 @@ macro_rules! under_foreign_settings {
 }
 
 under_foreign_settings! {
-    append: gives_back_every_byte, is_recorded_at_the_moment_that_the_clock_tells,
+    append: gives_back_every_byte, is_recorded_at_the_time_of_the_clock,
         keeps_the_event_time_to_the_microsecond, keeps_the_order_of_each_of_four_writers;
     bounds: a_time_bound_within_a_microsecond_is_exact;
-    leases: are_held_by_one_until_they_end_by_the_clock_of_the_store;
+    leases: are_held_by_one_until_the_store_clock_ends_them;
     log: filters_by_type_category_prefix_tags_and_times, knows_its_position_at_every_moment,
         says_in_long_pages_what_it_says_in_short_ones;
-    past: is_known_before_at_inside_and_behind_each_run, has_keys_that_are_or_were,
+    past: is_known_before_at_inside_and_after_each_run, has_keys_that_are_or_were,
         tells_which_keys_changed_between_two_positions;
     rows: by_a_range_of_keys_honour_every_kind_of_bound,
-        by_an_index_are_in_the_order_of_the_entry_and_then_of_the_key;
+        by_an_index_are_ordered_by_entry_then_key;
     snapshots: come_back_byte_for_byte_after_reopening;
-    streams: that_are_archived_lose_events_for_good_and_no_position_returns;
+    streams: that_are_archived_lose_events_and_reuse_no_position;
     tagged: queries_match_by_type_stream_and_all_of_the_tags;
 }
 

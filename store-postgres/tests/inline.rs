@@ -24,7 +24,7 @@ const TTL: Duration = Duration::from_secs(3_600);
 async fn soon<T>(answer: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENT, answer)
         .await
-        .expect("it waits for somebody else")
+        .expect("it waits for another transaction")
 }
 
 /// A view, who works on it, and a connection that takes no part in it.
@@ -131,7 +131,7 @@ impl LeasedView {
         .await;
     }
 
-    /// Waits until somebody who calls this function of the schema waits for a lock.
+    /// Waits until a session that calls this function of the schema waits for a lock.
     async fn until_waits(&self, function: &str) {
         let call = format!("\"{}\".{function}(", self.schema.name);
         self.until(&format!(
@@ -157,7 +157,7 @@ impl LeasedView {
 }
 
 #[tokio::test]
-async fn an_append_leaves_a_row_locked_by_a_step_to_it() {
+async fn an_append_skips_a_row_that_a_step_locks() {
     let mut fixture = LeasedView::of(true, &[]).await;
     fixture.append("other", 0).await.unwrap().unwrap();
     let stream = StreamId::new("account-1").unwrap();

@@ -130,7 +130,7 @@ async fn what_began_first_and_commits_last_is_not_passed_by() {
 }
 
 #[tokio::test]
-async fn what_is_rolled_back_leaves_no_hole_and_delays_nobody() {
+async fn what_is_rolled_back_leaves_no_gap_and_no_delay() {
     let schema = Schema::new();
     let store = schema.store().await;
     let mut other = open_append(&schema).await;
@@ -223,7 +223,7 @@ async fn a_commit_between_two_reads_is_whole_in_the_second() {
 }
 
 #[tokio::test]
-async fn an_unrelated_transaction_with_a_snapshot_delays_nobody() {
+async fn an_unrelated_transaction_with_a_snapshot_delays_no_reader() {
     let schema = Schema::new();
     let store = schema.store().await;
     append(&store, "mine-1", 0).await;

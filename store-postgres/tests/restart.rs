@@ -59,7 +59,7 @@ mod server_restarts {
             };
             tokio::time::timeout(FOR_EVER, waiting)
                 .await
-                .expect("somebody did not recover");
+                .expect("a process did not recover");
         }
     }
 

@@ -1,4 +1,4 @@
-//! What was dropped is cleared away, also while somebody keeps an old snapshot of it: then the
+//! What was dropped is cleared away, also while a transaction keeps an old snapshot: then the
 //! server cannot forget a row that is gone, and a search for the next one from the beginning
 //! against all of those again.
 

@@ -13,8 +13,8 @@ use rusqlite::{Connection, OptionalExtension};
 use crate::statements as sql;
 use crate::streams;
 
-/// Streams that are cached: some 5 MB, also when each of them is new, as in a large transaction of a
-/// captured table.
+/// Streams that are cached: some 5 MB, also when each of them is new, as in a large transaction of
+/// a captured table.
 const STREAMS: usize = 32_768;
 /// Kinds, categories and tags that are cached, of each.
 const NAMES: usize = 16_384;

@@ -194,7 +194,7 @@ async fn entries_that_do_not_follow_are_refused() {
 }
 
 #[tokio::test]
-async fn a_replica_is_not_opened_as_a_store_of_its_own() {
+async fn a_replica_is_not_opened_as_a_store() {
     let folder = TempDir::new().unwrap();
     let log = LogId::random();
     drop(replica(&folder, "log.db", log).await);

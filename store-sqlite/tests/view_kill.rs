@@ -193,13 +193,13 @@ fn follows_until_it_is_killed() {
     });
 }
 
-struct Victim {
+struct WorkerProcess {
     child: Child,
     out: BufReader<ChildStdout>,
 }
 
-impl Victim {
-    fn start(log: &Path, views: &Path, wrong: bool) -> Victim {
+impl WorkerProcess {
+    fn start(log: &Path, views: &Path, wrong: bool) -> WorkerProcess {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args([
             "follows_until_it_is_killed",
@@ -218,7 +218,7 @@ impl Victim {
             .spawn()
             .unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
-        Victim { child, out }
+        WorkerProcess { child, out }
     }
 
     /// Waits until it has taken a step; `false`: it has ended.
@@ -298,9 +298,9 @@ async fn kill(kills: u64, log: PathBuf, views: PathBuf, wrong: bool) -> Came {
     let appending = tokio::spawn(append(store.clone(), stopped));
     let killing = tokio::task::spawn_blocking(move || {
         let mut dice = Dice::new(kills);
-        let mut one = Victim::start(&log, &views, wrong);
+        let mut one = WorkerProcess::start(&log, &views, wrong);
         for killed in 0..kills {
-            let other = Victim::start(&log, &views, wrong);
+            let other = WorkerProcess::start(&log, &views, wrong);
             // Every fifth is killed before anything is known of it.
             if !killed.is_multiple_of(5) && one.has_committed() {
                 let until = Instant::now() + Duration::from_micros(dice.roll(30_000));

@@ -132,7 +132,7 @@ impl<T> Row<T> {
 pub struct Lacking<T> {
     /// The result, without its value.
     pub row: Row<T>,
-    /// The item that is left out, if it is one and no whole result.
+    /// The item that is skipped, if it is one and no whole result.
     pub of: Option<Place>,
     /// What was said.
     pub panic: Panic,
@@ -241,7 +241,7 @@ impl<T, L> Output<T, L> {
         });
     }
 
-    /// Adds that an item which came earlier, at this place, is left out now that its turn has come.
+    /// Adds that an item which came earlier, at this place, is skipped now that its turn has come.
     /// `item` is what would have been made of it alone.
     ///
     /// ```

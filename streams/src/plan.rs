@@ -4,7 +4,7 @@ use crate::ConfigError;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt::Write};
 
-/// The stages of a pipeline and what they are made with, closures left out.
+/// The stages of a pipeline and what they are made with, without closures.
 ///
 /// Two plans are equal when the pipelines keep the same state, as far as that can be seen without
 /// looking into functions; [`Plan::canonical`] is the text to take a digest of.

@@ -243,7 +243,7 @@ impl Changes {
 
     /// Applies newer changes on top of these, as a journal is read.
     ///
-    /// What was removed is left out: the result holds values only.
+    /// What was removed is not in it: the result holds values only.
     ///
     /// ```
     /// # use annals_streams::{Address, Changes};

@@ -42,7 +42,7 @@ impl Life {
         program(self.file()).verify(Update::Nothing).unwrap();
     }
 
-    /// What is said about the program, with the file's path left out. Nothing is written.
+    /// What is said about the program, without the file's path. Nothing is written.
     pub(crate) fn differences(&self, program: Program, update: Update) -> String {
         let before = std::fs::read(self.file()).ok();
         let drift = program(self.file()).verify(update).unwrap_err().to_string();

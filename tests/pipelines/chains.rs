@@ -1,6 +1,6 @@
 //! Pipelines of two and three stages of every kind, drawn at random, over a log with everything in
-//! it that a log can have: the same rows, versions, state, clocks and events that they send, byte for
-//! byte, whatever the batches, the slots, the store, and the commits and processes that broke.
+//! it that a log can have: the same rows, versions, state, clocks and events that they send, byte
+//! for byte, whatever the batches, the slots, the store, and the commits and processes that broke.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};

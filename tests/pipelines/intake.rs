@@ -1,4 +1,4 @@
-//! Sources that are no log: what is taken in, what is left out, and who holds whom.
+//! Sources that are no log: what is taken in, what is dropped, and what waits for what.
 
 use std::sync::Arc;
 
@@ -141,7 +141,7 @@ async fn the_oldest_make_room_and_are_counted() {
 }
 
 #[tokio::test]
-async fn samples_and_rates_leave_out_what_was_said() {
+async fn samples_and_rates_drop_the_configured_share() {
     let clock = Arc::new(ManualClock::default());
     let store = Arc::new(MemoryStore::new().on_clock(Arc::<ManualClock>::clone(&clock)));
     let db = Annals::on(store.clone()).with_clock(clock.clone());

@@ -94,7 +94,7 @@ async fn rows_of(store: &Arc<dyn Store>, slots: u16, options: Options) -> Pictur
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_kind_of_window_is_the_same_in_any_number_of_slots() {
+async fn every_kind_of_window_is_independent_of_slots() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
     let mut dice = Dice::new(3);
     order(&*store, &mut dice, 0, 400).await;
@@ -157,7 +157,7 @@ async fn a_window_closes_when_all_partitions_have_passed_it() {
 }
 
 #[tokio::test]
-async fn what_needs_all_keys_in_one_place_is_refused_in_several_slots() {
+async fn what_needs_one_slot_is_refused_in_several() {
     #[derive(Clone, Debug, Default, Serialize, Deserialize, View)]
     #[view(name = "best", key = Window)]
     struct Best {

@@ -1,4 +1,4 @@
-//! Closures and folds that panic over some items: these are left out, and nothing else is.
+//! Closures and folds that panic over some items: these are skipped, and nothing else is.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -238,7 +238,7 @@ async fn a_key_of_another_partition_stops_its_slot() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_stream_of_an_event_is_a_key_of_its_partition() {
+async fn the_stream_of_an_event_keys_its_partition() {
     let counts = Pipeline::new("counts", 1, |log| {
         let orders = log.events::<ShopEvent>().key_by_stream();
         let minutes = orders.tumbling(Duration::from_mins(1)).count();

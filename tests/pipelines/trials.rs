@@ -255,7 +255,7 @@ fn a_table_of_windows_takes_back_what_was_corrected() {
 }
 
 #[test]
-fn windows_too_far_away_for_a_date_have_rows_of_their_own() {
+fn windows_beyond_all_dates_have_rows_of_their_own() {
     let micros = [
         i64::MIN + 70,
         i64::MIN + 7_000_000,

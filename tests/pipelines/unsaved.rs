@@ -1,4 +1,4 @@
-//! State that cannot be saved, or would not be read back: the items that make it so are left out,
+//! State that cannot be saved, or would not be read back: the items that make it so are skipped,
 //! and nothing else is.
 
 use std::sync::Arc;

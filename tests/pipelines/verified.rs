@@ -56,7 +56,7 @@ fn busiest() -> Pipeline {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_that_a_replay_does_not_give_are_not_switched_to() {
+async fn a_generation_unlike_its_replay_is_not_switched_to() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
     for slots in [1, 3] {
         let db = Annals::on(store.clone())

@@ -172,7 +172,7 @@ impl HeldSession {
             .unwrap()
     }
 
-    /// Returns when somebody is held.
+    /// Returns when a commit is held.
     pub(crate) async fn is_reached(&mut self) {
         while self.held.is_none() {
             self.held = self.waits_in_commit().await;

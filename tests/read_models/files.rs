@@ -25,7 +25,7 @@ impl Files {
     }
 
     /// Waits until the connections of this process are closed, which threads of their own do: the
-    /// last one removes the write-ahead log. One that a killed process left behind stays.
+    /// last one removes the write-ahead log. That of a killed process stays.
     async fn closed(&self, log: &str) {
         let wal = PathBuf::from(format!("{}-wal", self.file(log).display()));
         let gone = async {
@@ -33,7 +33,7 @@ impl Files {
                 tokio::task::yield_now().await;
             }
         };
-        let _left_behind = tokio::time::timeout(Duration::from_secs(2), gone).await;
+        let _or_stays = tokio::time::timeout(Duration::from_secs(2), gone).await;
     }
 }
 
@@ -113,7 +113,7 @@ impl SharedLogs for Files {
 struct HeldFile(Connection);
 
 impl HeldFile {
-    fn somebody_writes(&mut self) -> bool {
+    fn another_writes(&mut self) -> bool {
         match self
             .0
             .transaction_with_behavior(TransactionBehavior::Immediate)
@@ -134,7 +134,7 @@ impl HeldCommit for HeldFile {
     async fn is_reached_by(&mut self, process: &mut ChildProcess) {
         let mut writes_since = None;
         loop {
-            if !self.somebody_writes() {
+            if !self.another_writes() {
                 writes_since = None;
             } else {
                 let Some(worked) = process.worked() else {

@@ -1,4 +1,4 @@
-//! Tables follow the log: their checkpoints, what they leave out, and how new ones take their
+//! Tables follow the log: their checkpoints, what they skip, and how new ones take their
 //! place.
 
 use annals::read_model::GenerationStore;

@@ -1,5 +1,5 @@
 //! Custom tables and inline rows, in the database of the log, with the
-//! programs that keep them: what is taken in, left out and rebuilt; and what is left when
+//! programs that keep them: what is taken in, skipped and rebuilt; and what is left when
 //! processes are killed at any moment, or connections break around a commit.
 //!
 //! The tests start themselves as the processes that are killed; `ANNALS_TEST_LONG=1` kills 200.

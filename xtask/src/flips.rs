@@ -239,7 +239,7 @@ fn copy(from: &Path, to: &Path) -> Result<(), Stop> {
     Ok(())
 }
 
-/// All comparisons of the operators, those of their own tests left out.
+/// All comparisons of the operators, without those of their own tests.
 fn flips(scratch: &Path) -> Result<Vec<Flip>, Stop> {
     let mut all = Vec::new();
     for file in FILES {

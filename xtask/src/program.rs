@@ -117,7 +117,7 @@ pub(crate) fn run_watched(
     let mut ours = std::io::stdout();
     run_heard(command, |piece| {
         watch(piece);
-        // Nobody may be reading any more; the exit code is still wanted.
+        // The reader may be gone; the exit code is still wanted.
         let _ = ours.write_all(piece).and_then(|()| ours.flush());
     })
 }
@@ -205,9 +205,9 @@ mod tests {
         let seen = String::from_utf8(seen).unwrap();
         let (first, last) = seen.trim().split_once('\n').unwrap();
         assert_eq!(first, "first");
-        let left_behind = last.strip_prefix("last ").unwrap();
+        let last_child = last.strip_prefix("last ").unwrap();
         assert!(
-            run(&mut program("kill", [left_behind])).is_ok(),
+            run(&mut program("kill", [last_child])).is_ok(),
             "it should still have been there"
         );
     }

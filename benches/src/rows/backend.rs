@@ -139,7 +139,7 @@ impl Backend for Schema {
     }
 
     async fn fill(&self, fill: Fill) -> Outcome<()> {
-        // Nobody's data: it need not survive a power cut.
+        // Test data: it need not survive a power cut.
         let store = PostgresStore::connect_with(self.options()?.relaxed_durability()).await?;
         fill.run(&(Arc::new(store) as Arc<dyn Store>)).await?;
         self.make_baseline_copy().await

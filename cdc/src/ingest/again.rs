@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_stream_said_before_the_point_is_in_the_copy() {
+    fn changes_before_the_point_are_in_the_copy() {
         for said in ["insert 1", "update 1 1 a", "update 2 1 a", "truncate"] {
             assert_eq!(found(&[(99, said)], &[], 1), "untouched", "{said}");
         }

@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_of_a_large_transaction_are_in_the_order_of_its_blocks() {
+    fn ids_of_a_large_transaction_follow_its_blocks() {
         let maker = EventMaker::new("postgres 7", "");
         let blocks = (0..4_096).map(|block| {
             let mut ids = [0, 1, BLOCK_RECORDS - 1]
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn the_id_of_what_may_be_repeated_is_of_its_key() {
+    fn the_id_of_a_repeatable_request_follows_its_key() {
         let maker = EventMaker::new("postgres 7", "");
         let id = |ordinal, key| maker.id(&record(ordinal, Some(key)), "read public.t-1");
         assert_eq!(id(0, "one"), id(1_000_000, "one"));

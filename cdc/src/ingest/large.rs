@@ -76,7 +76,7 @@ mod tests {
     use crate::record::RowOp;
 
     #[test]
-    fn a_digest_stands_for_a_long_value() {
+    fn a_digest_replaces_a_long_value() {
         let row = RowRecord {
             op: RowOp::Insert,
             table: TableName::new("public", "files"),

@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_link_that_brought_nothing_leaves_more_time_to_the_next() {
+    async fn a_link_that_sent_nothing_lengthens_the_next_timeout() {
         let mut missed_max = MissedMax::default();
         for next in [6, 12, 24] {
             let mut heartbeat = Heartbeat::every(Duration::from_millis(1), missed_max);

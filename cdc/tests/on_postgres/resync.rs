@@ -194,7 +194,8 @@ async fn a_table_read_again_by_killed_processes_is_equal() {
     following(&program).await;
     server.psql(
         "shop",
-        "alter publication cdc_pub drop table ex; update ex set v = 'unpublished' where id % 2 = 0; \
+        "alter publication cdc_pub drop table ex; \
+         update ex set v = 'unpublished' where id % 2 = 0; \
          delete from ex where id % 3 = 0; alter publication cdc_pub add table ex",
     );
     let shop = program.ingest("shop").unwrap();

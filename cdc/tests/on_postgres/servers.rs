@@ -148,7 +148,7 @@ async fn certificates_of_the_url_are_for_both_connections() {
     ] {
         server.psql("postgres", &format!("alter system set {set}"));
     }
-    // Tests look in without encryption; whoever comes with it shows a certificate.
+    // Tests look in without encryption; a client that uses it shows a certificate.
     let rules = b"hostnossl all all 127.0.0.1/32 trust\nhostssl all all 127.0.0.1/32 cert\n";
     server.file("pg_hba.conf", rules);
     server.stop();

@@ -218,7 +218,7 @@ pub(super) async fn with_oracle(settings: &[&str]) -> (Server, String, tempfile:
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_process_that_is_killed_at_any_step_takes_in_once() {
+async fn a_process_killed_at_any_step_ingests_once() {
     let (server, url, folder) = with_oracle(&[]).await;
     let work = "do $$ begin for i in 1..5 loop \
         insert into ex(v) select 'x' from generate_series(1, 10); \

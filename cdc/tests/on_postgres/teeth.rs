@@ -173,7 +173,7 @@ async fn known_records_in_other_groups_stop_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_null_for_what_was_not_sent_is_seen_in_the_comparison() {
+async fn a_null_for_what_was_not_sent_is_a_difference() {
     let setup = "create table ex(id bigint primary key, v text, n int); \
         alter table ex alter v set storage external; \
         create publication cdc_pub for all tables; \

@@ -165,8 +165,8 @@ where
                         turn.put(state);
                         return Err(reused);
                     }
-                    // What was repeated may be somebody else's: its events are older than the state
-                    // that is held here.
+                    // The first result may be of another process: its events are older than the
+                    // state that is cached here.
                     if !done.was_repeated() {
                         if !state.take_in(stream, &stored) {
                             return Ok(done);

@@ -147,8 +147,8 @@ pub enum AppendError {
         /// The owner's name, where it is known.
         owner: Option<String>,
     },
-    /// The partition of the stream is on its way from one process to another, and nobody is known
-    /// to own it. Nothing was written; try again after a pause.
+    /// The partition of the stream moves from one process to another, and its owner is not known.
+    /// Nothing was written; try again after a pause.
     #[error("ownership of the stream's partition is moving: try again in a moment")]
     OwnershipMoving,
     /// The store could not do it.

@@ -17,20 +17,19 @@ use crate::stream::{StreamId, Version};
 use crate::stream_state::{ChangeStream, StreamChange};
 
 pub use self::content::{
-    gives_back_every_byte, is_recorded_at_the_moment_that_the_clock_tells,
-    keeps_the_event_time_to_the_microsecond,
-    never_records_an_earlier_time_than_before_also_when_the_clock_runs_back, survives_reopening,
+    gives_back_every_byte, is_recorded_at_the_time_of_the_clock,
+    keeps_the_event_time_to_the_microsecond, records_no_earlier_time_when_the_clock_goes_back,
+    survives_reopening,
 };
 pub use self::limits::{
-    accepts_every_legal_name, beyond_a_limit_is_invalid_and_names_what_is_too_much,
-    naming_one_id_twice_is_invalid,
-    that_carries_rows_is_refused_by_a_store_that_keeps_no_inline_views,
-    up_to_its_limits_is_accepted, without_events_is_invalid,
+    accepts_every_legal_name, beyond_a_limit_is_invalid_and_names_the_limit,
+    naming_one_id_twice_is_invalid, up_to_its_limits_is_accepted,
+    with_rows_is_refused_by_a_store_without_inline_views, without_events_is_invalid,
 };
 pub use self::writers::{
-    keeps_the_order_of_each_of_four_writers, of_a_new_stream_by_many_lets_exactly_one_begin_it,
-    of_a_thousand_events_does_not_mix_with_another_and_is_seen_whole,
-    under_a_version_lets_one_of_four_writers_win_and_refuses_only_what_was_stale,
+    keeps_the_order_of_each_of_four_writers, of_a_new_stream_by_many_succeeds_exactly_once,
+    of_a_thousand_events_is_contiguous_and_seen_whole,
+    under_a_version_lets_exactly_one_of_four_writers_win,
 };
 
 /// A stream before it is written to: each has had `CURRENT` events but the absent one and the last.
@@ -170,9 +169,7 @@ pub async fn that_is_refused_writes_nothing_and_says_what_it_found(fixture: &dyn
     }
 }
 
-pub async fn of_a_refused_request_may_be_repeated_when_its_expectation_holds(
-    fixture: &dyn Fixture,
-) {
+pub async fn of_a_refused_request_succeeds_once_its_expectation_holds(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let to = stream("later-1");
     let given = events(2);
@@ -221,7 +218,7 @@ pub async fn of_many_events_numbers_them_one_after_another(fixture: &dyn Fixture
     }
 }
 
-pub async fn leaves_nothing_behind_the_position_that_it_returns(fixture: &dyn Fixture) {
+pub async fn returns_the_position_after_which_the_next_one_is_read(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     for partition in partitions(&*store) {
         let a = stream_in(&*store, partition, "seen");
@@ -246,7 +243,7 @@ pub async fn leaves_nothing_behind_the_position_that_it_returns(fixture: &dyn Fi
     }
 }
 
-pub async fn that_is_refused_leaves_no_hole(fixture: &dyn Fixture) {
+pub async fn that_is_refused_leaves_no_gap(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let to = stream("holes-1");
     let known = event("known");

@@ -195,7 +195,7 @@ pub async fn do_not_change_by_work_that_fails_or_panics<F: TablesFixture>(fixtur
     assert_eq!(bench.found().await, (Some(1), 3));
 }
 
-pub async fn are_not_touched_by_somebody_who_should_not_work_here<F: TablesFixture>(fixture: &F) {
+pub async fn are_not_changed_by_a_fenced_worker<F: TablesFixture>(fixture: &F) {
     let mut bench = Bench::begin(fixture, spec("totals", &[])).await;
     bench.takes(3, ONE).await;
     bench.worker.at = Position::START;

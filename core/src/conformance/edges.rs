@@ -216,7 +216,7 @@ pub async fn moments_before_1970_are_found_to_the_microsecond(fixture: &dyn Fixt
     }
 }
 
-pub async fn the_last_event_is_found_behind_thousands_of_removed_ones(fixture: &dyn Fixture) {
+pub async fn the_last_event_is_found_after_thousands_of_removed_ones(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let name = stream("long-1");
     let partition = store.partition_of(&name);
@@ -392,7 +392,7 @@ fn expected_holds(expected: Expected, status: Status, version: u64) -> bool {
     }
 }
 
-pub async fn a_stream_as_long_as_its_name_allows_lives_through_everything(fixture: &dyn Fixture) {
+pub async fn a_stream_name_of_maximum_length_works_everywhere(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let name = stream(format!("{}'\"\\", "\u{10ffff}".repeat(63)));
     assert_eq!(name.as_str().len(), StreamId::BYTES_MAX);

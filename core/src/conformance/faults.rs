@@ -60,7 +60,7 @@ pub async fn a_refusal_whose_answer_was_lost_is_refused_again(fixture: &dyn Fixt
     assert_eq!(conflicts(&error), [(0, Status::Active, 1)]);
 }
 
-pub async fn an_append_that_never_reached_the_store_is_made_by_asking_again(fixture: &dyn Fixture) {
+pub async fn an_append_that_was_never_sent_succeeds_on_retry(fixture: &dyn Fixture) {
     let store = FaultyStore::new(open(fixture).await, FailsOnce::at([Call::Append]));
     let to = stream("failed-1");
     let given = events(3);
@@ -81,7 +81,7 @@ pub async fn an_append_that_never_reached_the_store_is_made_by_asking_again(fixt
     assert_recorded(&appended, &given, &whole_stream(&*store, &to).await);
 }
 
-pub async fn an_append_is_whole_or_absent_wherever_its_future_is_dropped(fixture: &dyn Fixture) {
+pub async fn an_append_is_whole_or_absent_when_dropped(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     drop_everywhere(&*store, async |round, given| {
         try_append(
@@ -95,9 +95,7 @@ pub async fn an_append_is_whole_or_absent_wherever_its_future_is_dropped(fixture
     .await;
 }
 
-pub async fn a_change_of_a_stream_is_made_or_not_wherever_its_future_is_dropped(
-    fixture: &dyn Fixture,
-) {
+pub async fn a_stream_change_is_whole_or_absent_when_dropped(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     for polls in 0..1_000 {
         let of = stream(format!("dropped-{polls}"));
@@ -123,7 +121,7 @@ pub async fn a_change_of_a_stream_is_made_or_not_wherever_its_future_is_dropped(
     panic!("the change never ends");
 }
 
-pub async fn a_read_that_is_dropped_disturbs_nobody(fixture: &dyn Fixture) {
+pub async fn a_read_that_is_dropped_disturbs_no_other(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let of = stream("dropped-1");
     append(&*store, &of, events(50)).await;
@@ -227,7 +225,7 @@ pub async fn tasks_that_are_aborted_lose_nothing_that_was_acknowledged(fixture: 
     }
 }
 
-pub async fn a_caller_that_stands_still_after_its_append_holds_up_nobody(fixture: &dyn Fixture) {
+pub async fn a_caller_stalled_after_its_append_blocks_no_other(fixture: &dyn Fixture) {
     let inner = open(fixture).await;
     let slow = FaultyStore::new(Arc::clone(&inner), Slow::after([Call::Append]));
     let to = stream("slow-1");
@@ -247,7 +245,7 @@ pub async fn a_caller_that_stands_still_after_its_append_holds_up_nobody(fixture
     assert_eq!(versions_of(&appending.await.unwrap()), [1, 2]);
 }
 
-pub async fn a_lost_hint_delays_a_reader_no_longer_than_until_it_looks(fixture: &dyn Fixture) {
+pub async fn a_lost_hint_delays_a_reader_until_its_next_poll(fixture: &dyn Fixture) {
     let store: Arc<dyn Store> = FaultyStore::new(open(fixture).await, HintLost);
     for partition in partitions(&*store) {
         let waiting = tokio::spawn(next_after(

@@ -131,8 +131,8 @@ pub trait TablesFixture: fmt::Debug + Send + Sync + 'static {
 /// ```
 #[async_trait]
 pub trait OwnedFixture: fmt::Debug + Send + Sync {
-    /// Opens the store as another process that owns every partition, which is taken from whoever
-    /// had it. It is `process` to others, and keeps what it keeps for itself under that name.
+    /// Opens the store as another process that owns every partition, and takes each from its last
+    /// owner. It is `process` to others, and keeps what it keeps for itself under that name.
     async fn open_owner(&self, process: &str) -> Arc<dyn Store>;
 
     /// Opens the store as another process that owns nothing.

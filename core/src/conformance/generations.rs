@@ -210,7 +210,7 @@ pub async fn have_ids_that_grow_and_never_return(fixture: &dyn Fixture) {
     );
 }
 
-pub async fn serve_the_readers_of_their_version_once_they_are_switched_to(fixture: &dyn Fixture) {
+pub async fn serve_the_readers_of_their_version_after_the_switch(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let views = views(&*store);
     let one = begin(views, "a", 1).await.id;

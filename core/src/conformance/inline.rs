@@ -82,7 +82,7 @@ pub(super) fn said(value: &str, at: u64) -> Option<(Option<Bytes>, u64)> {
     Some((Some(Bytes::copy_from_slice(value.as_bytes())), at))
 }
 
-pub async fn rows_are_written_with_their_append_and_stand_behind_it(fixture: &dyn Fixture) {
+pub async fn rows_are_written_with_their_append_at_its_version(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let other = another(fixture, &store).await;
     let generation = views(&*store)
@@ -164,7 +164,7 @@ pub async fn rows_of_a_repeated_append_are_not_written_again(fixture: &dyn Fixtu
     assert_eq!(standing(&*store, generation).await, said("second", 2));
 }
 
-pub async fn rows_that_stand_elsewhere_are_left_out_and_the_append_is_made(fixture: &dyn Fixture) {
+pub async fn rows_at_another_version_are_skipped_by_the_append(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let generation = views(&*store)
         .begin_generation(inline_spec(History::Versions, &[]))
@@ -175,7 +175,7 @@ pub async fn rows_that_stand_elsewhere_are_left_out_and_the_append_is_made(fixtu
         .await
         .unwrap();
     store.append(append_after(2, 1)).await.unwrap();
-    // Folded by somebody who thought that the row had the third event.
+    // Folded by a caller who thought that the row had the third event.
     let mut wrong = row(generation, 3, "never");
     wrong.past = vec![InlineRowVersion {
         event: 0,
@@ -196,9 +196,7 @@ pub async fn rows_that_stand_elsewhere_are_left_out_and_the_append_is_made(fixtu
     assert_eq!(standing(&*store, generation).await, said("five", 5));
 }
 
-pub async fn rows_of_a_generation_that_is_gone_are_left_out_and_the_append_is_made(
-    fixture: &dyn Fixture,
-) {
+pub async fn rows_of_a_dropped_generation_are_skipped_by_the_append(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let generation = views(&*store)
         .begin_generation(inline_spec(History::None, &["one"]))
@@ -220,7 +218,7 @@ pub async fn rows_of_a_generation_that_is_gone_are_left_out_and_the_append_is_ma
     );
 }
 
-pub async fn rows_that_can_never_be_written_are_refused_with_their_append(fixture: &dyn Fixture) {
+pub async fn rows_that_are_never_valid_are_refused_with_their_append(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let generation = views(&*store)
         .begin_generation(inline_spec(History::None, &["one"]))
@@ -299,7 +297,7 @@ pub async fn rows_that_can_never_be_written_are_refused_with_their_append(fixtur
     assert_eq!(standing(&*store, generation).await, said("never", 1));
 }
 
-pub async fn rows_may_be_removed_and_stand_all_the_same(fixture: &dyn Fixture) {
+pub async fn rows_may_be_removed_and_keep_their_version(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let generation = views(&*store)
         .begin_generation(inline_spec(History::None, &["one"]))
@@ -325,7 +323,7 @@ pub async fn rows_may_be_removed_and_stand_all_the_same(fixture: &dyn Fixture) {
     assert_eq!(standing(&*store, generation).await, said("again", 4));
 }
 
-pub async fn what_rows_were_is_kept_at_the_places_of_the_events(fixture: &dyn Fixture) {
+pub async fn row_versions_are_kept_at_the_positions_of_events(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let generation = views(&*store)
         .begin_generation(inline_spec(History::Bitemporal, &[]))
@@ -463,7 +461,7 @@ pub async fn steps_over_rows_that_moved_elsewhere_are_fenced(fixture: &dyn Fixtu
     assert_eq!(standing(&*store, worker.id()).await, said("one", 1));
 }
 
-pub async fn steps_that_do_not_say_how_far_they_take_a_row_are_refused(fixture: &dyn Fixture) {
+pub async fn steps_without_the_target_version_of_a_row_are_refused(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let worker = Worker::begin(views(&*store), inline_spec(History::Bitemporal, &[])).await;
     let other = Worker::begin(views(&*store), spec("b", &[])).await;

@@ -19,7 +19,7 @@ async fn held(leases: &dyn Leases, name: &str, owner: &str) -> LeaseState {
     }
 }
 
-pub async fn are_held_by_one_until_they_end_by_the_clock_of_the_store(fixture: &dyn Fixture) {
+pub async fn are_held_by_one_until_the_store_clock_ends_them(fixture: &dyn Fixture) {
     let clock = Arc::new(ManualClock::default());
     let store = open_at(fixture, &clock).await;
     let leases = views(&*store);
@@ -78,7 +78,7 @@ pub async fn are_held_by_one_until_they_end_by_the_clock_of_the_store(fixture: &
     assert_eq!(held(leases, "a/1/0", "worker-a").await.lease, second);
 }
 
-pub async fn are_renewed_as_long_as_nobody_took_them(fixture: &dyn Fixture) {
+pub async fn are_renewed_until_another_worker_takes_them(fixture: &dyn Fixture) {
     let clock = Arc::new(ManualClock::default());
     let store = open_at(fixture, &clock).await;
     let leases = views(&*store);
@@ -196,7 +196,7 @@ pub async fn never_reuse_an_epoch(fixture: &dyn Fixture) {
     }
 }
 
-pub async fn asked_for_by_many_at_once_are_granted_to_exactly_one(fixture: &dyn Fixture) {
+pub async fn asked_for_by_many_are_granted_to_exactly_one(fixture: &dyn Fixture) {
     let one = open(fixture).await;
     let two = another(fixture, &one).await;
     for round in 0..10 {

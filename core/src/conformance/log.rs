@@ -98,7 +98,7 @@ pub async fn has_only_its_partitions(fixture: &dyn Fixture) {
     }
 }
 
-pub async fn is_dense_and_holds_every_append_in_the_order_of_commits(fixture: &dyn Fixture) {
+pub async fn is_dense_and_holds_appends_in_commit_order(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     for partition in partitions(&*store) {
         let names: Vec<StreamId> = ["a", "b", "c"]

@@ -19,9 +19,7 @@ const TOGETHER: usize = 5;
 /// Appends of each of two that want to own the same.
 const CONTENDED: usize = 6;
 
-pub async fn an_append_where_another_owns_is_refused_and_names_the_owner(
-    fixture: &dyn OwnedFixture,
-) {
+pub async fn an_append_to_a_foreign_partition_names_the_owner(fixture: &dyn OwnedFixture) {
     let owner = fixture.open_owner("one").await;
     let reader = fixture.open_reader().await;
     for partition in partitions(&*owner) {

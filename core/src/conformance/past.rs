@@ -39,7 +39,7 @@ async fn remember(
     worker.take(views, step).await;
 }
 
-pub async fn is_known_before_at_inside_and_behind_each_run(fixture: &dyn Fixture) {
+pub async fn is_known_before_at_inside_and_after_each_run(fixture: &dyn Fixture) {
     let mut store = open(fixture).await;
     let mut worker = Worker::begin(views(&*store), spec("a", &[])).await;
     let one = row_version("k", 2, 5, Some("1"));

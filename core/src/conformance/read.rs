@@ -193,7 +193,7 @@ pub async fn of_large_events_comes_in_pages_that_fit_into_memory(fixture: &dyn F
         append(&*store, &of, ten.clone()).await;
         given.extend(ten);
     }
-    // One that is larger than a page comes alone, and is not left out.
+    // One that is larger than a page comes alone, and is not skipped.
     let huge = vec![b'y'; store.limits().payload_bytes_max.min(PAGE_BYTES_MAX + 1)];
     let huge = NewEvent::json(label, huge).tag(tag("size:large"));
     append(

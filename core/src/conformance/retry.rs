@@ -160,7 +160,7 @@ pub async fn is_recognised_after_many_other_appends(fixture: &dyn Fixture) {
     check_rows(&*store, &rows).await;
 }
 
-pub async fn by_eight_tasks_at_once_writes_once_and_answers_all_alike(fixture: &dyn Fixture) {
+pub async fn by_eight_tasks_writes_once_and_answers_all_alike(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     for (row, expected) in [Expected::Any, Expected::NoStream, version(0)]
         .into_iter()
@@ -228,7 +228,7 @@ pub async fn with_other_content_is_refused(fixture: &dyn Fixture) {
     }
 }
 
-pub async fn is_compared_by_its_content_and_the_first_metadata_stands(fixture: &dyn Fixture) {
+pub async fn is_compared_by_its_content_and_keeps_the_first_metadata(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let to = stream("content-2");
     let first = event("1")
@@ -269,7 +269,7 @@ pub async fn is_compared_by_the_callers_digest_where_one_was_given(fixture: &dyn
     );
 }
 
-pub async fn in_another_stream_is_refused_and_names_the_one_that_has_it(fixture: &dyn Fixture) {
+pub async fn in_another_stream_is_refused_and_names_the_first_stream(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     for partition in partitions(&*store) {
         let a = stream_in(&*store, partition, "owner");
@@ -376,7 +376,7 @@ fn decided(to: &StreamId, key: &str, contents: &[&str]) -> Vec<NewEvent> {
     (0..).zip(contents).map(with_id).collect()
 }
 
-pub async fn of_a_request_gets_the_first_result_whatever_is_decided_now(fixture: &dyn Fixture) {
+pub async fn of_a_request_gets_the_first_result(fixture: &dyn Fixture) {
     let mut store = open(fixture).await;
     let to = stream("request-1");
     append(&*store, &to, events(2)).await;
@@ -445,9 +445,7 @@ pub async fn of_a_request_gets_the_first_result_whatever_is_decided_now(fixture:
     ));
 }
 
-pub async fn of_a_request_by_racers_that_decide_differently_lets_the_first_one_stand(
-    fixture: &dyn Fixture,
-) {
+pub async fn of_a_request_by_racers_keeps_the_first_result(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let to = stream("request-2");
     let answers = at_once((0..8_usize).map(|racer| {

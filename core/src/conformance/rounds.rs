@@ -1,7 +1,7 @@
 //! How often a test repeats what it tries.
 
 /// The first number, or the second with `ANNALS_TEST_LONG=1`: what a test repeats in CI, and what
-/// somebody lets it repeat who has the time.
+/// it repeats in the long form.
 ///
 /// ```
 /// use annals_core::conformance::rounds;

@@ -123,7 +123,7 @@ pub async fn by_a_range_of_keys_honour_every_kind_of_bound(fixture: &dyn Fixture
     }
 }
 
-pub async fn by_an_index_are_in_the_order_of_the_entry_and_then_of_the_key(fixture: &dyn Fixture) {
+pub async fn by_an_index_are_ordered_by_entry_then_key(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let views = views(&*store);
     let mut worker = Worker::begin(views, spec("a", &["one", "two", "One"])).await;

@@ -23,13 +23,14 @@ pub use self::dead_letters::{
     set_events_aside_in_order_and_settle_them,
 };
 pub use self::dropped::{
-    and_all_else_disturb_nobody_when_their_future_is_dropped,
+    and_all_else_disturb_no_other_when_dropped,
     are_whole_or_absent_wherever_their_future_is_dropped,
-    whose_answer_was_lost_are_told_apart_by_where_the_slot_stands,
+    whose_answer_was_lost_are_resolved_by_the_checkpoint,
 };
 pub use self::fenced::{
-    from_one_place_by_many_at_once_are_taken_once, from_where_the_slot_does_not_stand_are_fenced,
-    under_a_lease_that_has_ended_and_was_not_taken_are_taken,
+    from_another_checkpoint_than_the_slots_are_fenced,
+    from_one_place_by_many_at_once_are_taken_once,
+    under_a_lease_that_ended_without_takeover_are_committed,
     under_a_lease_that_was_given_back_are_fenced, under_an_older_epoch_are_fenced,
 };
 

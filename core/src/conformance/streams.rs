@@ -87,7 +87,7 @@ pub async fn are_changed_exactly_when_the_expectation_holds(fixture: &dyn Fixtur
     }
 }
 
-pub async fn that_are_deleted_show_nothing_and_count_on_when_written_again(fixture: &dyn Fixture) {
+pub async fn that_are_deleted_are_empty_and_keep_counting(fixture: &dyn Fixture) {
     let mut store = open(fixture).await;
     let name = stream("reborn-1");
     append(&*store, &name, events(3)).await;
@@ -228,7 +228,7 @@ pub async fn that_are_tombstoned_stay_so_for_ever(fixture: &dyn Fixture) {
     }
 }
 
-pub async fn that_are_truncated_hide_what_is_below_and_change_nothing_else(fixture: &dyn Fixture) {
+pub async fn that_are_truncated_hide_only_earlier_events(fixture: &dyn Fixture) {
     let mut store = open(fixture).await;
     let name = stream("short-1");
     let partition = store.partition_of(&name);
@@ -277,7 +277,7 @@ pub async fn that_are_truncated_hide_what_is_below_and_change_nothing_else(fixtu
     );
 }
 
-pub async fn that_are_archived_lose_events_for_good_and_no_position_returns(fixture: &dyn Fixture) {
+pub async fn that_are_archived_lose_events_and_reuse_no_position(fixture: &dyn Fixture) {
     let mut store = open(fixture).await;
     let name = stream("archive-1");
     let other = stream("archive-2");
@@ -363,9 +363,7 @@ pub async fn are_changed_without_a_trace_in_the_log(fixture: &dyn Fixture) {
     }
 }
 
-pub async fn are_deleted_or_written_by_racers_but_not_both_under_one_version(
-    fixture: &dyn Fixture,
-) {
+pub async fn are_deleted_or_written_but_not_both_under_one_version(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     for round in 0..20 {
         let name = stream(format!("either-{round}"));

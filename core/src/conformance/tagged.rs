@@ -180,9 +180,7 @@ pub async fn queries_match_the_same_whatever_the_range_limit_and_direction(fixtu
     }
 }
 
-pub async fn tags_match_whole_and_several_values_of_a_key_stand_side_by_side(
-    fixture: &dyn Fixture,
-) {
+pub async fn tags_match_whole_and_a_key_may_have_several_values(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let rows: [&[&str]; 8] = [
         &["fb:1"],
@@ -417,7 +415,7 @@ pub async fn a_condition_and_expectations_must_hold_together(fixture: &dyn Fixtu
     assert_eq!(versions_of(&attempt(2, 6).await.unwrap()), [3]);
 }
 
-pub async fn an_append_is_recognised_before_its_condition_is_looked_at(fixture: &dyn Fixture) {
+pub async fn an_append_is_deduplicated_before_its_condition_is_checked(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let to = stream("claims-1");
     let claim = with_tags("claimed", &["name:ada"]);
@@ -562,9 +560,7 @@ pub async fn decisions_that_have_nothing_in_common_never_conflict(fixture: &dyn 
 
 /// Pages with their heads, read while others append: whatever matches at or below the head of a
 /// page is in the page.
-pub async fn the_head_that_guards_a_decision_belongs_to_the_events_that_were_read(
-    fixture: &dyn Fixture,
-) {
+pub async fn the_head_of_a_decision_belongs_to_its_events(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let done = Arc::new(AtomicBool::new(false));
     let reader = {
@@ -749,9 +745,7 @@ async fn decide(store: &dyn Store, worker: u64, dice: &mut Dice) {
     }
 }
 
-pub async fn an_append_under_a_condition_is_whole_or_absent_wherever_its_future_is_dropped(
-    fixture: &dyn Fixture,
-) {
+pub async fn a_conditional_append_is_whole_or_absent_when_dropped(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     drop_everywhere(&*store, async |round, given| {
         let key = format!("round:{round}");

@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_an_error_that_names_the_type() {
+    fn a_payload_that_does_not_decode_names_its_type() {
         let stored = |codec, payload| Stored {
             event_type: "t",
             schema_version: 2,

@@ -1,4 +1,4 @@
-//! Writing the content of a variant: serde says which variant it is, and that is left out.
+//! Writing the content of a variant: serde says which variant it is, and that is not written.
 
 use serde::Serialize;
 use serde::ser::{
@@ -56,7 +56,7 @@ impl<E: Serialize> Serialize for Content<'_, E> {
     }
 }
 
-/// A serializer that leaves out the tag of the outermost enum.
+/// A serializer that omits the tag of the outermost enum.
 struct Untagged<S>(S);
 
 /// Everything but variants goes through as it is.

@@ -55,8 +55,8 @@ use self::file::{Lock, Sample};
 ///
 /// - when a current shape has other fields or tags, or writes a sample in other bytes: it needs a
 ///   new version,
-/// - when a sample is read back as another value, by what its `Debug` prints: serde leaves something
-///   out, as with `#[serde(skip)]`, and fills in a default where it is read,
+/// - when a sample is read back as another value, by what its `Debug` prints: serde does not write
+///   something, as with `#[serde(skip)]`, and fills in a default where it is read,
 /// - when a value that the test gives is no longer written as the sample that it was, also when
 ///   both bytes can be read: a unit or a renaming has changed,
 /// - when a nested type accepts less than it did, lacks a variant, or fills in another default,

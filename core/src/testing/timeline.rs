@@ -30,14 +30,14 @@ const NOW: TimeDelta = TimeDelta::minutes(1);
 ///
 /// ```text
 /// 1  account-alice@1  account.opened {"owner":"Alice"}  {actor: ada}
-/// 2  account-alice@2  account.deposited {"cents":50}  [branch:north]  occurred 2025-12-24T18:00:00Z
-/// 4  account-alice@3  account.withdrawn {"cents":20}  {correlation: account-bob@1, causation: account-bob@1}
+/// 2  account-alice@2  account.deposited {"cents":5}  [branch:north]  occurred 2025-12-24T18:00:00Z
+/// 4  account-alice@3  account.withdrawn {"cents":2}  {causation: account-bob@1}
 /// ```
 ///
 /// It says the same in every run, also with random ids and the system's clock: ids are shown as the
 /// events that they name, others as `#1`, `#2` in the order in which they come; a time prints when
-/// somebody said it, which is to say that an event occurred more than a minute from when it was
-/// recorded. What a deletion or truncation hides is there and marked `(hidden)`.
+/// it was given, which is when an event occurred more than a minute from when it was recorded. What
+/// a deletion or truncation hides is there and marked `(hidden)`.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]

@@ -89,7 +89,7 @@ pub trait GenerationStore: Leases {
     async fn drop_generation(&self, generation: GenerationId) -> Result<(), CommitError>;
 
     /// The checkpoints of the slots of a generation, in the order of slot and partition; slots that
-    /// never committed are left out.
+    /// never committed have none.
     ///
     /// # Errors
     ///

@@ -128,7 +128,7 @@ pub trait RowStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`CommitError::Fenced`] when somebody else works on the slot or the lease was given back,
+    /// [`CommitError::Fenced`] when another worker took the slot or the lease was given back,
     /// [`CommitError::Gone`], [`CommitError::Invalid`] for [what can never
     /// succeed](ViewCommit::check) and, when nothing else refuses it, for a version of a key
     /// that ends where one ends already. Nothing was changed. A step that is asked for again after

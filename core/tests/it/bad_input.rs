@@ -261,7 +261,7 @@ async fn the_same_aggregate_twice_in_one_decision() {
 }
 
 #[tokio::test]
-async fn what_a_store_says_no_to_is_told_in_its_words() {
+async fn a_refusal_by_a_store_keeps_its_text() {
     let [db] = processes();
     let error = db
         .store()

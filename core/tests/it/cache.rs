@@ -201,7 +201,7 @@ async fn who_waits_for_a_turn_may_leave() {
 }
 
 #[tokio::test]
-async fn two_kinds_of_aggregate_on_one_stream_do_not_share_a_state() {
+async fn two_kinds_of_aggregate_on_one_stream_share_no_state() {
     /// How often anything happened.
     #[derive(Debug, Default)]
     struct Moves(u64);

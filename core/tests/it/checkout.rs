@@ -133,7 +133,7 @@ async fn racing_checkouts_sell_exactly_the_stock() {
 }
 
 #[tokio::test]
-async fn a_request_in_two_looks_is_known_by_its_first_part() {
+async fn a_request_over_two_reads_is_deduplicated() {
     let [db] = processes();
     arrived(&db, "cup", 1).await;
     arrived(&db, "plate", 1).await;
@@ -209,7 +209,7 @@ async fn a_refusal_from_cached_states_is_decided_again() {
 }
 
 #[tokio::test]
-async fn events_for_an_aggregate_that_was_not_looked_at_are_invalid() {
+async fn events_for_an_aggregate_that_was_not_loaded_are_invalid() {
     let [db] = processes();
     let wrong = db
         .decide((Stock::at_each(["cup"]),), |_| {
@@ -224,7 +224,7 @@ async fn events_for_an_aggregate_that_was_not_looked_at_are_invalid() {
 }
 
 #[tokio::test]
-async fn a_fold_over_a_query_goes_on_from_where_it_was() {
+async fn a_fold_over_a_query_continues_from_its_last_state() {
     let [plain] = processes();
     let (db, store) = faulty(&plain, CallCounts::default());
     given(&plain, "account-bob", (0..5_000).map(|_| deposited(1))).await;
@@ -246,7 +246,7 @@ async fn a_fold_over_a_query_goes_on_from_where_it_was() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_used_for_another_request_is_an_error() {
+async fn a_key_reused_for_another_request_is_an_error() {
     let [db] = processes();
     let account = alice(&db);
     let deposit = |cents: i64| {

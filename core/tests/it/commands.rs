@@ -87,7 +87,7 @@ async fn a_refusal_from_an_old_state_is_decided_again() {
 }
 
 #[tokio::test]
-async fn a_refusal_on_the_real_tail_is_final_and_leaves_no_trace() {
+async fn a_refusal_on_the_current_state_writes_nothing() {
     let [db] = processes();
     alice(&db).run(|a| a.deposit(10)).await.unwrap();
     let mut decisions = 0;
@@ -234,7 +234,7 @@ async fn create_wants_nothing_there_and_update_something() {
 }
 
 #[tokio::test]
-async fn a_cached_state_does_not_hide_that_the_aggregate_was_deleted() {
+async fn a_cached_state_does_not_hide_a_deletion() {
     let [here, there] = processes();
     alice(&here).run(|a| a.deposit(100)).await.unwrap();
     alice(&there).delete().await.unwrap();
@@ -301,7 +301,7 @@ async fn outcomes_travel_with_a_question_mark() {
 }
 
 #[tokio::test]
-async fn a_command_can_be_spawned_and_borrows_what_it_decides_with() {
+async fn a_command_can_be_spawned_and_may_borrow() {
     let [db] = processes();
     let amounts = [1, 2, 3];
     let deposits = |a: &Account| {
@@ -316,7 +316,7 @@ async fn a_command_can_be_spawned_and_borrows_what_it_decides_with() {
 }
 
 #[tokio::test]
-async fn a_store_that_cannot_be_reached_is_an_error_and_the_next_command_works() {
+async fn after_an_unreachable_store_the_next_command_works() {
     let [plain] = processes();
     let (db, store) = faulty(&plain, FailsOnce::at([Call::ReadStream, Call::Append]));
     let load = alice(&db).run(|a| a.deposit(1)).await.unwrap_err();

@@ -183,7 +183,7 @@ async fn the_capacity_of_a_known_course_can_be_changed() {
 }
 
 #[tokio::test]
-async fn a_student_subscribes_while_there_is_room_in_the_course_and_in_the_week() {
+async fn a_student_subscribes_while_course_and_week_have_room() {
     check(&[], subscribed("c0", "s1"), Err("c0 does not exist")).await;
     let full = [
         defined("c1", 3),

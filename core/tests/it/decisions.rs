@@ -143,7 +143,7 @@ async fn an_aggregate_that_is_only_looked_at_still_guards() {
 }
 
 #[tokio::test]
-async fn a_refusal_from_parts_that_belong_to_different_moments_is_not_final() {
+async fn a_refusal_from_parts_of_different_moments_is_retried() {
     // Between the loading of alice and of bob all her money moves to him: together they never had
     // less than 100.
     for call in [Call::ReadStream, Call::ReadQuery] {
@@ -240,7 +240,7 @@ async fn an_aggregate_and_a_query_in_one_decision() {
 }
 
 #[tokio::test]
-async fn an_explicit_list_says_where_each_event_goes_and_what_marks_it() {
+async fn an_explicit_list_names_stream_and_tags_of_each_event() {
     let [db] = processes();
     let tag: Tag = "campaign:spring".parse().unwrap();
     let gifts = |_: &(Account,)| {
@@ -459,7 +459,7 @@ async fn in_step(
 async fn decisions_that_were_overtaken_line_up() {
     let [plain] = processes();
     let db = faulty(&plain, Hesitant).0.with_retries(impatient(100));
-    // Everybody loses at most once, and once more to somebody who has just come.
+    // Each loses at most once, and once more to a decision that has just come.
     let decisions = in_step(&db, |_| (Account::at("alice"), Account::at("bob"))).await;
     assert!(decisions <= 3 * 16, "{decisions} decisions");
     // … also with partners in another order: no lock waits in a circle.
@@ -532,7 +532,7 @@ async fn decisions_share_what_they_only_look_at_without_waiting() {
 }
 
 #[tokio::test]
-async fn a_tombstoned_aggregate_is_absent_to_look_at_and_refuses_events() {
+async fn a_tombstoned_aggregate_is_absent_and_refuses_events() {
     let [db] = processes();
     given(&db, "account-alice", [deposited(100)]).await;
     alice(&db).tombstone().await.unwrap();
@@ -560,7 +560,7 @@ async fn a_tombstoned_aggregate_is_absent_to_look_at_and_refuses_events() {
 }
 
 #[tokio::test]
-async fn a_log_without_one_order_cannot_decide_over_several_things_and_says_so() {
+async fn a_partitioned_log_refuses_decisions_over_several_aggregates() {
     let db = Annals::on(Arc::new(MemoryStore::with_partitions(3)));
     let never =
         |_: &(Account, Account)| -> Result<((), ()), Refusal> { panic!("decided all the same") };
@@ -650,7 +650,7 @@ async fn a_key_outlives_a_fold_that_learned_new_types() {
 }
 
 #[tokio::test]
-async fn a_refusal_counts_only_when_all_that_came_since_was_looked_at() {
+async fn a_refusal_counts_only_after_all_newer_events_were_read() {
     let [other] = processes();
     let tagged = |tags: &[&str]| {
         let mut event = annals_core::NewEvent::of(&deposited(1)).unwrap();

@@ -9,7 +9,7 @@ use crate::snapshots::Snapped;
 use crate::store::{Meanwhile, alice, at_a_held_clock, faulty, given, head, processes};
 
 #[tokio::test]
-async fn a_deleted_aggregate_is_absent_from_then_on_and_was_there_before() {
+async fn a_deleted_aggregate_is_absent_now_and_present_before() {
     let (db, clock) = at_a_held_clock();
     alice(&db).run(|a| a.deposit(5)).await.unwrap();
     given(&db, "account-bob", [deposited(1)]).await;
@@ -78,7 +78,7 @@ impl NowText for annals_core::ManualClock {
 }
 
 #[tokio::test]
-async fn what_is_created_anew_starts_from_nothing_and_goes_on_counting() {
+async fn a_recreated_aggregate_starts_empty_and_keeps_counting() {
     let [db, other] = processes();
     for round in 1..=3 {
         alice(&db).create(|a| a.deposit(round)).await.unwrap();
@@ -135,7 +135,7 @@ fn summary(account: &Account) -> Result<AccountEvent, Refusal> {
 }
 
 #[tokio::test]
-async fn an_archive_leaves_the_state_and_takes_the_versions_before_its_summary() {
+async fn an_archive_keeps_the_state_and_removes_older_versions() {
     let (db, clock) = at_a_held_clock();
     for cents in 1..=4 {
         clock.advance(TimeDelta::days(1));
@@ -201,7 +201,7 @@ async fn an_archive_leaves_the_state_and_takes_the_versions_before_its_summary()
 }
 
 #[tokio::test]
-async fn who_holds_a_state_from_before_an_archive_is_right_all_the_same() {
+async fn a_cached_state_from_before_an_archive_stays_right() {
     // The other process archives when this one has seen 2 of 4, all but the summary, or a snapshot
     // at 3.
     for seen in [2, 4] {
@@ -271,7 +271,7 @@ async fn a_fold_that_has_missed_something_starts_from_the_summary() {
 }
 
 #[tokio::test]
-async fn an_archive_in_the_middle_of_an_answer_leaves_no_hole_in_it() {
+async fn an_archive_during_an_answer_leaves_no_gap_in_it() {
     for skip in 0..4 {
         let [other] = processes();
         given(&other, "account-alice", (1..=4).map(deposited)).await;

@@ -53,7 +53,7 @@ async fn floats_in_events_and_snapshots_come_back_exactly() {
     );
 }
 
-/// A state that serde does not read back: a field is left out that has no default.
+/// A state that serde does not read back: a field without a default is not written.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Flagged {
     events: u64,

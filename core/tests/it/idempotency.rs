@@ -34,7 +34,7 @@ async fn the_same_key_returns_the_first_result_without_deciding() {
 }
 
 #[tokio::test]
-async fn it_holds_after_a_restart_and_when_the_state_would_refuse_by_now() {
+async fn it_holds_after_a_restart_and_against_a_newer_state() {
     let [before, after] = processes();
     alice(&before).run(|a| a.deposit(10)).await.unwrap();
     let first = alice(&before)
@@ -163,7 +163,7 @@ fn one_effect(outcomes: &[Committed]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn racers_with_one_key_that_decide_differently_all_get_the_first_result() {
+async fn racers_with_one_key_all_get_the_first_result() {
     for round in 0..20 {
         let handles: [Annals; 2] = processes();
         let tasks: Vec<_> = (0..8_usize)
@@ -200,7 +200,7 @@ async fn racers_with_one_key_that_decide_differently_all_get_the_first_result() 
 }
 
 #[tokio::test]
-async fn a_request_that_took_effect_elsewhere_meanwhile_is_not_refused_for_it() {
+async fn a_request_that_took_effect_elsewhere_is_not_refused() {
     for how in ["run", "create", "nothing to do", "decide"] {
         let [other] = processes();
         let faster = other.clone();
@@ -253,7 +253,7 @@ async fn a_request_that_took_effect_elsewhere_meanwhile_is_not_refused_for_it() 
 }
 
 #[tokio::test]
-async fn a_state_that_is_held_does_not_take_in_what_another_process_decided() {
+async fn a_cached_state_ignores_what_another_process_decided() {
     let [other] = processes();
     let faster = other.clone();
     // After this process decided and before it appends.
@@ -283,7 +283,7 @@ async fn a_state_that_is_held_does_not_take_in_what_another_process_decided() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn racing_decisions_over_several_aggregates_with_one_key_take_effect_once() {
+async fn racing_decisions_with_one_key_take_effect_once() {
     let handles: [Annals; 2] = processes();
     handles[0]
         .aggregate::<Account>("alice")

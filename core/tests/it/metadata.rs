@@ -38,7 +38,7 @@ async fn what_follows_from_nothing_is_known_by_its_first_event() {
 }
 
 #[tokio::test]
-async fn what_an_event_leads_to_names_it_and_keeps_the_correlation() {
+async fn an_effect_names_its_cause_and_keeps_the_correlation() {
     let [db] = processes();
     let hers = db.with_metadata(Metadata::default().tenant("north").actor("ada"));
     alice(&hers).run(|a| a.deposit(1)).await.unwrap();
@@ -67,7 +67,7 @@ async fn what_an_event_leads_to_names_it_and_keeps_the_correlation() {
 }
 
 #[tokio::test]
-async fn the_nearest_word_counts_the_command_then_the_handle_then_the_task() {
+async fn metadata_comes_from_command_then_handle_then_task() {
     let [db] = processes();
     let task = Metadata::default()
         .actor("task")

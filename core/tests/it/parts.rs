@@ -78,7 +78,7 @@ async fn as_many_aggregates_as_an_append_checks_are_decided_on() {
 }
 
 #[tokio::test]
-async fn parts_that_were_deleted_or_archived_elsewhere_are_looked_at_again() {
+async fn parts_that_were_deleted_or_archived_elsewhere_are_reread() {
     let [db, other] = processes();
     let cents = async |db: &Annals| {
         db.decide((Account::at_each(["a", "b", "c"]),), |(accounts,)| {

@@ -28,7 +28,7 @@ async fn three_days() -> (Annals, Arc<ManualClock>) {
 }
 
 #[tokio::test]
-async fn every_version_can_be_asked_for_and_none_past_the_end() {
+async fn every_version_can_be_read_and_none_past_the_end() {
     let (db, _) = three_days().await;
     for (version, cents, exists) in [(0, 0, false), (1, 1, true), (2, 11, true), (3, 111, true)] {
         let then = alice(&db).load().at_version(version).await.unwrap();
@@ -165,7 +165,7 @@ async fn before_the_first_event_there_is_nothing() {
 }
 
 #[tokio::test]
-async fn what_had_happened_does_not_depend_on_when_it_was_recorded() {
+async fn what_happened_is_independent_of_recording_time() {
     let (db, clock) = at_a_held_clock();
     // Recorded in this order; the second one happened before the first.
     for (recorded, occurred, cents) in [
@@ -256,7 +256,7 @@ async fn a_stream_of_several_pages_is_read_whole() {
 }
 
 #[tokio::test]
-async fn a_question_about_now_is_answered_with_the_state_that_its_position_says() {
+async fn the_current_state_matches_the_position_of_the_answer() {
     // Whatever is appended while the question is answered is either in the state and in the
     // position, or in neither.
     use annals_core::conformance::faulty::Call;

@@ -123,7 +123,7 @@ async fn check(history: &[(i64, ProductEvent)], items: &[(&str, u64)], expected:
 }
 
 #[tokio::test]
-async fn a_shown_price_is_honoured_for_ten_minutes_after_it_changed() {
+async fn a_shown_price_holds_ten_minutes_after_it_changed() {
     let once = [(30, defined("p1", 123))];
     check(&once, &[("p1", 100)], Err("p1 does not cost 100")).await;
     check(&once, &[("p1", 123)], Ok(())).await;

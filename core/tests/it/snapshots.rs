@@ -130,7 +130,7 @@ async fn a_load_folds_only_what_came_after_the_snapshot() {
 }
 
 #[tokio::test]
-async fn one_of_another_fold_an_unreadable_one_and_one_from_the_future_are_passed_over() {
+async fn one_that_is_stale_unreadable_or_ahead_is_ignored() {
     for (what, of, version, payload) in [
         ("an older fold", fold(1), 2, forged(1_000)),
         ("a newer fold", fold(3), 2, forged(1_000)),
@@ -198,7 +198,7 @@ async fn a_deletion_makes_older_ones_unusable() {
 }
 
 #[tokio::test]
-async fn a_place_for_them_that_fails_does_not_fail_the_command_or_the_question() {
+async fn a_failing_snapshot_store_fails_no_command_and_no_query() {
     let [plain] = processes();
     let (db, store) = faulty(
         &plain,

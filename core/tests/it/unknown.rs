@@ -33,7 +33,7 @@ const WAYS: [&str; 4] = [
 ];
 
 #[tokio::test]
-async fn a_lost_answer_is_asked_for_again_and_the_command_takes_effect_once() {
+async fn after_a_lost_answer_the_command_takes_effect_once() {
     for how in WAYS {
         let [plain] = processes();
         let (db, store) = faulty(&plain, AnswerLost::next(3));
@@ -99,7 +99,7 @@ impl StoreFault for GoneForGood {
 }
 
 #[tokio::test]
-async fn a_store_that_is_gone_after_a_lost_answer_does_not_make_it_a_failure() {
+async fn a_lost_answer_of_an_unreachable_store_is_no_failure() {
     for how in WAYS {
         let [plain] = processes();
         let db = faulty(&plain, GoneForGood::default())

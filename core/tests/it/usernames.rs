@@ -169,7 +169,7 @@ async fn a_name_is_claimed_by_one_account_at_a_time() {
 }
 
 #[tokio::test]
-async fn a_name_stays_claimed_for_three_days_after_its_account_closed() {
+async fn a_name_stays_claimed_three_days_after_its_account_closed() {
     for (history, name) in [
         (vec![registered("u1"), closed("u1")], "u1"),
         (vec![registered("u1"), renamed("u1", "u2")], "u1"),
@@ -180,7 +180,7 @@ async fn a_name_stays_claimed_for_three_days_after_its_account_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_those_who_want_a_name_at_once_one_gets_it() {
+async fn of_concurrent_claims_of_a_name_one_succeeds() {
     let handles: [_; 2] = processes();
     let tasks: Vec<_> = (0..16)
         .map(|task| {

@@ -126,7 +126,7 @@ impl CouponUse {
 }
 
 #[test]
-fn a_decision_over_a_query_says_what_it_selected_and_when_all_happened() {
+fn a_decision_over_a_query_names_its_selection_and_times() {
     let story = testing::world()
         .at("2026-03-01T00:00:00Z")
         .given("coupon-1", [issued("SPRING"), issued("SUMMER")])
@@ -176,7 +176,7 @@ fn a_decision_over_a_query_says_what_it_selected_and_when_all_happened() {
 }
 
 #[tokio::test]
-async fn a_story_of_several_streams_is_also_told_inside_a_runtime() {
+async fn a_story_of_several_streams_runs_inside_a_runtime() {
     let mut story = testing::world();
     for _ in 0..200 {
         story = story.run(Account::at("a"), |_| Ok::<_, AccountError>(deposited(1)));
@@ -188,7 +188,7 @@ async fn a_story_of_several_streams_is_also_told_inside_a_runtime() {
 }
 
 #[test]
-fn what_a_decision_cannot_read_stops_the_story_and_is_named() {
+fn an_event_that_a_decision_cannot_read_is_named() {
     let world = || testing::world().given_stored("account-alice", [("account.frozen", 1, "{}")]);
     insta::assert_snapshot!(panic_of(|| world().run(Account::at("alice"), |a| a.deposit(1))), @r"
     cannot read version 1 of stream `account-alice` (position 1, id 00000000-0000-7000-8000-000000000001): unknown event type `account.frozen`

@@ -136,7 +136,7 @@ fn what_is_long_is_laid_out_over_lines() {
 }
 
 #[test]
-fn an_event_that_cannot_be_read_stops_the_story_and_is_named() {
+fn an_unreadable_event_stops_the_story_and_is_named() {
     insta::assert_snapshot!(
         panic_of(|| Account::given_stored([("account.opened", 2, r#"{"owner":"A"}"#), ("account.frozen", 1, "{}")])),
         @r#"

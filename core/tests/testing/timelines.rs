@@ -42,7 +42,7 @@ async fn told_to(db: &Annals) {
 }
 
 #[tokio::test]
-async fn a_timeline_is_the_same_whatever_the_ids_and_the_clock_are() {
+async fn a_timeline_is_independent_of_ids_and_clock() {
     let random = Annals::in_memory();
     let counted = testing::annals();
     told_to(&random).await;
@@ -69,7 +69,7 @@ async fn a_timeline_is_the_same_whatever_the_ids_and_the_clock_are() {
 }
 
 #[tokio::test]
-async fn a_timeline_with_a_clock_that_stands_still_tells_its_times() {
+async fn a_timeline_under_a_stopped_clock_shows_its_times() {
     let db = testing::annals();
     told_to(&db).await;
     db.clock().advance(TimeDelta::milliseconds(1_500));
@@ -91,7 +91,7 @@ async fn a_timeline_with_a_clock_that_stands_still_tells_its_times() {
 }
 
 #[tokio::test]
-async fn a_timeline_shows_what_is_hidden_and_says_what_is_gone() {
+async fn a_timeline_shows_hidden_events_and_names_removed_ones() {
     let db = testing::annals();
     let account = db.aggregate::<Account>("alice");
     insta::assert_snapshot!(testing::timeline(&db, "account-alice").await, @r"account-alice is absent");

@@ -5,7 +5,7 @@ use annals::testing::EventsLock;
 use crate::account::{Account, AccountEvent, Slip};
 use crate::money::Money;
 
-/// When this fails, somebody's log would no longer be read as it was written: give the event a new
+/// When this fails, stored logs would no longer be read as they were written: give the event a new
 /// version and an upcaster.
 #[test]
 fn stored_accounts_stay_readable() {

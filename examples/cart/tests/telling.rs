@@ -19,7 +19,7 @@ async fn a_reader_that_has_gone_ends_the_story_quietly() {
     let (reader, mut writer) = io::pipe().unwrap();
     drop(reader);
     let told = story::tell(&testing::annals(), &mut writer).await;
-    assert!(told.is_err(), "nobody noticed");
+    assert!(told.is_err(), "it was not noticed");
     assert!(what_went_wrong(told).is_none());
     let full = Err(io::Error::from(ErrorKind::StorageFull).into());
     assert!(what_went_wrong(full).is_some());

@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn windows_too_far_away_for_a_date_have_keys_of_their_own() {
+    fn windows_beyond_all_dates_have_keys_of_their_own() {
         let last = NaiveDate::MAX
             .and_time(NaiveTime::MIN)
             .and_utc()

@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shape_has_names_and_kinds_in_no_order_of_fields() {
+    fn a_shape_is_independent_of_the_order_of_fields() {
         let row = json!({"b": 1, "a": {"x": null, "y": [1.5, true]}, "c": "text"});
         assert_eq!(shape(&row), r#"{"a":{"x":?"y":[fb]}"b":i"c":s}"#);
         assert_eq!(shape(&json!(7)), shape(&json!(8)));

@@ -404,7 +404,7 @@ async fn random_program(seed: u64, answers: &mut Answers) {
 }
 
 #[tokio::test]
-async fn every_answer_of_a_view_about_the_past_is_right_or_an_error() {
+async fn a_view_answers_about_the_past_exactly_or_refuses() {
     let runs = rounds(20, 200);
     let mut answers = Answers::new();
     for seed in 1..=runs {

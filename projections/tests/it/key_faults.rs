@@ -120,7 +120,7 @@ impl Project<AccountEvent> for Rate {
 }
 
 #[tokio::test]
-async fn a_row_that_would_be_read_as_nothing_is_a_dead_letter() {
+async fn a_row_without_a_json_form_is_a_dead_letter() {
     only_alice_is_dead::<Rate>(&store().await, "`rate` is inf, which JSON has no form").await;
 }
 
@@ -396,7 +396,7 @@ async fn a_key_that_is_too_long_is_a_dead_letter() {
     db.stop().await;
 }
 
-/// Its rows can be read until somebody says otherwise.
+/// Its rows can be read until the test says otherwise.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Before {
     #[serde(deserialize_with = "readable")]

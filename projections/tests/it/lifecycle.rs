@@ -10,7 +10,7 @@ use super::bank::{Balance, deposited, happens, options, program, program_with};
 use super::test_store::store;
 
 #[tokio::test]
-async fn a_command_is_seen_by_whoever_waits_for_it() {
+async fn a_reader_that_waits_for_a_command_sees_it() {
     let store = store().await;
     let db = program(&store).await;
     let done = happens(&db, "alice", deposited(50)).await;
@@ -111,7 +111,7 @@ async fn a_view_being_built_answers_building() {
     let store = store().await;
     let db = Annals::on(store.handle());
     happens(&db, "alice", deposited(1)).await;
-    // Somebody else holds the slot of the first generation, so that nothing is built.
+    // Another process holds the slot of the first generation, so that nothing is built.
     store
         .views()
         .acquire_lease("balances/1/0", "another", Duration::from_secs(3600))

@@ -216,7 +216,7 @@ fn lost_leases_and_rebuild_progress_are_metrics() {
             let done = happens(&db, "alice", deposited(1)).await;
             db.view::<Balance>().wait_for(&done, timeout).await.unwrap();
             assert_eq!(kept.count(&of("leases_lost_total")), 0);
-            // Somebody else takes the slot and gives it back: who had it is refused, and begins
+            // Another process takes the slot and gives it back: who had it is refused, and begins
             // again.
             let views = db.store().views().unwrap();
             let generation = views.generations("balances").await.unwrap().remove(0);

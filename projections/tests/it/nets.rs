@@ -81,7 +81,7 @@ async fn an_inline_row_that_cannot_be_kept_refuses_no_command() {
 }
 
 #[tokio::test]
-async fn a_live_row_that_cannot_be_kept_stays_as_it_was() {
+async fn a_live_row_that_cannot_be_stored_stays_unchanged() {
     only_alice_stays(ViewSetup::new().live(), true).await;
     only_alice_stays(ViewSetup::new(), false).await;
 }
@@ -121,7 +121,7 @@ fn only_dead(letters: &[DeadLetter], position: Position, says: &str) {
 }
 
 #[tokio::test]
-async fn a_reactor_key_that_is_too_long_is_a_dead_letter() {
+async fn an_overlong_reactor_key_is_a_dead_letter() {
     let store = store().await;
     let gateway = Gateway::default();
     let reacts = ReactorSetup::of(ByNote(gateway.clone())).lease(Duration::from_secs(3600));
@@ -310,7 +310,7 @@ async fn each_part_of_an_event_reaches_its_own_key() {
 }
 
 #[tokio::test]
-async fn a_process_id_that_is_too_long_is_a_dead_letter() {
+async fn an_overlong_process_id_is_a_dead_letter() {
     let store = store().await;
     let setup = ProcessSetup::<Roster>::new();
     let db = Annals::on(store.handle())

@@ -107,7 +107,7 @@ async fn a_call_that_panics_anywhere_stops_its_key_only() {
     }
     assert_eq!(said.len(), wrong.len());
 
-    // Without a key it is nobody's: it stops the reactor until it is skipped.
+    // Without a key it belongs to none: it stops the reactor until it is skipped.
     let bad = happens(&db, "others", noted("key")).await;
     let done = happens(&db, "others", deposited(1)).await;
     let stopped = reactor.wait_for(&done, TIMEOUT).await.unwrap_err();

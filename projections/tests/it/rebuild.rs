@@ -559,7 +559,7 @@ async fn rows_of_other_fields_are_rebuilt() {
         .start()
         .await;
     old.unwrap().stop().await;
-    // Nobody has raised the version.
+    // The version was not raised.
     for _ in 0..2 {
         let setup = db.clone().with(ViewSetup::<grown::EventCount>::new());
         let new = setup.start().await.unwrap();

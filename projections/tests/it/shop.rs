@@ -289,8 +289,8 @@ impl Shop {
         }
     }
 
-    /// Waits for something after programs were killed. One of them may have got a lease when all were
-    /// released; the clock stands still, so that would never end.
+    /// Waits for something after programs were killed. One of them may have got a lease when all
+    /// were released; the clock does not move, so that would never end.
     pub(super) async fn after_kills<T>(&self, what: impl Future<Output = T>) -> T {
         let mut what = std::pin::pin!(what);
         for _ in 0..30 {

@@ -134,7 +134,7 @@ async fn letters(db: &Program) -> Vec<(String, u64)> {
 }
 
 #[tokio::test]
-async fn a_row_unfit_between_events_is_judged_alike_at_all_cuts() {
+async fn a_row_invalid_between_events_is_treated_alike_everywhere() {
     for note in NOTES {
         let events = history(note);
         // A bit for each place where a batch may end.
@@ -162,7 +162,7 @@ async fn a_row_unfit_between_events_is_judged_alike_at_all_cuts() {
 }
 
 #[tokio::test]
-async fn a_row_unfit_between_events_is_judged_alike_when_built() {
+async fn a_row_invalid_between_events_is_treated_alike_when_built() {
     for note in NOTES {
         let store = store().await;
         append(&store, &history(note)).await;

@@ -29,7 +29,7 @@ fn check_stopped(error: &ViewError, says: &[&str]) {
 }
 
 #[tokio::test]
-async fn a_reactor_stops_at_archived_events_that_it_has_not_read() {
+async fn a_reactor_stops_at_unread_archived_events() {
     let store = store().await;
     let gateway = Gateway::default();
     reacting(&store, texts(&gateway)).await.stop().await;
@@ -51,7 +51,7 @@ async fn a_reactor_stops_at_archived_events_that_it_has_not_read() {
 }
 
 #[tokio::test]
-async fn a_process_stops_at_archived_events_that_it_has_not_read() {
+async fn a_process_stops_at_unread_archived_events() {
     let shop = Shop::new().await;
     shop.program().await.stop().await;
     shop.placed("7").await;
@@ -80,7 +80,7 @@ async fn balances(store: &TestStore, setup: ViewSetup<Balance>, options: Options
 }
 
 #[tokio::test]
-async fn an_inline_view_answers_for_no_row_that_lacks_archived_events() {
+async fn an_inline_view_refuses_rows_that_lack_archived_events() {
     let store = store().await;
     let inline = || ViewSetup::<Balance>::new().inline();
     let db = balances(&store, inline(), options()).await;
@@ -104,7 +104,7 @@ async fn an_inline_view_answers_for_no_row_that_lacks_archived_events() {
 }
 
 #[tokio::test]
-async fn a_view_that_leaves_out_archived_events_folds_the_others() {
+async fn a_view_that_skips_archived_events_folds_the_others() {
     let store = store().await;
     let setup = || ViewSetup::<Balance>::new();
     balances(&store, setup(), options()).await.stop().await;

@@ -374,7 +374,7 @@ async fn what_no_program_follows_is_dropped_before_archiving() {
 }
 
 #[tokio::test]
-async fn a_reactor_at_archived_events_goes_on_behind_them() {
+async fn a_reactor_at_archived_events_continues_after_them() {
     let store = store().await;
     let gateway = Gateway::default();
     reacting(&store, texts(&gateway)).await.stop().await;
@@ -471,7 +471,7 @@ async fn a_view_under_the_name_of_a_reactor_is_refused() {
 }
 
 #[tokio::test]
-async fn what_a_follower_elsewhere_had_not_read_stops_it_until_a_rebuild() {
+async fn archived_events_that_a_follower_lacks_require_a_rebuild() {
     let store = store().await;
     let views = Arc::new(annals_core::MemoryStore::new());
     let start = async || {

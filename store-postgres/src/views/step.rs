@@ -210,7 +210,7 @@ impl Step {
     /// What a failure of the step means, now that its transaction is over.
     pub(super) async fn failed(&self, database: &Database, error: Error) -> CommitError {
         if is_raced(&error) {
-            let what = "somebody else wrote the same row at the same moment";
+            let what = "another transaction wrote the same row at the same moment";
             return StoreError::new(Failure::Unavailable, what)
                 .because(error)
                 .into();

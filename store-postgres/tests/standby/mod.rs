@@ -272,7 +272,8 @@ mod server_restarts {
         let standby = standby.await.unwrap();
         let synchronous = Synchronous::with(STANDBY).await;
         until("select exists (select from pg_stat_replication where sync_state = 'sync')").await;
-        // All names are known; each has appended beside the other, so both let go of the log before they flush.
+        // All names are known; each has appended beside the other, so both release the log before
+        // they flush.
         for _ in 0..3 {
             for (store, stream) in stores.iter().zip(["account-1", "account-2"]) {
                 append(store, stream, "account.credited").await;

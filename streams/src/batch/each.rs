@@ -65,8 +65,7 @@ impl<T, U, C: Codec> Each<T, U, C> {
         }
     }
 
-    /// An item over which the code panics is left out, and this is told; otherwise the panic goes
-    /// on.
+    /// An item over which the code panics is skipped and reported here; otherwise the panic goes on.
     ///
     /// ```
     /// # use annals_streams::{Codec, Each, Row, Stage};

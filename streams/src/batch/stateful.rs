@@ -31,14 +31,14 @@ pub struct ItemAt {
 /// A panic while an item goes in leaves the operator spoiled: it goes on to the caller of the
 /// stage, who throws the stages away, makes them again from saved state, and sends the page again,
 /// without that item. A panic while a result is put together, or while an item is looked at whose
-/// turn came later, spoils nothing: only the result or the item is left out.
+/// turn came later, spoils nothing: only the result or the item is skipped.
 ///
 /// State that cannot be saved is found when it is saved, which is long after the item that made it
 /// so. Then the items since are sent again with [`SkipItems::saves_each`]: state is saved after
-/// each, and the first with which that fails is left out like one over which the operator panicked.
+/// each, and the first with which that fails is skipped like one over which the operator panicked.
 /// What went on unwinding is a [`StateError`] then.
 pub trait SkipItems<I, R>: Send {
-    /// Whether this item is left out.
+    /// Whether this item is skipped.
     fn skips(&mut self, row: &Row<I>, at: ItemAt) -> bool;
 
     /// The operator panicked over this item.

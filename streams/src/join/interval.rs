@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 
 /// How far two items may lie apart: `left - before <= right <= left + after`, ends included.
 ///
-/// A negative bound leaves out what is near: between 5 and 10 after is `before` -5, `after` 10.
+/// A negative bound excludes what is near: between 5 and 10 after is `before` -5, `after` 10.
 ///
 /// ```
 /// use annals_streams::{Span, Within};

@@ -20,7 +20,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// late side output. A match has the time of its last item, an absence the last moment that
 /// belonged to it. Matches of one watermark are ordered by (time, first time, key).
 ///
-/// An item over which a condition panics is left out, as if it had not come, and said to be
+/// An item over which a condition panics is skipped, as if it had not come, and said to be
 /// [lacking](crate::Lacking).
 ///
 /// ```

@@ -70,7 +70,7 @@ impl Jars {
         if !half.join(self.main()).is_file() {
             return Err(Stop::failed(format!("Maven brought no {}", self.main())));
         }
-        // Somebody else may have been quicker: theirs is as good.
+        // Another process may have been quicker: its files are as good.
         if std::fs::rename(&half, &self.directory).is_err() {
             let _ = std::fs::remove_dir_all(&half);
         }

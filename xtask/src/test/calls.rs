@@ -38,7 +38,7 @@ pub(crate) fn run(calls: &[Vec<String>], servers: &[Server]) -> Result<Outcome, 
             let heard = beside.join();
             outcome.add(first, shown?);
             let (said, passed) = heard.map_err(|_| Stop::failed("a call of cargo was lost"))??;
-            // Nobody may be reading any more; the exit code is still wanted.
+            // The reader may be gone; the exit code is still wanted.
             let _ = std::io::stdout().write_all(&said);
             outcome.add(second, passed);
         }

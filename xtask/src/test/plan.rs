@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_server_leaves_out_what_needs_it() {
+    fn a_missing_server_skips_the_suites_that_need_it() {
         let call = |typed, lacks| {
             let lacking = KINDS.map(|kind| (kind, lacks));
             cargo_calls(&words(typed), &lacking)[0].join(" ")

@@ -105,7 +105,7 @@ mod tests {
             assert_eq!(lines.len(), QUERIES.len(), "{lines:?}");
             let is_empty = lines.iter().any(|line| line.contains(": 0 rows"));
             assert!(!is_lively || !is_empty, "{lines:?}");
-            // States of the generator are in lower case, so a query in upper case finds nobody.
+            // States of the generator are in lower case, so a query in upper case finds no seller.
             let has_no_sellers = lines.iter().any(|line| line.starts_with("q3: 0 rows"));
             assert!(!has_no_sellers, "{lines:?}");
         }

@@ -153,7 +153,7 @@ impl Market {
             if number % 15 == 0 {
                 let newest_person = 1_000 + number / 50;
                 let seller = match draw(4) {
-                    // Somebody who comes later, now and then.
+                    // A person who comes later, now and then.
                     0 => newest_person + draw(3),
                     _ => newest_person - draw(12),
                 };

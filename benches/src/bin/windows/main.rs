@@ -40,7 +40,7 @@ struct Arguments {
     #[arg(long, default_value_t = 1, requires = "store")]
     slots: u16,
     /// Keys that are run again before the rows serve; that reads the whole log a second time, so it
-    /// is left out unless asked for.
+    /// is off by default.
     #[arg(long, default_value_t = 0, requires = "store")]
     verified_keys: usize,
     /// Measure how soon rows are seen, with so many appends.

@@ -161,8 +161,8 @@ impl Process {
         assert!(sent.unwrap().success(), "{name}");
     }
 
-    /// Its memory that no file is behind, in bytes: neither its program nor what it maps of the
-    /// store counts.
+    /// Its anonymous memory in bytes, which no file backs: neither its program nor what it maps of
+    /// the store counts.
     fn anonymous(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
         let lines = status.lines();
@@ -221,7 +221,7 @@ async fn can_be_written(db: &Annals) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_large_transaction_needs_no_more_memory_than_a_small_one() {
+async fn a_large_transaction_needs_no_more_memory_than_small_ones() {
     let (server, url, folder) = shop(&[], EX);
     let program = start(folder.path(), source(&url, &["ex"])).await;
     following(&program).await;

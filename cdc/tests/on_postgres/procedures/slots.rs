@@ -173,7 +173,7 @@ async fn proc_start_ahead_of_confirmed() {
     let db = world::open(folder.path()).await;
     let durable = resume(&mark(&db).await.unwrap());
     assert!(confirmed(&server, "annals_shop").await <= durable);
-    // Somebody else takes what is there: the slot is ahead, and this is a gap.
+    // Another client takes what is there: the slot is ahead, and this is a gap.
     server.psql(
         "shop",
         "select pg_replication_slot_advance('annals_shop', pg_current_wal_lsn())",

@@ -86,7 +86,7 @@ pub async fn keeps_the_event_time_to_the_microsecond(fixture: &dyn Fixture) {
     assert_eq!(cut.timestamp_nanos_opt(), Some(-2_000));
 }
 
-pub async fn is_recorded_at_the_moment_that_the_clock_tells(fixture: &dyn Fixture) {
+pub async fn is_recorded_at_the_time_of_the_clock(fixture: &dyn Fixture) {
     let clock = Arc::new(ManualClock::at(
         "2026-03-31T12:00:00.123456Z".parse().unwrap(),
     ));
@@ -111,9 +111,7 @@ pub async fn is_recorded_at_the_moment_that_the_clock_tells(fixture: &dyn Fixtur
     }
 }
 
-pub async fn never_records_an_earlier_time_than_before_also_when_the_clock_runs_back(
-    fixture: &dyn Fixture,
-) {
+pub async fn records_no_earlier_time_when_the_clock_goes_back(fixture: &dyn Fixture) {
     let noon: DateTime<Utc> = "2026-03-31T12:00:00Z".parse().unwrap();
     let clock = Arc::new(ManualClock::at(noon));
     let mut store = open_at(fixture, &clock).await;

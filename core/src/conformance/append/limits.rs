@@ -55,7 +55,7 @@ pub async fn naming_one_id_twice_is_invalid(fixture: &dyn Fixture) {
     }
 }
 
-pub async fn beyond_a_limit_is_invalid_and_names_what_is_too_much(fixture: &dyn Fixture) {
+pub async fn beyond_a_limit_is_invalid_and_names_the_limit(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let to = stream("limits-1");
     append(&*store, &to, events(1)).await;
@@ -181,9 +181,7 @@ pub async fn accepts_every_legal_name(fixture: &dyn Fixture) {
     }
 }
 
-pub async fn that_carries_rows_is_refused_by_a_store_that_keeps_no_inline_views(
-    fixture: &dyn Fixture,
-) {
+pub async fn with_rows_is_refused_by_a_store_without_inline_views(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let to = stream("account-1");
     let mut append = Append::new(to.clone(), events(1)).expecting(Expected::Version(Version::NONE));
@@ -194,7 +192,7 @@ pub async fn that_carries_rows_is_refused_by_a_store_that_keeps_no_inline_views(
         Version::NONE,
     ));
     let appended = store.append(append).await;
-    // One that keeps them leaves out the rows of a generation that there is not.
+    // One that keeps them skips the rows of a generation that there is not.
     assert_eq!(
         appended.is_ok(),
         store.inline_views().is_some(),

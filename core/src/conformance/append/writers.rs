@@ -36,9 +36,7 @@ pub async fn keeps_the_order_of_each_of_four_writers(fixture: &dyn Fixture) {
     );
 }
 
-pub async fn under_a_version_lets_one_of_four_writers_win_and_refuses_only_what_was_stale(
-    fixture: &dyn Fixture,
-) {
+pub async fn under_a_version_lets_exactly_one_of_four_writers_win(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let to = stream("counter-1");
     let won = at_once((0..4).map(|_| {
@@ -80,7 +78,7 @@ pub async fn under_a_version_lets_one_of_four_writers_win_and_refuses_only_what_
     assert_eq!(shown(&*store, &to).await, won);
 }
 
-pub async fn of_a_new_stream_by_many_lets_exactly_one_begin_it(fixture: &dyn Fixture) {
+pub async fn of_a_new_stream_by_many_succeeds_exactly_once(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     for (row, expected) in [Expected::NoStream, version(0)].into_iter().enumerate() {
         let to = stream(format!("begun-{row}"));
@@ -102,9 +100,7 @@ pub async fn of_a_new_stream_by_many_lets_exactly_one_begin_it(fixture: &dyn Fix
     }
 }
 
-pub async fn of_a_thousand_events_does_not_mix_with_another_and_is_seen_whole(
-    fixture: &dyn Fixture,
-) {
+pub async fn of_a_thousand_events_is_contiguous_and_seen_whole(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     for partition in partitions(&*store) {
         let before = head(&*store, partition).await;

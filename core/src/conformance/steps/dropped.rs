@@ -15,7 +15,7 @@ use crate::error::{Failure, StoreError};
 use crate::store::Store;
 use crate::{CommitError, ReadRows, ViewStore};
 
-pub async fn whose_answer_was_lost_are_told_apart_by_where_the_slot_stands(fixture: &dyn Fixture) {
+pub async fn whose_answer_was_lost_are_resolved_by_the_checkpoint(fixture: &dyn Fixture) {
     let store: Arc<dyn Store> = open(fixture).await;
     let mut worker = Worker::begin(views(&*store), spec("a", &["one", "two"])).await;
     // Before the step was taken, and after.
@@ -120,7 +120,7 @@ pub async fn are_whole_or_absent_wherever_their_future_is_dropped(fixture: &dyn 
 
 /// A worker that is cancelled while it asks for its lease, begins, switches or drops leaves nothing
 /// half done.
-pub async fn and_all_else_disturb_nobody_when_their_future_is_dropped(fixture: &dyn Fixture) {
+pub async fn and_all_else_disturb_no_other_when_dropped(fixture: &dyn Fixture) {
     let clock = Arc::new(ManualClock::default());
     let store = open_at(fixture, &clock).await;
     let views: &dyn ViewStore = views(&*store);

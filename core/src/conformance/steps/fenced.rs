@@ -79,7 +79,7 @@ pub async fn under_a_lease_that_was_given_back_are_fenced(fixture: &dyn Fixture)
 
 /// The end of a lease fences no commit, so that a worker on a busy machine is not thrown back; the
 /// epoch does.
-pub async fn under_a_lease_that_has_ended_and_was_not_taken_are_taken(fixture: &dyn Fixture) {
+pub async fn under_a_lease_that_ended_without_takeover_are_committed(fixture: &dyn Fixture) {
     let clock = Arc::new(ManualClock::default());
     let store = open_at(fixture, &clock).await;
     let mut worker = Worker::begin(views(&*store), spec("a", &["one", "two"])).await;
@@ -95,7 +95,7 @@ pub async fn under_a_lease_that_has_ended_and_was_not_taken_are_taken(fixture: &
     );
 }
 
-pub async fn from_where_the_slot_does_not_stand_are_fenced(fixture: &dyn Fixture) {
+pub async fn from_another_checkpoint_than_the_slots_are_fenced(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let views = views(&*store);
     let mut worker = Worker::begin(views, spec("a", &["one", "two"])).await;
@@ -155,7 +155,7 @@ pub async fn from_one_place_by_many_at_once_are_taken_once(fixture: &dyn Fixture
         let winner = answers
             .iter()
             .position(Result::is_ok)
-            .expect("somebody wins");
+            .expect("one of them wins");
         let errors: Vec<_> = answers
             .iter()
             .filter_map(|answer| answer.as_ref().err())

@@ -270,7 +270,7 @@ pub(super) fn longer_fold(name: &str, version: u32) -> String {
     )
 }
 
-/// Old and new, the lines that they begin and end with in common left out but for one.
+/// Old and new, of the lines that they begin and end with in common only one each.
 fn line_by_line(was: &str, is: &str) -> String {
     let was: Vec<_> = was.lines().collect();
     let is: Vec<_> = is.lines().collect();
