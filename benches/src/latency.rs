@@ -58,7 +58,7 @@ impl Latencies {
     }
 }
 
-/// Takes down how long one thing after another took.
+/// Records how long one thing after another took.
 ///
 /// ```
 /// use std::time::Instant;
@@ -98,7 +98,7 @@ impl Laps {
         self.stop_with([])
     }
 
-    /// All of them, and those that others took down.
+    /// All of them, and those that others recorded.
     pub fn stop_with(mut self, others: impl IntoIterator<Item = Duration>) -> Latencies {
         others.into_iter().for_each(|time| self.add(time));
         Latencies {

@@ -14,8 +14,8 @@ use crate::schema::TableName;
 
 /// Makes further events of a record.
 pub(crate) trait Translator: Send + Sync {
-    /// The events, if it makes some of this one. `known` is what the log has of the row, for those
-    /// who want it.
+    /// The events, if it makes some of this one. `known` is the last row of this key in the log,
+    /// for translations that need it.
     fn translate(
         &self,
         maker: &EventMaker,
@@ -23,7 +23,7 @@ pub(crate) trait Translator: Send + Sync {
         known: Option<&Columns>,
     ) -> Result<Option<Vec<Placed>>, Invalid>;
 
-    /// Whether it needs what the log has of the row.
+    /// Whether it needs the last row of the key in the log.
     fn wants_known(&self, _record: &Record) -> bool {
         false
     }
@@ -79,7 +79,7 @@ where
     }
 }
 
-/// A function over the changes of one table, and what the log has of their rows.
+/// A function over the changes of one table, and the last rows of their keys in the log.
 pub(crate) struct TranslateKnown<T, E, F> {
     function: F,
     types: PhantomData<fn() -> (T, E)>,
@@ -118,7 +118,7 @@ where
                     schema: 0,
                 })
             };
-            // A row of an older form of the table is not known in today's.
+            // A row under an older schema may not decode under today's.
             let known = sent.and_then(|columns| read(columns).ok());
             (self.function)(known.as_ref(), change)
         })

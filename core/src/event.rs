@@ -21,7 +21,7 @@ use crate::tag::Tag;
 /// Names an event for ever; an append is recognised by the ids of its events.
 ///
 /// A UUIDv7, [derived](EventId::derived) from a request (a UUIDv8), or
-/// [brought forth](EventId::brought_forth) by another event. Any UUIDv8 is taken as derived.
+/// [caused](EventId::caused_by) by another event. Any UUIDv8 is taken as derived.
 ///
 /// ```
 /// use annals_core::{EventId, StreamId};
@@ -48,7 +48,7 @@ impl EventId {
         EventId(Uuid::new_v8(named(stream, key, index)))
     }
 
-    /// The id of the `index`-th event that `cause` brings forth in `stream`, whatever else is
+    /// The id of the `index`-th event that `cause` leads to in `stream`, whatever else is
     /// appended with it (a UUIDv5).
     ///
     /// Unlike the [derived](EventId::derived) ids of a request it stands for this one event: an
@@ -58,12 +58,12 @@ impl EventId {
     /// use annals_core::{EventId, StreamId};
     ///
     /// let stream = StreamId::new("alert-alice")?;
-    /// let id = EventId::brought_forth(&stream, "fraud/0/17", 0);
-    /// assert_eq!(id, EventId::brought_forth(&stream, "fraud/0/17", 0));
+    /// let id = EventId::caused_by(&stream, "fraud/0/17", 0);
+    /// assert_eq!(id, EventId::caused_by(&stream, "fraud/0/17", 0));
     /// assert!(!id.is_derived());
     /// # Ok::<_, annals_core::Invalid>(())
     /// ```
-    pub fn brought_forth(stream: &StreamId, cause: &str, index: u32) -> EventId {
+    pub fn caused_by(stream: &StreamId, cause: &str, index: u32) -> EventId {
         let named = named(stream, cause, index);
         EventId(uuid::Builder::from_sha1_bytes(named).into_uuid())
     }

@@ -18,8 +18,8 @@ pub(crate) fn to_json<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Codec
     // All that is lost on the way is written as `null`.
     if json.windows(4).any(|part| part == b"null") {
         let unclear = Cell::new(false);
-        let looked = value.serialize(Look::at(&unclear));
-        looked.map_err(CodecError::new)?;
+        let inspected = value.serialize(Inspector::at(&unclear));
+        inspected.map_err(CodecError::new)?;
     }
     Ok(json)
 }
@@ -37,8 +37,8 @@ pub enum Survival {
 /// Looks at a value without writing it.
 pub(crate) fn look_at<T: Serialize + ?Sized>(value: &T) -> Result<Survival, CodecError> {
     let unclear = Cell::new(false);
-    let looked = value.serialize(Look::at(&unclear));
-    looked.map_err(CodecError::new)?;
+    let inspected = value.serialize(Inspector::at(&unclear));
+    inspected.map_err(CodecError::new)?;
     Ok(match unclear.get() {
         true => Survival::Unclear,
         false => Survival::Whole,
@@ -89,23 +89,23 @@ impl Error for Lost {
 
 /// Looks at all parts of a value and writes none.
 #[derive(Clone, Copy)]
-struct Look<'a> {
+struct Inspector<'a> {
     /// Directly in a `Some`.
     in_some: bool,
     /// Whether there is something that looking does not decide.
     unclear: &'a Cell<bool>,
 }
 
-impl<'a> Look<'a> {
-    fn at(unclear: &'a Cell<bool>) -> Look<'a> {
-        Look {
+impl<'a> Inspector<'a> {
+    fn at(unclear: &'a Cell<bool>) -> Inspector<'a> {
+        Inspector {
             in_some: false,
             unclear,
         }
     }
 
-    fn inside(self) -> Look<'a> {
-        Look::at(self.unclear)
+    fn inside(self) -> Inspector<'a> {
+        Inspector::at(self.unclear)
     }
 
     fn nothing(self, what: &str) -> Result<(), Lost> {
@@ -131,16 +131,16 @@ macro_rules! kept {
     };
 }
 
-impl<'a> Serializer for Look<'a> {
+impl<'a> Serializer for Inspector<'a> {
     type Ok = ();
     type Error = Lost;
-    type SerializeSeq = Look<'a>;
-    type SerializeTuple = Look<'a>;
-    type SerializeTupleStruct = Look<'a>;
-    type SerializeTupleVariant = Look<'a>;
-    type SerializeMap = Look<'a>;
-    type SerializeStruct = Look<'a>;
-    type SerializeStructVariant = Look<'a>;
+    type SerializeSeq = Inspector<'a>;
+    type SerializeTuple = Inspector<'a>;
+    type SerializeTupleStruct = Inspector<'a>;
+    type SerializeTupleVariant = Inspector<'a>;
+    type SerializeMap = Inspector<'a>;
+    type SerializeStruct = Inspector<'a>;
+    type SerializeStructVariant = Inspector<'a>;
 
     kept! {
         serialize_bool(bool);
@@ -172,7 +172,7 @@ impl<'a> Serializer for Look<'a> {
     }
 
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Lost> {
-        value.serialize(Look {
+        value.serialize(Inspector {
             in_some: true,
             ..self
         })
@@ -205,19 +205,19 @@ impl<'a> Serializer for Look<'a> {
         variant: &'static str,
         value: &T,
     ) -> Result<(), Lost> {
-        let looked = value.serialize(self.inside());
-        looked.map_err(|lost| lost.below(variant))
+        let inspected = value.serialize(self.inside());
+        inspected.map_err(|lost| lost.below(variant))
     }
 
-    fn serialize_seq(self, _: Option<usize>) -> Result<Look<'a>, Lost> {
+    fn serialize_seq(self, _: Option<usize>) -> Result<Inspector<'a>, Lost> {
         Ok(self.inside())
     }
 
-    fn serialize_tuple(self, _: usize) -> Result<Look<'a>, Lost> {
+    fn serialize_tuple(self, _: usize) -> Result<Inspector<'a>, Lost> {
         Ok(self.inside())
     }
 
-    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Look<'a>, Lost> {
+    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Inspector<'a>, Lost> {
         Ok(self.inside())
     }
 
@@ -227,15 +227,15 @@ impl<'a> Serializer for Look<'a> {
         _: u32,
         _: &'static str,
         _: usize,
-    ) -> Result<Look<'a>, Lost> {
+    ) -> Result<Inspector<'a>, Lost> {
         Ok(self.inside())
     }
 
-    fn serialize_map(self, _: Option<usize>) -> Result<Look<'a>, Lost> {
+    fn serialize_map(self, _: Option<usize>) -> Result<Inspector<'a>, Lost> {
         Ok(self.inside())
     }
 
-    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Look<'a>, Lost> {
+    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Inspector<'a>, Lost> {
         Ok(self.inside())
     }
 
@@ -245,7 +245,7 @@ impl<'a> Serializer for Look<'a> {
         _: u32,
         _: &'static str,
         _: usize,
-    ) -> Result<Look<'a>, Lost> {
+    ) -> Result<Inspector<'a>, Lost> {
         Ok(self.inside())
     }
 
@@ -256,7 +256,7 @@ impl<'a> Serializer for Look<'a> {
 
 macro_rules! parts {
     ($($kind:ident: $method:ident;)*) => {
-        $(impl $kind for Look<'_> {
+        $(impl $kind for Inspector<'_> {
             type Ok = ();
             type Error = Lost;
 
@@ -280,7 +280,7 @@ parts! {
 
 macro_rules! fields {
     ($($kind:ident)*) => {
-        $(impl $kind for Look<'_> {
+        $(impl $kind for Inspector<'_> {
             type Ok = ();
             type Error = Lost;
 
@@ -289,8 +289,8 @@ macro_rules! fields {
                 name: &'static str,
                 field: &T,
             ) -> Result<(), Lost> {
-                let looked = field.serialize(self.inside());
-                looked.map_err(|lost| lost.below(name))
+                let inspected = field.serialize(self.inside());
+                inspected.map_err(|lost| lost.below(name))
             }
 
             fn skip_field(&mut self, _: &'static str) -> Result<(), Lost> {
@@ -307,7 +307,7 @@ macro_rules! fields {
 
 fields! { SerializeStruct SerializeStructVariant }
 
-impl SerializeMap for Look<'_> {
+impl SerializeMap for Inspector<'_> {
     type Ok = ();
     type Error = Lost;
 

@@ -168,7 +168,7 @@ pub(crate) async fn import(store: &dyn Store, file: &Path) -> Result<u64, Box<dy
         let stream = StreamId::new(format!("payment-{}", &row[user]));
         let stream = stream.map_err(|error| format!("{name}, line {line}: {error}"))?;
         // By its line, because a payment may be delivered twice.
-        let event_id = EventId::brought_forth(&stream, &format!("line {line}"), 0);
+        let event_id = EventId::caused_by(&stream, &format!("line {line}"), 0);
         append = append.event(stream, NewEvent::of(&payment)?.id(event_id).at(moment));
         count += 1;
         if append.events.len() == APPEND {

@@ -5,10 +5,10 @@ mod config;
 mod context;
 pub(crate) mod decided;
 mod headers;
-mod look;
 mod retry;
 pub(crate) mod step;
 mod thread;
+mod topic_scan;
 pub(crate) mod transaction;
 
 #[cfg(feature = "store")]
@@ -16,9 +16,9 @@ pub(crate) use config::STORE_RECORD_BYTES_MAX;
 pub(crate) use config::{Config, TRANSACTION_TIMEOUT_MS};
 pub(crate) use context::Context;
 pub(crate) use headers::headers;
-pub(crate) use look::Look;
 pub(crate) use retry::{PROPAGATION, Retry};
 pub(crate) use thread::ClientThread;
+pub(crate) use topic_scan::TopicScan;
 
 /// How long one answer of a broker may take, after the first.
 pub(crate) const ANSWER: std::time::Duration = std::time::Duration::from_secs(10);

@@ -32,9 +32,9 @@ const ASK_EVERY: Duration = Duration::from_millis(20);
 /// How often a process waits for others to notify before it does so itself.
 const WAITS_MAX: u32 = 3;
 
-/// Notifications are believed up to so far beyond what is known, so that a forged one can cost no
+/// Notifications are accepted up to so far beyond what is known, so that a forged one can cost no
 /// more than some hints.
-const BELIEVED: u64 = 10_000;
+const NOTIFIED_BEYOND_MAX: u64 = 10_000;
 
 /// How far the log is known to go, for those who wait for it to move.
 #[derive(Clone, Debug)]
@@ -123,9 +123,9 @@ impl Moves {
         };
     }
 
-    /// Another process has notified all, if that can be believed.
-    fn heard(&self, head: u64) {
-        if head <= self.seen().saturating_add(BELIEVED) {
+    /// Another process has notified all, if that is plausible.
+    fn received(&self, head: u64) {
+        if head <= self.seen().saturating_add(NOTIFIED_BEYOND_MAX) {
             self.notify(head, NOTIFY_EVERY + self.gives_way);
         }
     }
@@ -152,7 +152,7 @@ pub(crate) struct Watcher {
 }
 
 impl Watcher {
-    /// Watches the log whose channel is `channel`; what is heard goes into `moves`, and what this
+    /// Watches the log whose channel is `channel`; what is received goes into `moves`, and what this
     /// process appends is notified from it.
     pub(crate) fn start(
         database: &Arc<Database>,
@@ -301,7 +301,7 @@ impl Watching {
                             .await?;
                         self.moves.saw(number(&row, 0)?);
                     }
-                    self.moves.heard(head);
+                    self.moves.received(head);
                 }
                 Ok(Ok(None)) => return Ok(()),
                 Ok(Err(error)) => return Err(error),
@@ -354,7 +354,7 @@ mod tests {
     fn what_another_notified_is_not_repeated() {
         let moves = Moves::new();
         moves.appended(7);
-        moves.heard(9);
+        moves.received(9);
         assert_eq!((moves.due(7), moves.due(9)), (None, None));
         assert!(moves.due(10).is_some());
     }
@@ -363,8 +363,8 @@ mod tests {
     fn a_forged_notification_suppresses_none() {
         let moves = Moves::new();
         moves.appended(7);
-        for forged in [7 + BELIEVED + 1, u64::MAX] {
-            moves.heard(forged);
+        for forged in [7 + NOTIFIED_BEYOND_MAX + 1, u64::MAX] {
+            moves.received(forged);
             assert!(moves.due(8).is_some(), "{forged}");
         }
     }

@@ -30,31 +30,31 @@ struct Pool {
     count: usize,
     queue: Mutex<ReaderQueue>,
     room: Arc<Semaphore>,
-    /// Notified when a worker ends.
+    /// Notified when a thread ends.
     ended: Condvar,
     /// A store in memory has no journal beside which one could read; then reading and writing take
     /// turns.
     turns: Option<Arc<RwLock<()>>>,
 }
 
-/// Reads that wait for a worker; further ones wait before they are queued.
+/// Reads that wait for a thread; further ones wait before they are queued.
 const WAITING_MAX: usize = 4_096;
 
 /// How long closing waits for a read that has begun; a page takes some milliseconds.
 const READ_ENDS_MAX: Duration = Duration::from_secs(5);
 
-/// How long a worker without work yields before it ends: a caller that was answered often asks
+/// How long a thread without work yields before it ends: a caller that was answered often asks
 /// again at once, and then finds it awake and its connection warm. About as long as waking a thread
 /// takes.
 const REST: Duration = Duration::from_micros(50);
 
-/// Reads that wait, and the workers. A worker goes on while something waits: waking a thread costs
+/// Reads that wait, and the threads. A thread goes on while something waits: waking a thread costs
 /// more than most reads.
 #[derive(Default)]
 struct ReaderQueue {
     waiting: VecDeque<Job>,
-    workers: usize,
-    /// Workers that are about to look for work.
+    threads: usize,
+    /// Threads that are about to look for work.
     resting: usize,
     idle: Vec<Reader>,
     closed: bool,
@@ -112,23 +112,23 @@ impl Readers {
                 let _ = answer.send(pool.read(reader, work));
             }
         });
-        let needs_a_worker = {
+        let needs_a_thread = {
             let mut queue = self.pool.queue();
             if queue.closed {
                 return Err(closed());
             }
             queue.waiting.push_back(Job { run, _permit });
-            let needs_a_worker =
-                queue.workers < self.pool.count && queue.waiting.len() > queue.resting;
-            queue.workers += usize::from(needs_a_worker);
-            needs_a_worker
+            let needs_a_thread =
+                queue.threads < self.pool.count && queue.waiting.len() > queue.resting;
+            queue.threads += usize::from(needs_a_thread);
+            needs_a_thread
         };
-        if needs_a_worker {
-            let worker = Worker {
+        if needs_a_thread {
+            let thread = ReaderThread {
                 pool: Arc::clone(&self.pool),
                 has_ended: false,
             };
-            tokio::task::spawn_blocking(move || worker.run());
+            tokio::task::spawn_blocking(move || thread.run());
         }
         let lost = |_| {
             Err(StoreError::new(
@@ -146,7 +146,7 @@ impl Readers {
         queue.closed = true;
         queue.waiting.clear();
         queue.idle.clear();
-        let at_work = |queue: &mut ReaderQueue| queue.workers > 0;
+        let at_work = |queue: &mut ReaderQueue| queue.threads > 0;
         let waited = self
             .pool
             .ended
@@ -235,12 +235,12 @@ impl Reader {
 }
 
 /// Runs what waits, one read after the other on one connection, until nothing does.
-struct Worker {
+struct ReaderThread {
     pool: Arc<Pool>,
     has_ended: bool,
 }
 
-impl Worker {
+impl ReaderThread {
     fn run(mut self) {
         let mut reader = None;
         while let Some(job) = self.next(&mut reader) {
@@ -254,7 +254,7 @@ impl Worker {
     }
 
     /// The next read. When there is none, ends under the same lock, so that the next caller starts
-    /// another worker.
+    /// another thread.
     fn next(&mut self, reader: &mut Option<Reader>) -> Option<Job> {
         let mut queue = self.pool.queue();
         let began = Instant::now();
@@ -271,28 +271,28 @@ impl Worker {
             }
             return Some(job);
         }
-        // A connection is closed before its worker is counted off.
+        // A connection is closed before its thread is counted off.
         match reader.take() {
             Some(reader) if !queue.closed => queue.idle.push(reader),
             closed => drop(closed),
         }
-        queue.workers -= 1;
+        queue.threads -= 1;
         self.has_ended = true;
         self.pool.ended.notify_all();
         None
     }
 }
 
-impl Drop for Worker {
-    /// A runtime that shuts down may drop a worker that never began. When no other is left, what
+impl Drop for ReaderThread {
+    /// A runtime that shuts down may drop a thread that never began. When no other is left, what
     /// waits is dropped, which its callers see.
     fn drop(&mut self) {
         if self.has_ended {
             return;
         }
         let mut queue = self.pool.queue();
-        queue.workers -= 1;
-        if queue.workers == 0 {
+        queue.threads -= 1;
+        if queue.threads == 0 {
             queue.waiting.clear();
         }
         self.pool.ended.notify_all();
@@ -303,7 +303,7 @@ impl fmt::Debug for ReaderQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReaderQueue")
             .field("waiting", &self.waiting.len())
-            .field("workers", &self.workers)
+            .field("threads", &self.threads)
             .field("resting", &self.resting)
             .field("idle", &self.idle.len())
             .field("closed", &self.closed)

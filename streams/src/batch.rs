@@ -2,7 +2,7 @@
 //!
 //! A page names its records once, as causes, with the watermark just after each. Rows carry their
 //! cause. A whole page goes through one stage after the other, and every result is at the
-//! exact record that brought it forth, however the log was cut into pages.
+//! exact record that caused it, however the log was cut into pages.
 //!
 //! At one record: the watermark moves; each stage takes what the stages before it emitted because
 //! of that, still under its old watermark, then moves its own and emits what closes; only then the

@@ -88,7 +88,7 @@ pub struct Input<'a, T> {
     pub item: &'a T,
 }
 
-/// An item with the cause that brought it forth and its own time.
+/// An item with its cause and its own time.
 ///
 /// ```
 /// use annals_streams::{Row, Time};
@@ -107,7 +107,7 @@ pub struct Row<T> {
 }
 
 impl<T> Row<T> {
-    /// The index, within its page, of the record that brought it forth.
+    /// The index, within its page, of the record that caused it.
     ///
     /// ```
     /// # use annals_streams::{Row, Time};
@@ -313,7 +313,7 @@ pub trait Operator {
     fn next_due(&self) -> Time;
 
     /// Moves the watermark: emits everything that closes, in the order of (last moment, start,
-    /// key), and only then lets go of what has expired.
+    /// key), and only then drops what has expired.
     fn advance(&mut self, watermark: Time, out: &mut Output<Self::Out, Self::Late>);
 
     /// Takes an item. What is due at its watermark is emitted first when

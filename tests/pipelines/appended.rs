@@ -385,7 +385,7 @@ async fn a_slot_waits_for_the_sender_and_says_so() {
         "{reason}"
     );
     assert!(sent(&*inner).await.is_empty());
-    // What is in the outbox is bounded: the limit, and what one batch brought forth.
+    // What is in the outbox is bounded: the limit, and what one batch caused.
     let (kept, reached) = outbox(&*inner).await;
     assert!(kept >= 5 && reached < 300, "{kept} events at {reached}");
     store.fault().0.store(false, Ordering::SeqCst);

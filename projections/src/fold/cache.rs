@@ -80,7 +80,7 @@ impl<V: View> Rows<V> {
         self.all
     }
 
-    /// Lets go of the rows that were not used for longest, but not of those of the last batch,
+    /// Evicts the rows that were not used for longest, but not of those of the last batch,
     /// which the store may not have yet.
     pub(crate) fn trim(&mut self) {
         while self.cached.len() > self.of_batch

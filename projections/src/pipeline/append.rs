@@ -1,4 +1,4 @@
-//! Events out: what a stream brings forth is appended to the log, each once.
+//! Events out: what a stream emits is appended to the log, each once.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -272,7 +272,7 @@ impl<K: PipelineKey, T: Flows> Keyed<K, T> {
 
 impl<K: PipelineKey, A: Flows> Results<K, A> {
     /// Appends an event for each result that comes: on close, or for every update. A correction is
-    /// one more event; that a session became part of another brings forth none.
+    /// one more event; that a session became part of another causes none.
     ///
     /// See [`Stream::append`].
     ///

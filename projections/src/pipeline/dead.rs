@@ -99,7 +99,7 @@ impl Record {
         }
     }
 
-    /// An item of it, or a result that it brought forth, without which this stage went on.
+    /// An item of it, or a result that it caused, without which this stage went on.
     pub(crate) fn lacking(&self, stage: &str, of: &Lacking) -> Dead {
         let Lacking {
             stage: number,

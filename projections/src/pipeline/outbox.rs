@@ -1,4 +1,4 @@
-//! Events on their way out of a slot: written in the commit of the fold that brought them forth,
+//! Events on their way out of a slot: written in the commit of the fold that caused them,
 //! removed after they were sent.
 //!
 //! Keys: `0x02`, partition (4), position of the first cause (8), part (2), big endian. A value is

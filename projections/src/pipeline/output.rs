@@ -1,4 +1,4 @@
-//! What leaves a pipeline: rows of views, each at the exact record that brought it forth.
+//! What leaves a pipeline: rows of views, each at the exact record that caused it.
 
 use std::any::{Any, TypeId};
 use std::panic::{AssertUnwindSafe, catch_unwind};

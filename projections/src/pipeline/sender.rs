@@ -39,7 +39,7 @@ use self::publish::{Outlets, UpTo};
 use super::append::OpenOutlet;
 use super::output::Leaving;
 
-/// How soon it is noted that a stretch of the log brought forth nothing.
+/// How soon it is noted that a stretch of the log caused nothing.
 const NOTE_AFTER: Duration = Duration::from_millis(100);
 
 /// Sends the events of a pipeline.
@@ -372,7 +372,7 @@ impl Numbers {
         }
         let number = self.of.entry(to.clone()).or_insert(0);
         let named = format!("{pipeline}/{partition}/{cause}");
-        let id = EventId::brought_forth(to, &named, *number);
+        let id = EventId::caused_by(to, &named, *number);
         *number += 1;
         event.id(id)
     }

@@ -167,7 +167,7 @@ impl<V: View> FoldView<V> {
         ))
     }
 
-    /// What each event of a queue does to the row, or why it still makes no sense.
+    /// What each event of a queue does to the row, or why it still fails.
     async fn prepared(
         &self,
         key: &str,

@@ -15,12 +15,12 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::last;
-use crate::client::{Config, Look};
+use crate::client::{Config, TopicScan};
 use crate::error::is_unknown_topic;
 
 /// The last record that an outlet sent to a topic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct End {
+pub(super) struct LastSent {
     pub(super) topic: String,
     pub(super) partition: u32,
     pub(super) offset: i64,
@@ -28,9 +28,9 @@ pub(super) struct End {
     digest: String,
 }
 
-impl End {
-    pub(super) fn of(record: &Outgoing, partition: u32, offset: i64) -> End {
-        End {
+impl LastSent {
+    pub(super) fn of(record: &Outgoing, partition: u32, offset: i64) -> LastSent {
+        LastSent {
             topic: record.to.to_string(),
             partition,
             offset,
@@ -45,9 +45,9 @@ impl End {
     }
 
     /// Reads it; nothing when it is not one of this outlet.
-    pub(super) fn read(key: &[u8], value: &[u8], outlet: &str) -> Option<End> {
-        let end: End = serde_json::from_slice(value).ok()?;
-        (key == End::key(outlet, &end.topic).as_bytes()).then_some(end)
+    pub(super) fn read(key: &[u8], value: &[u8], outlet: &str) -> Option<LastSent> {
+        let end: LastSent = serde_json::from_slice(value).ok()?;
+        (key == LastSent::key(outlet, &end.topic).as_bytes()).then_some(end)
     }
 
     pub(super) fn written(&self) -> String {
@@ -71,12 +71,12 @@ impl End {
         let partition = self.partition.cast_signed();
         let failing = format!("the last record in topic `{topic}` cannot be read");
         // Open transactions of others do not hide it.
-        let look = Look::at(&topic, &config.uncommitted_reader(), failing)?;
-        let (low, high) = match look.bounds(partition) {
+        let scan = TopicScan::at(&topic, &config.uncommitted_reader(), failing)?;
+        let (low, high) = match scan.bounds(partition) {
             Ok(bounds) => bounds,
             // That there is no topic is reported by the write to it.
             Err(error) if is_unknown_topic(&error) => return Ok(true),
-            Err(error) => return Err(look.failed(error)),
+            Err(error) => return Err(scan.failed(error)),
         };
         if high <= self.offset {
             return Ok(false);
@@ -88,7 +88,7 @@ impl End {
         // Where none is at its place, it was removed by a later record of its key.
         let mut is_there = true;
         let from = [(partition, Offset::Offset(self.offset))];
-        look.records(&from, |message| {
+        scan.records(&from, |message| {
             if message.offset() == self.offset {
                 is_there = digest(&last::outgoing(message, &topic)) == self.digest;
             }
@@ -136,14 +136,14 @@ mod tests {
             headers: vec![("ce_id".into(), "7".into())],
             occurred_at: DateTime::UNIX_EPOCH,
         };
-        let end = End::of(&record, 3, 41);
-        let key = End::key("bank", "bank-events");
+        let end = LastSent::of(&record, 3, 41);
+        let key = LastSent::key("bank", "bank-events");
         let written = end.written();
-        let read = |outlet| End::read(key.as_bytes(), written.as_bytes(), outlet);
+        let read = |outlet| LastSent::read(key.as_bytes(), written.as_bytes(), outlet);
         assert_eq!(read("bank"), Some(end));
         assert_eq!(read("bank/end=bank-events"), None);
         assert!(!super::super::mark::is_of(key.as_bytes(), "bank"));
-        assert_eq!(End::read(b"bank/0", b"{}", "bank"), None);
+        assert_eq!(LastSent::read(b"bank/0", b"{}", "bank"), None);
         let other = Outgoing {
             payload: Some("".into()),
             ..record.clone()

@@ -11,7 +11,7 @@ use rdkafka::Message as _;
 use rdkafka::message::{BorrowedMessage, Headers as _};
 use rdkafka::topic_partition_list::Offset;
 
-use crate::client::{Config, Look};
+use crate::client::{Config, TopicScan};
 
 /// Offsets of each partition that are looked at; every second one may be a marker.
 const OFFSETS: i64 = 20;
@@ -23,17 +23,17 @@ pub(super) fn records(
     partitions: u32,
 ) -> Result<Vec<Outgoing>, StoreError> {
     let failing = format!("the last records of topic `{topic}` cannot be read");
-    let look = Look::at(topic, &config.reader(), failing)?;
+    let scan = TopicScan::at(topic, &config.reader(), failing)?;
     let mut from = Vec::new();
     for partition in 0..partitions.cast_signed() {
-        let bounds = look.bounds(partition);
-        let (low, high) = bounds.map_err(|error| look.failed(error))?;
+        let bounds = scan.bounds(partition);
+        let (low, high) = bounds.map_err(|error| scan.failed(error))?;
         if low < high {
             from.push((partition, Offset::Offset(low.max(high - OFFSETS))));
         }
     }
     let mut found = Vec::new();
-    look.records(&from, |message| {
+    scan.records(&from, |message| {
         found.push(outgoing(message, topic));
         ControlFlow::Continue(())
     })?;

@@ -11,7 +11,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::ends::End;
+use super::ends::LastSent;
 use super::mark;
 use crate::client::{ANSWER, Config, Context, Retry};
 use crate::error::{failed, unavailable};
@@ -25,7 +25,7 @@ const WAIT: Duration = Duration::from_secs(30);
 pub(super) struct Progress {
     pub(super) marks: Vec<OutletMark>,
     /// What it sent last to each topic, where that is known.
-    pub(super) ends: Vec<End>,
+    pub(super) ends: Vec<LastSent>,
 }
 
 /// The last committed marks of an outlet in a partition of the progress topic.
@@ -59,7 +59,7 @@ pub(crate) fn read(config: &Config, outlet: &str, partition: u32) -> Result<Prog
         .and_then(|()| consumer.assign(&list))
         .map_err(|error| failed(doing(), error))?;
     let mut marks: BTreeMap<Partition, OutletMark> = BTreeMap::new();
-    let mut ends: BTreeMap<String, End> = BTreeMap::new();
+    let mut ends: BTreeMap<String, LastSent> = BTreeMap::new();
     let began = Instant::now();
     let mut next = 0;
     while next < end {
@@ -82,7 +82,7 @@ pub(crate) fn read(config: &Config, outlet: &str, partition: u32) -> Result<Prog
                 let Some(value) = message.payload() else {
                     continue;
                 };
-                if let Some(end) = End::read(key, value, outlet) {
+                if let Some(end) = LastSent::read(key, value, outlet) {
                     ends.insert(end.topic.clone(), end);
                     continue;
                 }

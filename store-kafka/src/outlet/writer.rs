@@ -11,7 +11,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _};
 
-use super::ends::End;
+use super::ends::LastSent;
 use super::progress::Progress;
 use super::{last, mark, progress, topic};
 use crate::client::step::{Step, reached};
@@ -120,7 +120,7 @@ struct Writer {
     partitions: HashMap<Arc<str>, u32>,
     marks_in: u32,
     /// What was sent last to each topic.
-    ends: HashMap<Arc<str>, End>,
+    ends: HashMap<Arc<str>, LastSent>,
     /// Topics that are looked at when it is opened.
     known_topics: Vec<String>,
     /// Whether it begins again with a topic that was recreated.
@@ -218,7 +218,7 @@ impl Writer {
         }
         let marks_in = murmur2_partition(self.name.as_bytes(), self.marks_in).cast_signed();
         for end in last.keys().filter_map(|topic| self.ends.get(*topic)) {
-            let (key, written) = (End::key(&self.name, &end.topic), end.written());
+            let (key, written) = (LastSent::key(&self.name, &end.topic), end.written());
             let record = BaseRecord::to(mark::TOPIC)
                 .key(key.as_bytes())
                 .payload(written.as_bytes())
@@ -239,7 +239,7 @@ impl Writer {
         reached(Step::AfterSend);
         drain(producer)?;
         if let Some(topic) = producer.context().recreated() {
-            let end = self.ends.get(&*topic).map(End::lost_text);
+            let end = self.ends.get(&*topic).map(LastSent::lost_text);
             return Err(match end {
                 _ if self.begins_again => {
                     Broken::Store(unavailable(format!("topic `{topic}` was recreated")))
@@ -259,7 +259,7 @@ impl Writer {
     fn note_ends(&mut self, producer: &Producer, last: &HashMap<&Arc<str>, (u32, &Outgoing)>) {
         for (topic, (partition, record)) in last {
             if let Some(offset) = producer.context().end_of(topic, *partition) {
-                let end = End::of(record, *partition, offset);
+                let end = LastSent::of(record, *partition, offset);
                 self.ends.insert(Arc::clone(topic), end);
             }
         }

@@ -27,7 +27,7 @@ pub(super) struct Batch {
 }
 
 impl Relay {
-    /// What comes after a place, up to what survives a crash of the store.
+    /// What comes after a position, up to what survives a crash of the store.
     pub(super) async fn next_batch(
         &self,
         log: &dyn Store,

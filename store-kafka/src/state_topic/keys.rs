@@ -7,7 +7,7 @@ use annals_core::StoreError;
 use rdkafka::Message as _;
 use rdkafka::topic_partition_list::Offset;
 
-use crate::client::{ClientThread, Config, Look};
+use crate::client::{ClientThread, Config, TopicScan};
 use crate::kafka::Kafka;
 
 /// Reads the topic once. Memory holds its keys.
@@ -27,7 +27,7 @@ fn read(config: &Config, topic: &str, partitions: u32) -> Result<BTreeSet<String
         .map(|partition| (partition, Offset::Beginning))
         .collect();
     let mut keys = BTreeSet::new();
-    Look::at(topic, &config.reader(), failing)?.records(&from, |message| {
+    TopicScan::at(topic, &config.reader(), failing)?.records(&from, |message| {
         // What has no key of a row was not written by a state topic.
         if let Some(key) = message.key().and_then(|key| str::from_utf8(key).ok()) {
             match message.payload() {

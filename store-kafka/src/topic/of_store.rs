@@ -7,7 +7,7 @@ use rdkafka::Message as _;
 use rdkafka::message::{BorrowedMessage, Headers as _};
 use rdkafka::topic_partition_list::Offset;
 
-use crate::client::{Config, Look};
+use crate::client::{Config, TopicScan};
 use crate::error::invalid;
 
 /// Headers of the records of a store.
@@ -28,7 +28,7 @@ pub(crate) fn refuse(config: &Config, topic: &str, partitions: u32) -> Result<()
         .map(|partition| (partition, Offset::Beginning))
         .collect();
     let mut found = None;
-    Look::at(topic, &config.reader(), failing)?.records(&from, |first| {
+    TopicScan::at(topic, &config.reader(), failing)?.records(&from, |first| {
         if is_of_store(first) {
             found = Some(first.partition());
         }

@@ -1,4 +1,4 @@
--- as append_one_beside, in a call that lets go of the log before it waits for the flush
+-- as append_one_beside, in a call that releases the log before it waits for the flush
 call annals.append_one_then_flush(
     $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, null, null
 )

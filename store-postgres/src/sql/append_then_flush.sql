@@ -1,4 +1,4 @@
--- as append, in a call that lets go of the log before it waits for the flush
+-- as append, in a call that releases the log before it waits for the flush
 call annals.append_then_flush(
     $1, $2, $3, $4,
     row(

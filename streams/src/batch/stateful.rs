@@ -8,7 +8,7 @@ use crate::{
     Changes, Codec, Input, Lacking, Operator, Output, Place, Row, Span, State, StateError, Time,
 };
 
-/// Which item of a stage: the record that brought it forth, and its number among those that reach
+/// Which item of a stage: the record that caused it, and its number among those that reach
 /// the stage because of that record.
 ///
 /// ```

@@ -115,7 +115,7 @@ impl AsOfOptions {
     }
 }
 
-/// Joins a stream (left) with a table (right); only the stream brings forth rows.
+/// Joins a stream (left) with a table (right); only the stream causes rows.
 ///
 /// A change of the table holds from its own time on, also when it comes out of order, until the
 /// next one; `None` deletes. A row has the time of its stream item. Items that waited come out in

@@ -138,7 +138,7 @@ impl<K: Key, V: Kept> Rows<K, V> {
     }
 }
 
-/// Joins two tables of the same keys; a change of either side brings forth a change of the row.
+/// Joins two tables of the same keys; a change of either side causes a change of the row.
 ///
 /// A change has the larger time of both sides. Deleting a row that was not there says nothing, or
 /// repeats what holds.

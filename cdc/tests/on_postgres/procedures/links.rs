@@ -209,7 +209,7 @@ async fn a_hole_is_noticed(what: Hole) {
     following(&program).await;
     hole.send_replace(what);
     server.psql("shop", "insert into ex(v) values ('x')");
-    // Noticed by heartbeats; the server lets go of the slot, and a new link takes the row.
+    // Noticed by heartbeats; the server releases the slot, and a new link takes the row.
     assert_eq!(ids_of(&program, INSERTED, 1).await, [1]);
     program.stop().await;
 }

@@ -1,4 +1,4 @@
-//! One thing on its way out: what it is, where it comes among the others, and its bytes.
+//! An entry of the outbox: an event to append or a record to publish, its order, and its bytes.
 
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{EventId, Metadata, NewEvent, Outgoing, StreamId};

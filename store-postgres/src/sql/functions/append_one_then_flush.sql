@@ -1,4 +1,4 @@
--- as `append_one_beside`, and lets go of the log before the flush, as `append_then_flush` does
+-- as `append_one_beside`, and releases the log before the flush, as `append_then_flush` does
 create or replace procedure annals.append_one_then_flush(
     known_incarnation pg_catalog.uuid,
     known_head pg_catalog.int8,

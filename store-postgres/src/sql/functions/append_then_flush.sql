@@ -1,4 +1,4 @@
--- as `append`, and lets go of the log before the flush: its commit makes the events visible and is
+-- as `append`, and releases the log before the flush: its commit makes the events visible and is
 -- not flushed, the statement ends with a commit that is, and with it everything before it. what is
 -- flushed is always a prefix of the positions, because commits are in the order of the lock.
 --

@@ -5,8 +5,8 @@
 -- a lock that was waited for is handed to a process that sleeps, and no append goes on until that
 -- one runs. so there are two queues: who is first in the second one leaves the first one, which
 -- wakes the next while the log is still locked. the first is a lock of the session, because only
--- such a lock can be let go before the transaction ends; an error or a cancelled statement lets it
--- go too.
+-- such a lock can be released before the transaction ends; an error or a cancelled statement
+-- releases it too.
 create or replace function annals.lock_log() returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

@@ -1,4 +1,4 @@
-//! A look at records of one topic, from places that are known to its end or until enough was seen.
+//! A scan over records of one topic, from known offsets to its end or until enough was seen.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -16,23 +16,23 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use super::{ANSWER, Context, Retry};
 use crate::error::{failed, is_denied, unavailable};
 
-/// A consumer of its own, for one thread that may block.
-pub(crate) struct Look<'a> {
+/// Reads records of a topic with a consumer of its own, in a thread that may block.
+pub(crate) struct TopicScan<'a> {
     consumer: BaseConsumer<Context>,
     topic: &'a str,
     /// What is said when it fails.
     failing: String,
 }
 
-impl<'a> Look<'a> {
+impl<'a> TopicScan<'a> {
     /// With settings of a reader; `failing` says what it means when it fails.
     pub(crate) fn at(
         topic: &'a str,
         config: &ClientConfig,
         failing: String,
-    ) -> Result<Look<'a>, StoreError> {
+    ) -> Result<TopicScan<'a>, StoreError> {
         match BaseConsumer::from_config_and_context(config, Context::default()) {
-            Ok(consumer) => Ok(Look {
+            Ok(consumer) => Ok(TopicScan {
                 consumer,
                 topic,
                 failing,
