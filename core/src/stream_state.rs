@@ -22,7 +22,7 @@ pub enum Status {
     Active,
     /// It was deleted; writing to it makes it active again, its numbering goes on.
     Deleted,
-    /// It was deleted for ever.
+    /// It was tombstoned: deleted for good.
     Tombstoned,
 }
 

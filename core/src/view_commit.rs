@@ -497,7 +497,7 @@ pub enum CommitError {
         found: String,
     },
     /// The generation was dropped.
-    #[error("generation {0} is gone")]
+    #[error("generation {0} was dropped")]
     Gone(GenerationId),
     /// The moment lies before what the generation keeps of the past.
     #[error(

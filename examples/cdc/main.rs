@@ -1,5 +1,5 @@
-//! A copy of another application's shop that is exact, follows within milliseconds, and remembers what
-//! the shop forgets.
+//! A copy of another application's shop that is exact, follows within milliseconds, and keeps what
+//! the shop deletes.
 //!
 //! ```text
 //! cargo run --example cdc --features cdc [-- postgres://…]

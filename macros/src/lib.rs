@@ -42,8 +42,8 @@ use syn::{DeriveInput, parse_macro_input};
 /// # On the type
 ///
 /// - `category = "account"`: the category of its streams and the first part of its names; required.
-/// - `codec = "path::Codec"`: how payloads are written. Default: JSON; what is already stored as JSON
-///   can still be read.
+/// - `codec = "path::Codec"`: how payloads are written. Default: JSON; what is already stored as
+///   JSON can still be read.
 /// - `retired("name", version = 1, upcast = function)`: an event type that has no variant any more;
 ///   repeatable.
 /// - `crate = "path"`: where the derived code finds Annals. Default: `::annals`.
@@ -248,16 +248,16 @@ pub fn derive_event(input: TokenStream) -> TokenStream {
 ///
 /// - `event = AccountEvent`: the one type of events that it is folded from, by
 ///   `fn apply(&mut self, event: &AccountEvent)`; the keys of rows are the ids of streams.
-/// - `version = 1`: the version of the fold: raise it when the fold, the keys or the fields change, and
-///   the view is rebuilt. Default: 1.
+/// - `version = 1`: the version of the fold: raise it when the fold, the keys or the fields change,
+///   and the view is rebuilt. Default: 1.
 /// - `events(AccountEvent, …)`: the types of events that it is folded from, by `impl Project<…>`;
 ///   repeatable.
-/// - `name = "balances"`: the name under which it is stored, for good. Default: the name of the type in
-///   snake case.
+/// - `name = "balances"`: the name under which it is stored, for good. Default: the name of the type
+///   in snake case.
 /// - `key = Type`: the key of a row, any `ViewKey`. Default: `String`.
 /// - `history`: the past of every row is kept, and can be asked about.
-/// - `history(bitemporal)`: also which events touched a row, so that the past of the world can be asked
-///   about.
+/// - `history(bitemporal)`: also which events touched a row, so that the past of the world can be
+///   asked about.
 /// - `crate = "path"`: where the derived code finds the read models of Annals. Default:
 ///   `::annals::projections`.
 ///
@@ -310,8 +310,8 @@ pub fn derive_view(input: TokenStream) -> TokenStream {
 ///
 /// # On the type
 ///
-/// - `table("public.orders")`: the table; required. Without a dot it is in the schema `public`; a part
-///   may be quoted as in SQL: `r#""Ward"."a.b""#`.
+/// - `table("public.orders")`: the table; required. Without a dot it is in the schema `public`; a
+///   part may be quoted as in SQL: `r#""Ward"."a.b""#`.
 /// - `table("…", prefix = "shop")`: the prefix that the ingest was given.
 /// - `table("…", crate = "path")`: where the derived code finds change data capture. Default:
 ///   `::annals::cdc`.

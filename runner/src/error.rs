@@ -19,7 +19,7 @@ pub enum WorkError {
     #[error(transparent)]
     Retry(CommitError),
     /// What it knows may no longer hold: start again at once.
-    #[error("an operator decided something meanwhile")]
+    #[error("an operator decided meanwhile")]
     Restart,
     /// It needs an operator, or another program.
     #[error("{0}")]

@@ -152,8 +152,8 @@ pub(crate) struct Watcher {
 }
 
 impl Watcher {
-    /// Watches the log whose channel is `channel`; what is received goes into `moves`, and what this
-    /// process appends is notified from it.
+    /// Watches the log whose channel is `channel`; what is received goes into `moves`, and what
+    /// this process appends is notified from it.
     pub(crate) fn start(
         database: &Arc<Database>,
         options: &Options,

@@ -50,7 +50,7 @@ pub enum CommandError<E> {
         stream: StreamId,
     },
     /// The stream was tombstoned: nothing can be appended any more.
-    #[error("`{stream}` was deleted for ever")]
+    #[error("`{stream}` was tombstoned")]
     Tombstoned {
         /// The stream.
         stream: StreamId,
@@ -75,7 +75,7 @@ pub enum CommandError<E> {
         key: String,
     },
     /// Others won every attempt. The command is still valid.
-    #[error("gave up after {attempts} attempts, others kept getting there first")]
+    #[error("gave up after {attempts} attempts: each conflicted with another append")]
     Contended {
         /// How often it was decided.
         attempts: u32,

@@ -191,9 +191,9 @@ async fn create_wants_nothing_there_and_update_something() {
         ("deleted", "ok", "`account-alice` does not exist", "ok"),
         (
             "tombstoned",
-            "`account-alice` was deleted for ever",
-            "`account-alice` was deleted for ever",
-            "`account-alice` was deleted for ever",
+            "`account-alice` was tombstoned",
+            "`account-alice` was tombstoned",
+            "`account-alice` was tombstoned",
         ),
     ] {
         for (how, expected) in [("create", creates), ("update", updates), ("run", runs)] {

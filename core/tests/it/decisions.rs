@@ -551,7 +551,7 @@ async fn a_tombstoned_aggregate_is_absent_and_refuses_events() {
         })
         .await
         .unwrap_err();
-    assert_eq!(error.to_string(), "`account-alice` was deleted for ever");
+    assert_eq!(error.to_string(), "`account-alice` was tombstoned");
     assert!(matches!(error, CommandError::Tombstoned { .. }));
     db.decide(both(), |(_, b)| Ok::<_, Refusal>(((), b.deposit(1)?)))
         .await

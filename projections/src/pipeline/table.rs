@@ -284,8 +284,8 @@ impl<K: PipelineKey, V: Flows + Kept> Table<K, V> {
     }
 
     /// Rows of this table with the row of another one that they refer to; a row that refers to none
-    /// or to one that is not there has no result. A change of either side changes the rows. Needs all
-    /// keys in one slot.
+    /// or to one that is not there has no result. A change of either side changes the rows. Needs
+    /// all keys in one slot.
     ///
     /// ```
     /// # use annals_projections::pipeline::Table;

@@ -33,8 +33,8 @@ pub(super) struct State {
     pub(super) settled: u64,
     /// Counts the transactions that were taken back for certain, and whose writer ended with them.
     pub(super) taken_back: u64,
-    /// Who owns it, as the last owner said; nothing while none has said so, and when the last one was
-    /// this process, which has given it up.
+    /// Who owns it, as the last owner said; nothing while none has said so, and when the last one
+    /// was this process, which has given it up.
     pub(super) owner: Option<String>,
     /// When the group may have given it to a process that has not said so yet.
     pub(super) rebalanced: Option<Instant>,

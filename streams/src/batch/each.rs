@@ -65,7 +65,8 @@ impl<T, U, C: Codec> Each<T, U, C> {
         }
     }
 
-    /// An item over which the code panics is skipped and reported here; otherwise the panic goes on.
+    /// An item over which the code panics is skipped and reported here; otherwise the panic goes
+    /// on.
     ///
     /// ```
     /// # use annals_streams::{Codec, Each, Row, Stage};
