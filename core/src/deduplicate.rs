@@ -1,5 +1,5 @@
-//! Recognising a retry: what an append means whose ids the store knows already. Pure; every store
-//! asks it.
+//! Deduplication: what an append means whose ids the store knows already. Pure; every store asks
+//! it.
 
 use std::collections::HashMap;
 
@@ -161,7 +161,7 @@ mod tests {
     fn check(rows: Vec<((StreamId, NewEvent), Option<StoredId>)>, expected: &str) {
         let (events, known): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
         let found = match deduplicate(&events, &known) {
-            Ok(recognised) => format!("{recognised:?}"),
+            Ok(duplicate) => format!("{duplicate:?}"),
             Err(clash) => format!("{clash:?}"),
         };
         assert!(found.starts_with(expected), "{found}");

@@ -18,7 +18,7 @@ use crate::position::{Partition, Position};
 use crate::stream::{StreamId, Version};
 use crate::tag::Tag;
 
-/// Names an event for ever; an append is recognised by the ids of its events.
+/// Names an event for ever; a repeated append is deduplicated by the ids of its events.
 ///
 /// A UUIDv7, [derived](EventId::derived) from a request (a UUIDv8), or
 /// [caused](EventId::caused_by) by another event. Any UUIDv8 is taken as derived.

@@ -206,8 +206,8 @@ pub(crate) async fn an_event_with_a_key_delays_its_key_alone<G: LogWithTables>()
     tables.wait_for(&last, WAIT).await.unwrap();
     assert_eq!(bank.totals().await, [total("alice", 3, 2)]);
 
-    let aside = bank.db.dead_letters("totals").unwrap();
-    let waiting = aside.keys(None, 10).await.unwrap();
+    let dead_letters = bank.db.dead_letters("totals").unwrap();
+    let waiting = dead_letters.keys(None, 10).await.unwrap();
     assert_eq!(
         (waiting.len(), &*waiting[0].key, waiting[0].queued),
         (1, "carol", 1)
@@ -220,13 +220,13 @@ pub(crate) async fn an_event_with_a_key_delays_its_key_alone<G: LogWithTables>()
         "{}",
         waiting[0].reason
     );
-    let settled = aside.retry("carol").await.unwrap();
+    let settled = dead_letters.retry("carol").await.unwrap();
     assert_eq!(
         (settled.events, settled.still.map(|still| still.attempts)),
         (0, Some(2))
     );
     let position = overdrawn.events()[0].position;
-    let settled = aside
+    let settled = dead_letters
         .skip("carol", position, "booked by mistake")
         .await
         .unwrap();

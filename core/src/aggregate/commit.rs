@@ -1,5 +1,5 @@
 //! What commands on one aggregate and decisions over several share: stamping events, appending
-//! until the outcome is known, recognising a request that was done before, and what comes of it.
+//! until the outcome is known, deduplicating requests, and what comes of it.
 
 use std::fmt;
 
@@ -322,11 +322,11 @@ impl Stamp {
 /// The key in the metadata under which the fingerprint of a request is kept.
 const FINGERPRINT: &str = "annals.request";
 
-/// What is said of the events of a command or a decision; how requests are recognised is said by
-/// each in its own words.
+/// What is said of the events of a command or a decision; how requests are deduplicated is
+/// said by each in its own words.
 macro_rules! stamped {
-    ($(#[$recognised:meta])*) => {
-        $(#[$recognised])*
+    ($(#[$deduplicated:meta])*) => {
+        $(#[$deduplicated])*
         pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
             self.stamp.idempotency_key = Some(key.into());
             self

@@ -192,7 +192,7 @@ where
             if attempts >= db.retries().attempts_max {
                 return Err(CommandError::Contended { attempts });
             }
-            // A state that was held and had become old is no sign of a crowd.
+            // A cached state that had become old is no sign of contention.
             if fresh {
                 db.retries().pause(attempts).await;
             }

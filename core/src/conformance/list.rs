@@ -274,7 +274,7 @@ macro_rules! __conformance_cases {
                 from_one_place_by_many_at_once_are_taken_once,
                 of_other_slots_partitions_and_views_are_independent,
                 keep_the_state_byte_for_byte,
-                set_events_aside_in_order_and_settle_them,
+                keep_dead_letters_in_order_and_settle_them,
                 forget_the_reason_of_what_is_archived,
                 find_what_operators_decided,
                 whose_answer_was_lost_are_resolved_by_the_checkpoint,

@@ -1,4 +1,4 @@
-//! Retries: an append is recognised by its ids, and gets what the first one got.
+//! Retries: an append is deduplicated by its ids, and gets what the first one got.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -20,7 +20,7 @@ use crate::{
 
 pub use self::dead_letters::{
     find_what_operators_decided, forget_the_reason_of_what_is_archived,
-    set_events_aside_in_order_and_settle_them,
+    keep_dead_letters_in_order_and_settle_them,
 };
 pub use self::dropped::{
     and_all_else_disturb_no_other_when_dropped,

@@ -9,7 +9,7 @@ use crate::stream::Version;
 use crate::stream_state::{ChangeStream, StreamChange};
 use crate::{DeadLetter, SkipDecision};
 
-pub async fn set_events_aside_in_order_and_settle_them(fixture: &dyn Fixture) {
+pub async fn keep_dead_letters_in_order_and_settle_them(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let views = views(&*store);
     let mut worker = Worker::begin(views, spec("a", &[])).await;
