@@ -252,8 +252,8 @@ pub fn derive_event(input: TokenStream) -> TokenStream {
 ///   and the view is rebuilt. Default: 1.
 /// - `events(AccountEvent, …)`: the types of events that it is folded from, by `impl Project<…>`;
 ///   repeatable.
-/// - `name = "balances"`: the name under which it is stored, for good. Default: the name of the type
-///   in snake case.
+/// - `name = "balances"`: the name under which it is stored, for good. Default: the name of the
+///   type in snake case.
 /// - `key = Type`: the key of a row, any `ViewKey`. Default: `String`.
 /// - `history`: the past of every row is kept, and can be asked about.
 /// - `history(bitemporal)`: also which events touched a row, so that the past of the world can be

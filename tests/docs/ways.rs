@@ -22,8 +22,8 @@ const OTHER_SUITES: [&str; 5] = ["conformance", "testing", "plans", "pipeline", 
 /// What a text tells its reader to do, after one of [`BEFORE`].
 const VERBS: &str = "add allow ask begin build bring call change connect create declare discard do \
     drop end give grant keep leave let load lower make mend merge migrate name open pass publish \
-    put raise read rebuild register remove rename repair restart restore retry run say see set skip \
-    start stop take try update upgrade use write";
+    put raise read rebuild register remove rename repair restart restore retry run say see set \
+    skip start stop take try update upgrade use write";
 
 const BEFORE: [&str; 5] = ["; ", ". ", ": ", ", ", ", or "];
 
