@@ -311,6 +311,7 @@ impl Log for MemoryStore {
     }
 
     async fn read(&self, read: ReadLog) -> Result<LogPage, StoreError> {
+        read.filter.check()?;
         let range = Range {
             after: read.after,
             up_to: read.up_to,

@@ -109,7 +109,8 @@ impl Query {
     ///
     /// # Errors
     ///
-    /// [`Invalid`] when the query has no item, or more of something than is allowed.
+    /// [`Invalid`] when the query has no item, more of something than is allowed, or a name that
+    /// holds a control character.
     ///
     /// ```
     /// use annals_core::{Query, Tag};
@@ -142,9 +143,23 @@ impl Query {
                     )));
                 }
             }
+            check_names("query", "type", &item.types)?;
         }
         Ok(())
     }
+}
+
+/// Refuses what no event has: a store could not even ask for some of it.
+fn check_names(by: &str, what: &str, names: &[String]) -> Result<(), Invalid> {
+    let mut names = names.iter();
+    let Some(name) = names.find(|name| name.chars().any(char::is_control)) else {
+        return Ok(());
+    };
+    let start: String = name.chars().take(32).collect();
+    Err(Invalid::new(format!(
+        "the {by} names the {what} `{}`, which holds a control character: no event has one",
+        start.escape_debug()
+    )))
 }
 
 impl From<QueryItem> for Query {
@@ -275,6 +290,24 @@ impl Filter {
     /// Whether it lets everything through.
     pub fn is_all(&self) -> bool {
         *self == Filter::default()
+    }
+
+    /// What no store may accept.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`] when a name holds a control character, as no name of an event does.
+    ///
+    /// ```
+    /// use annals_core::Filter;
+    ///
+    /// let refused = Filter::default().category("a\0b").check().unwrap_err();
+    /// assert!(refused.to_string().contains("the category `a\\0b`"));
+    /// ```
+    pub fn check(&self) -> Result<(), Invalid> {
+        check_names("filter", "type", &self.types)?;
+        check_names("filter", "category", &self.categories)?;
+        check_names("filter", "start of streams", &self.stream_prefixes)
     }
 
     /// Whether a stream of this name can hold events that match.

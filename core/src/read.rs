@@ -57,7 +57,8 @@ pub struct ReadStream {
     pub from: Version,
     /// The highest version wanted.
     pub to: Version,
-    /// At most so many events; a store may give fewer and say where to go on.
+    /// At most so many events; a store may give fewer and say where to go on. A page of none gets
+    /// nowhere.
     pub limit: usize,
     /// Which end comes first.
     pub direction: Direction,
@@ -92,10 +93,10 @@ impl ReadStream {
         self
     }
 
-    /// At most so many events.
+    /// At most so many events (at least one).
     #[must_use]
     pub fn limit(mut self, events: usize) -> ReadStream {
-        self.limit = events;
+        self.limit = events.max(1);
         self
     }
 
@@ -158,6 +159,7 @@ pub struct ReadLog {
     /// Events up to this position.
     pub up_to: Position,
     /// At most so many events that match; a store may give fewer and says up to where it scanned.
+    /// A page of none gets nowhere.
     pub limit: usize,
     /// Which end comes first.
     pub direction: Direction,
@@ -192,10 +194,10 @@ impl ReadLog {
         self
     }
 
-    /// At most so many events.
+    /// At most so many events (at least one).
     #[must_use]
     pub fn limit(mut self, events: usize) -> ReadLog {
-        self.limit = events;
+        self.limit = events.max(1);
         self
     }
 
@@ -250,7 +252,8 @@ pub struct ReadQuery {
     pub after: Position,
     /// Events up to this position.
     pub up_to: Position,
-    /// At most so many events; a store may give fewer and says up to where it scanned.
+    /// At most so many events; a store may give fewer and says up to where it scanned. A page of
+    /// none gets nowhere.
     pub limit: usize,
     /// Which end comes first.
     pub direction: Direction,
@@ -282,10 +285,10 @@ impl ReadQuery {
         self
     }
 
-    /// At most so many events.
+    /// At most so many events (at least one).
     #[must_use]
     pub fn limit(mut self, events: usize) -> ReadQuery {
-        self.limit = events;
+        self.limit = events.max(1);
         self
     }
 

@@ -370,6 +370,7 @@ impl Log for PostgresStore {
     }
 
     async fn read(&self, read: ReadLog) -> Result<LogPage, StoreError> {
+        read.filter.check()?;
         PostgresStore::check_partition(read.partition)?;
         ask!(self.database(), page::of_log(self.database(), &read))
     }

@@ -96,9 +96,11 @@ async fn a_nul_in_a_filter_is_invalid() {
     let schema = Schema::new();
     let store = schema.store().await;
     let read = ReadLog::after(Position::START).filter(Filter::default().types(["a\0b"]));
-    assert_eq!(
-        store.read(read).await.unwrap_err().failure(),
-        Failure::Invalid
+    let refused = store.read(read).await.unwrap_err();
+    assert_eq!(refused.failure(), Failure::Invalid);
+    assert!(
+        refused.to_string().contains("control character"),
+        "{refused}"
     );
 }
 

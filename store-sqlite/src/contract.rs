@@ -82,6 +82,7 @@ impl Log for SqliteStore {
     }
 
     async fn read(&self, read: ReadLog) -> Result<LogPage, StoreError> {
+        read.filter.check()?;
         check_partition(read.partition)?;
         self.readers()?
             .read(move |connection, names| page::of_log(connection, names, &read))

@@ -78,9 +78,9 @@ impl<'a, A: Aggregate> LoadHistory<'a, A> {
         self
     }
 
-    /// At most so many events.
+    /// At most so many events (at least one).
     pub fn limit(mut self, events: usize) -> LoadHistory<'a, A> {
-        self.limit = events;
+        self.limit = events.max(1);
         self
     }
 

@@ -48,7 +48,7 @@ pub async fn reads_from_and_to_both_ends_are_answered(fixture: &dyn Fixture) {
                 if is_backward {
                     all.reverse();
                 }
-                all.truncate(limit);
+                all.truncate(limit.max(1));
                 all
             };
             let said = format!("{from} to {to}, at most {limit}");

@@ -152,6 +152,7 @@ macro_rules! __conformance_cases {
                 filters_by_type_category_prefix_tags_and_times,
                 tells_how_far_a_filtered_page_has_looked,
                 is_filtered_without_missing_what_is_appended_meanwhile,
+                refuses_names_that_no_event_has,
                 knows_its_position_at_every_moment,
                 keeps_its_identity,
             }

@@ -22,7 +22,7 @@ use crate::stream_state::{ChangeStream, StreamChange};
 
 pub use self::filters::{
     filters_by_type_category_prefix_tags_and_times,
-    is_filtered_without_missing_what_is_appended_meanwhile,
+    is_filtered_without_missing_what_is_appended_meanwhile, refuses_names_that_no_event_has,
 };
 pub use self::pages::{
     honours_range_limit_and_direction, loses_and_repeats_nothing_at_the_borders_of_pages,

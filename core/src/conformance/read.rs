@@ -80,7 +80,8 @@ const RANGES: [(u64, u64, usize, bool, &[u64]); 20] = [
     (6, 99, 9, false, &[]),
     (90, u64::MAX, 9, false, &[]),
     (1, 0, 9, false, &[]),
-    (1, 99, 0, false, &[]),
+    // At least one is asked for, else a page would get nowhere.
+    (1, 99, 0, false, &[1]),
     (1, 99, 1, false, &[1]),
     (1, u64::MAX, usize::MAX, false, &[1, 2, 3, 4, 5]),
     (1, 99, 9, true, &[5, 4, 3, 2, 1]),
@@ -89,7 +90,7 @@ const RANGES: [(u64, u64, usize, bool, &[u64]); 20] = [
     (1, 4, 2, true, &[4, 3]),
     (6, 99, 9, true, &[]),
     (3, 2, 9, true, &[]),
-    (1, 99, 0, true, &[]),
+    (1, 99, 0, true, &[5]),
 ];
 
 fn range(

@@ -64,10 +64,10 @@ impl ReadRows {
         self
     }
 
-    /// At most so many rows.
+    /// At most so many rows (at least one).
     #[must_use]
     pub fn limit(mut self, rows: usize) -> ReadRows {
-        self.limit = rows;
+        self.limit = rows.max(1);
         self
     }
 

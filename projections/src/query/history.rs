@@ -11,6 +11,7 @@ use bytes::Bytes;
 use annals_runner::ViewError;
 
 use super::ViewHandle;
+use super::filling::Filling;
 use crate::fold::{RowVersionBefore, decoded, encode, interval_end, versions};
 use crate::key::ViewKey;
 use crate::view::View;
@@ -188,8 +189,9 @@ impl<V: View> HistoryOf<V> {
         let generation = keeping_the_past::<V>(views.live().await?)?;
         // One more, which ends the last one of the page.
         let mut found = self.found(&generation, &key).await?;
-        let next = (found.len() > self.limit).then(|| found[self.limit - 1].from);
-        let ends = found.split_off(found.len().min(self.limit));
+        let most = page_of(&found, self.limit);
+        let next = (found.len() > most).then(|| found[most - 1].from);
+        let ends = found.split_off(most);
         let mut versions: Vec<VersionOf<V>> = Vec::with_capacity(found.len());
         for RowVersionBefore {
             from,
@@ -213,7 +215,7 @@ impl<V: View> HistoryOf<V> {
         Ok(RowHistory { versions, next })
     }
 
-    /// One version more than the limit, when there is one.
+    /// One version more than a page has, when there is one.
     async fn found(
         &self,
         generation: &Generation,
@@ -222,6 +224,8 @@ impl<V: View> HistoryOf<V> {
         let store = &self.views.context.views;
         let mut at = self.after;
         let mut found: Vec<RowVersionBefore> = Vec::new();
+        let mut filling = Filling::default();
+        let mut is_over = false;
         // What the row was before; nothing while that is not known.
         let mut before: Option<Option<Bytes>> = None;
         loop {
@@ -230,7 +234,7 @@ impl<V: View> HistoryOf<V> {
                     generation.id,
                     key,
                     (at, Position::MAX),
-                    self.limit.min(1_000) + 1,
+                    filling.rows_next().min(self.limit).min(1_000) + 1,
                 )
                 .await?;
             let Some(last) = intervals.last() else {
@@ -265,11 +269,13 @@ impl<V: View> HistoryOf<V> {
                 };
                 for version in versions {
                     if before.as_ref() != Some(&version.value) && version.from > self.after {
+                        is_over |= filling.is_full();
+                        filling.take(version.value.as_ref().map_or(0, Bytes::len));
                         found.push(version.clone());
                     }
                     before = Some(version.value);
                 }
-                if found.len() > self.limit {
+                if found.len() > self.limit || is_over {
                     return Ok(found);
                 }
             }
@@ -314,25 +320,43 @@ impl<V: View> ChangedBetween<V> {
             .keys_changed_between(generation.id, range, after.as_deref(), self.limit)
             .await?;
         let is_full = keys.len() == self.limit;
-        let next = keys
+        let mut next = keys
             .last()
             .filter(|key| is_full && views.is_mine(key))
             .map(|key| views.typed_key(key))
             .transpose()?;
         keys.retain(|key| views.is_mine(key));
-        let before = views.past_values(&generation, &keys, from).await?;
-        let after = views.past_values(&generation, &keys, to).await?;
         let mut changes = Vec::new();
-        for ((key, before), after) in keys.iter().zip(before).zip(after) {
-            let bytes =
-                |value: &Option<V>| value.as_ref().map(|value| encode(key, value)).transpose();
-            if bytes(&before)? != bytes(&after)? {
-                changes.push(RowDiff {
-                    key: views.typed_key(key)?,
-                    before,
-                    after,
-                });
+        let mut filling = Filling::default();
+        let mut read = 0;
+        while read < keys.len() && !filling.is_full() {
+            let some = filling.rows_next().min(keys.len() - read);
+            let some = &keys[read..read + some];
+            let before = views.past_rows(&generation, some, from).await?;
+            let after = views.past_rows(&generation, some, to).await?;
+            for ((key, (before, old)), (after, new)) in some.iter().zip(before).zip(after) {
+                if filling.is_full() {
+                    break;
+                }
+                read += 1;
+                let bytes =
+                    |value: &Option<V>| value.as_ref().map(|value| encode(key, value)).transpose();
+                let differs = bytes(&before)? != bytes(&after)?;
+                filling.take(if differs { old + new } else { 0 });
+                if differs {
+                    changes.push(RowDiff {
+                        key: views.typed_key(key)?,
+                        before,
+                        after,
+                    });
+                }
             }
+        }
+        if read < keys.len() {
+            next = keys[..read]
+                .last()
+                .map(|key| views.typed_key(key))
+                .transpose()?;
         }
         Ok(Changed {
             changes,
@@ -340,6 +364,17 @@ impl<V: View> ChangedBetween<V> {
             between: (from, to),
         })
     }
+}
+
+/// How many of these versions are a page of at most `limit`.
+fn page_of(versions: &[RowVersionBefore], limit: usize) -> usize {
+    let mut filling = Filling::default();
+    let fits = versions.iter().take(limit).take_while(|version| {
+        let is_full = filling.is_full();
+        filling.take(version.value.as_ref().map_or(0, Bytes::len));
+        !is_full
+    });
+    fits.count()
 }
 
 /// The generation, if it keeps the past.

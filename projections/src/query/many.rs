@@ -20,7 +20,8 @@ use crate::view::View;
 const ATTEMPTS: usize = 20;
 
 /// Several rows about to be read, all of one moment. Answers in the order of the keys, with nothing
-/// for those without a row.
+/// for those without a row. The answer is no page: it is as large as the rows of these keys are;
+/// [`rows().of(keys)`](crate::RowsOf::of) reads them page by page.
 ///
 /// ```
 /// # use annals_projections::ReadModels as _;

@@ -11,7 +11,7 @@ use super::on_demand::no_one_position;
 use annals_runner::ViewError;
 
 use super::ViewHandle;
-use crate::fold::refold;
+use crate::fold::{encode, refold};
 use crate::removed::CountedEvents;
 use crate::view::View;
 use crate::view::step::Step;
@@ -65,6 +65,17 @@ impl<V: View> ViewHandle<V> {
         keys: &[String],
         moment: Position,
     ) -> Result<Vec<Option<V>>, ViewError> {
+        let values = self.past_rows(generation, keys, moment).await?;
+        Ok(values.into_iter().map(|(value, _)| value).collect())
+    }
+
+    /// The same, each with the bytes that it takes.
+    pub(super) async fn past_rows(
+        &self,
+        generation: &Generation,
+        keys: &[String],
+        moment: Position,
+    ) -> Result<Vec<(Option<V>, usize)>, ViewError> {
         let past = self
             .context
             .views
@@ -81,7 +92,15 @@ impl<V: View> ViewHandle<V> {
             let from = refold_after.map_or(steps.len(), |after| {
                 steps.partition_point(|step| step.record().position <= after)
             });
-            values.push(refold(key, stored, &steps[from..])?);
+            let steps = &steps[from..];
+            let value = refold(key, stored, steps)?;
+            let is_refolded = steps.iter().any(|step| step.is_about(key));
+            let bytes = match (&value, stored) {
+                (None, _) => 0,
+                (Some(_), Some(stored)) if !is_refolded => stored.len(),
+                (Some(value), _) => encode(key, value)?.len(),
+            };
+            values.push((value, bytes));
         }
         Ok(values)
     }

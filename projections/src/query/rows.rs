@@ -11,6 +11,7 @@ use annals_core::{Direction, Generation, Invalid, Moment, ReadRows, RowPlace, Ro
 use annals_runner::ViewError;
 
 use super::ViewHandle;
+use super::filling::Filling;
 use crate::fold::decoded;
 use crate::key::ViewKey;
 use crate::view::View;
@@ -124,9 +125,9 @@ impl<V: View> RowsOf<V> {
         self
     }
 
-    /// At most so many rows.
+    /// At most so many rows (at least one).
     pub fn limit(mut self, rows: usize) -> RowsOf<V> {
-        self.limit = rows;
+        self.limit = rows.max(1);
         self
     }
 
@@ -207,8 +208,9 @@ impl<V: View> RowsOf<V> {
         let by = views.stored_rows(self.by);
         let mut after = self.after.map(|place| place.key);
         let mut rows = Vec::new();
+        let mut filling = Filling::default();
         loop {
-            let wanted = self.limit - rows.len();
+            let wanted = filling.rows_next().min(self.limit - rows.len());
             let keys = match &by {
                 RowsBy::Keys(keys) if self.direction == Direction::Forward => {
                     let is_after = |key: &&String| after.as_ref().is_none_or(|after| *key > after);
@@ -237,22 +239,27 @@ impl<V: View> RowsOf<V> {
                     .into());
                 }
             };
-            let values = views.past_values(&generation, &keys, position).await?;
-            let last = keys.last().cloned();
-            let found = keys.len();
-            for (key, value) in keys.into_iter().zip(values) {
+            let values = views.past_rows(&generation, &keys, position).await?;
+            let is_last = keys.len() < wanted;
+            let mut read = 0;
+            for (key, (value, bytes)) in keys.iter().zip(values) {
+                read += 1;
+                filling.take(bytes);
                 if let Some(value) = value {
                     rows.push(RowEntry {
-                        key: views.typed_key(&key)?,
+                        key: views.typed_key(key)?,
                         value,
                     });
                 }
+                if filling.is_full() {
+                    break;
+                }
             }
-            if found < wanted {
+            if is_last && read == keys.len() {
                 return Ok(RowsFound { rows, next: None });
             }
-            after = last;
-            if rows.len() >= self.limit {
+            after = keys.into_iter().nth(read.saturating_sub(1));
+            if rows.len() >= self.limit || filling.is_full() {
                 return Ok(RowsFound {
                     rows,
                     next: after.map(|key| RowPlace {

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use annals_core::{Annals, Append, NewEvent, Partition, Position, Recorded, StreamId, Token};
+use annals_core::{
+    Annals, Append, History, NewEvent, PAGE_BYTES_MAX, Partition, Position, Recorded, StreamId,
+    Token,
+};
 use annals_projections::{
     Handlers, Options, Poison, Program, Project, ReadModels, Row, View, ViewSetup, With,
 };
@@ -32,6 +35,7 @@ impl Project<AccountEvent> for Long {
 
 impl View for Long {
     const NAME: &'static str = "long";
+    const HISTORY: History = History::Versions;
     type Key = String;
 
     fn handlers() -> Handlers<Self> {
@@ -90,5 +94,79 @@ async fn a_build_is_compared_with_all_of_its_rows() {
     let position = append(&store).await;
     let db = start(&store, options().verified_keys(8)).await;
     assert_eq!(counted(&store, &db, position).await, [Some(1); 8]);
+    db.stop().await;
+}
+
+/// How long each page is, in rows that are `LONG` or longer.
+#[track_caller]
+fn are_bounded(pages: &[usize], rows: usize, of: &str) {
+    assert_eq!(pages.iter().sum::<usize>(), rows, "{of}: {pages:?}");
+    let most = PAGE_BYTES_MAX.div_ceil(LONG);
+    assert!(pages.iter().all(|rows| *rows <= most), "{of}: {pages:?}");
+}
+
+#[tokio::test]
+async fn pages_of_the_past_end_where_pages_of_the_present_do() {
+    let store = store().await;
+    let db = start(&store, options()).await;
+    let mut position = Position::START;
+    for _ in 0..2 {
+        position = append(&store).await;
+        counted(&store, &db, position).await;
+    }
+    let view = db.view::<Long>();
+
+    let mut after = None;
+    let mut pages = Vec::new();
+    let mut keys = Vec::new();
+    loop {
+        let page = view.rows().after(after).as_of(position).await.unwrap();
+        assert!(page.rows.iter().all(|row| row.value.events == 2));
+        pages.push(page.rows.len());
+        keys.extend(page.rows.into_iter().map(|row| row.key));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    are_bounded(&pages, 8, "rows as of");
+    assert_eq!(keys, ACCOUNTS);
+
+    let mut after = None;
+    let mut pages = Vec::new();
+    let mut keys = Vec::new();
+    loop {
+        let between = view.changed_between(8, position).after(after);
+        let page = between.await.unwrap();
+        // Both what a row was and what it is are in the page.
+        pages.push(2 * page.changes.len());
+        keys.extend(page.changes.into_iter().map(|change| change.key));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    are_bounded(&pages, 16, "changes");
+    assert_eq!(keys, ACCOUNTS);
+
+    for _ in 0..7 {
+        position = append(&store).await;
+        counted(&store, &db, position).await;
+    }
+    let mut after = Position::START;
+    let mut pages = Vec::new();
+    let mut counts = Vec::new();
+    loop {
+        let page = view.history("a").after(after).await.unwrap();
+        pages.push(page.versions.len());
+        let values = page.versions.into_iter().filter_map(|of| of.value);
+        counts.extend(values.map(|row| row.events));
+        match page.next {
+            Some(next) => after = next,
+            None => break,
+        }
+    }
+    are_bounded(&pages, 9, "history");
+    assert_eq!(counts, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
     db.stop().await;
 }

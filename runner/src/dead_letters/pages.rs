@@ -38,10 +38,10 @@ impl<'a, S: ViewStore + ?Sized> DeadLetterPages<'a, S> {
         self
     }
 
-    /// With pages of this length.
+    /// With pages of this length (at least one).
     #[must_use]
     pub fn limit(mut self, events: usize) -> DeadLetterPages<'a, S> {
-        self.limit = events;
+        self.limit = events.max(1);
         self
     }
 

@@ -313,6 +313,7 @@ impl Log for TopicLog {
     }
 
     async fn read(&self, read: ReadLog) -> Result<LogPage, StoreError> {
+        read.filter.check()?;
         self.reading(read.partition)?;
         self.check_growth().await?;
         if read.direction == Direction::Backward {

@@ -9,11 +9,14 @@ use crate::chrono::{DateTime, TimeDelta, Utc};
 use crate::clock::{Clock, ManualClock};
 use crate::conformance::Fixture;
 use crate::conformance::words::*;
+use crate::error::Failure;
 use crate::event::{NewEvent, RecordedEvent};
 use crate::position::{Partition, Position};
 use crate::query::Filter;
 use crate::read::ReadLog;
 use crate::store::Store;
+use crate::stream::StreamId;
+use crate::tag::Tag;
 
 /// Events in which every part of a filter finds something, and near misses beside it.
 async fn population(store: &dyn Store, clock: &ManualClock) {
@@ -226,4 +229,30 @@ pub async fn is_filtered_without_missing_what_is_appended_meanwhile(fixture: &dy
             .collect();
         assert_eq!(reader.await.unwrap(), ids(&expected));
     }
+}
+
+pub async fn refuses_names_that_no_event_has(fixture: &dyn Fixture) {
+    let store = open(fixture).await;
+    append(&*store, &stream("account-1"), events(1)).await;
+    let all = Filter::default;
+    for (filter, named) in [
+        (all().types(["a\0b"]), "the type `a\\0b`"),
+        (all().types(["opened", "a\nb"]), "the type `a\\nb`"),
+        (all().category("a\0b"), "the category `a\\0b`"),
+        (all().stream_prefix("\0"), "the start of streams `\\0`"),
+    ] {
+        for backward in [false, true] {
+            let read = ReadLog::after(Position::START).filter(filter.clone());
+            let read = if backward { read.backward() } else { read };
+            let refused = store.read(read).await.unwrap_err();
+            assert_eq!(refused.failure(), Failure::Invalid, "{filter:?}");
+            let said = format!(
+                "the filter names {named}, which holds a control character: no \
+                                event has one"
+            );
+            assert_eq!(refused.to_string(), said);
+        }
+    }
+    // A stream and a tag of such a name cannot even be made.
+    assert!(StreamId::new("account-\0").is_err() && Tag::new("k", "\0").is_err());
 }

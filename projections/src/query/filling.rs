@@ -1,0 +1,60 @@
+//! Pages of rows that are folded while they are read: as bounded in bytes as those of a store.
+
+use annals_core::PAGE_BYTES_MAX;
+
+/// Rows read before their size is known.
+const FIRST_ROWS: usize = 8;
+
+/// How full a page is.
+#[derive(Debug, Default)]
+pub(super) struct Filling {
+    rows: usize,
+    bytes: usize,
+}
+
+impl Filling {
+    /// How many rows are read next, at most: as many as are likely to fit.
+    pub(super) fn rows_next(&self) -> usize {
+        let Some(bytes_each) = self.bytes.checked_div(self.rows) else {
+            return FIRST_ROWS;
+        };
+        let left = PAGE_BYTES_MAX.saturating_sub(self.bytes);
+        (left / bytes_each.max(1)).max(1)
+    }
+
+    /// One more row of so many bytes was read.
+    pub(super) fn take(&mut self, bytes: usize) {
+        self.rows += 1;
+        self.bytes += bytes;
+    }
+
+    /// Whether the page ends with the row that was taken last.
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes >= PAGE_BYTES_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_ends_with_the_row_that_fills_it() {
+        let mut filling = Filling::default();
+        assert_eq!(filling.rows_next(), FIRST_ROWS);
+        filling.take(PAGE_BYTES_MAX - 1);
+        assert!(!filling.is_full());
+        assert_eq!(filling.rows_next(), 1);
+        filling.take(1);
+        assert!(filling.is_full());
+    }
+
+    #[test]
+    fn small_rows_are_read_many_at_a_time() {
+        let mut filling = Filling::default();
+        filling.take(0);
+        assert_eq!(filling.rows_next(), PAGE_BYTES_MAX);
+        filling.take(200);
+        assert!(filling.rows_next() > 10_000);
+    }
+}
