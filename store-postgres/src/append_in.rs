@@ -255,11 +255,18 @@ impl PostgresStore {
         }
         let number = database.incarnation.number();
         let run = database.incarnation.run();
-        let keys = self.keys(&request).await.map_err(failed)?;
-        let mut kinds = Vec::with_capacity(request.kinds.len());
-        for kind in &request.kinds {
-            kinds.push(self.kinds().key(database, kind).await.map_err(failed)?);
-        }
+        let keyed = async {
+            let keys = self.keys(&request).await?;
+            let mut kinds = Vec::with_capacity(request.kinds.len());
+            for kind in &request.kinds {
+                kinds.push(self.kinds().key(database, kind).await?);
+            }
+            Ok((keys, kinds))
+        };
+        let (keys, kinds) = match keyed.await {
+            Ok(keyed) => keyed,
+            Err(error) => return Err(database.not_written(error).await.into()),
+        };
         if database.incarnation.number() != number {
             return Err(outdated(&database.name).into());
         }

@@ -15,7 +15,7 @@ use tokio::task::JoinError;
 
 use crate::copied::Horizon;
 use crate::durable::Durable;
-use crate::error::{StoreFault, may_have_happened};
+use crate::error::{StoreFault, may_have_happened, out_of_reach, silent_for};
 use crate::events::Names;
 use crate::incarnation::{Cached, Incarnation};
 use crate::options::Options;
@@ -170,12 +170,17 @@ impl Database {
     /// As [`Database::connection`], while the schema may not be there yet.
     pub(crate) async fn opening_connection(&self) -> Result<PgConnection, Error> {
         let connecting = tokio::time::timeout(self.connect_timeout, self.connect.connect());
-        let mut connection = connecting.await.unwrap_or(Err(Error::PoolTimedOut))?;
+        let connected = match connecting.await {
+            Ok(connected) => connected.map_err(out_of_reach),
+            Err(_) => Err(silent_for(self.connect_timeout)),
+        };
+        let mut connection = connected?;
         settings::check(self, &mut connection, self.is_durable).await?;
         Ok(connection)
     }
 
-    /// Why no connection was to be had in time, when the server says so.
+    /// Why no connection was to be had in time: the server cannot be reached or gives none, or all
+    /// were in use.
     pub(crate) async fn reason(&self, error: Error) -> Error {
         if !matches!(error, Error::PoolTimedOut) {
             return error;
@@ -185,6 +190,11 @@ impl Database {
             // All of the pool's were in use.
             Ok(_) => error,
         }
+    }
+
+    /// The error of one who asked for a connection of the pool to change something beside the log.
+    pub(crate) async fn not_written(&self, error: Error) -> StoreError {
+        self.writing(&self.reason(error).await)
     }
 
     /// The statement with the name of the schema where it says `annals.`

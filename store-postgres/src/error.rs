@@ -1,6 +1,9 @@
 //! What the server and the driver say, in the words of the contract: what the caller can do about
 //! it, and which database it is about.
 
+use std::time::Duration;
+use std::{fmt, io};
+
 use annals_core::{Failure, StoreError};
 use sqlx::Error;
 use sqlx::postgres::PgDatabaseError;
@@ -31,6 +34,10 @@ impl StoreFault {
             _ if let Error::Configuration(what) = error => {
                 format!("`{name}` cannot be used: {what}")
             }
+            _ if is_out_of_reach(error) => format!(
+                "the server of `{name}` cannot be reached: it is down, or its address in the URL \
+                 is another one"
+            ),
             _ if matches!(error, Error::PoolTimedOut) => format!(
                 "no connection to `{name}` was free in time: all of them were in use; `readers` is \
                  how many there are"
@@ -57,6 +64,39 @@ impl StoreFault {
             Some(cause) => error.because(cause.clone()),
             None => error,
         }
+    }
+}
+
+/// Why no connection could be made.
+#[derive(Debug)]
+struct OutOfReach(io::Error);
+
+impl fmt::Display for OutOfReach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for OutOfReach {}
+
+/// What became of an attempt to connect, when that is no answer of the server.
+pub(crate) fn out_of_reach(error: Error) -> Error {
+    match error {
+        Error::Io(error) => Error::Io(io::Error::new(error.kind(), OutOfReach(error))),
+        error => error,
+    }
+}
+
+/// The same, of a server that is silent.
+pub(crate) fn silent_for(time: Duration) -> Error {
+    let error = format!("it has not answered for {time:?}");
+    out_of_reach(Error::Io(io::Error::new(io::ErrorKind::TimedOut, error)))
+}
+
+fn is_out_of_reach(error: &Error) -> bool {
+    match error {
+        Error::Io(error) => error.get_ref().is_some_and(|of| of.is::<OutOfReach>()),
+        _ => false,
     }
 }
 

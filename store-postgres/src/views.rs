@@ -138,7 +138,10 @@ impl GenerationStore for PostgresStore {
         let now = self.clock().now();
         to_its_end(async move {
             let begun = generation::begin(&database, spec, now).await;
-            begun.map_err(|error| database.writing(&error))
+            match begun {
+                Ok(begun) => Ok(begun),
+                Err(error) => Err(database.not_written(error).await),
+            }
         })
         .await
     }

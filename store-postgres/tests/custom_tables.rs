@@ -341,3 +341,30 @@ async fn work_that_breaks_its_transaction_is_refused() {
         assert_eq!(slot.counted().await, 0);
     }
 }
+
+#[tokio::test]
+async fn connections_in_use_are_told_from_a_server_that_is_down() {
+    let slot = Slot::new(Duration::from_secs(30)).await;
+    let options = slot.schema.options().readers(1);
+    let options = options.connect_timeout(Duration::from_millis(200));
+    let store = PostgresStore::connect_with(options).await.unwrap();
+    let lease = slot.lease("worker").await;
+    let (work, began, go_on) = slow(&slot.schema, ["select", "select"]);
+    let step = slot.step_in(&store, &lease, work);
+    began.await.unwrap();
+    let spec = GenerationSpec::new("totals", 2, store.id());
+    let error = store.begin_generation(spec.clone()).await.unwrap_err();
+    assert!(
+        error.to_string().contains("all of them were in use"),
+        "{error}"
+    );
+    let error = store.head(Partition(0)).await.unwrap_err();
+    assert!(
+        error.to_string().contains("all of them were in use"),
+        "{error}"
+    );
+    go_on.send(()).unwrap();
+    // The lease is of another clock: whether the step is taken is not the question.
+    let _ = step.await.unwrap();
+    store.begin_generation(spec).await.unwrap();
+}

@@ -216,3 +216,55 @@ async fn steps_and_leases_are_resolved_when_connections_are_lost() {
          answer on its way {after}"
     );
 }
+
+/// A server that is down for all that a store may ask of it: writers, readers, and steps of views.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_down_is_out_of_reach() {
+    let schema = Schema::new();
+    let relay = Relay::around(&[]).await;
+    let options = relay.options(&schema.name).readers(2);
+    let options = options.connect_timeout(Duration::from_millis(500));
+    let store = PostgresStore::connect_with(options).await.unwrap();
+    let spec = GenerationSpec::new("cut", 1, store.id());
+    let generation = store.begin_generation(spec.clone()).await.unwrap();
+    let ttl = Duration::from_secs(3_600);
+    let name = generation.lease_name(0);
+    let lease = store.acquire_lease(&name, "worker", ttl);
+    let Acquired::Granted(lease) = lease.await.unwrap() else {
+        panic!("nobody else works here");
+    };
+    let to = Checkpoint {
+        position: Position::new(1),
+        ..Checkpoint::start(0, Partition(0))
+    };
+    let step = ViewCommit::new(generation.id, lease, Position::START, to);
+    drop(relay);
+
+    let numbered = Numbered {
+        run: 1,
+        task: 0,
+        n: 0,
+    };
+    let stepped = store.commit_view(step).await.unwrap_err();
+    for (what, error) in [
+        ("a step", stepped.to_string() + &cause(&stepped)),
+        ("a new generation", told(store.begin_generation(spec).await)),
+        ("a read", told(store.head(Partition(0)).await)),
+        ("an append", told(store.append(numbered.append()).await)),
+    ] {
+        assert!(error.contains("cannot be reached"), "{what}: {error}");
+        assert!(error.contains("refused"), "{what}: {error}");
+        assert!(!error.contains("in use"), "{what}: {error}");
+    }
+}
+
+/// An error with its causes.
+fn told<T: std::fmt::Debug, E: std::error::Error>(done: Result<T, E>) -> String {
+    let error = done.unwrap_err();
+    error.to_string() + &cause(&error)
+}
+
+fn cause(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.map(|error| format!(": {error}")).collect()
+}

@@ -103,6 +103,18 @@ async fn a_missing_server_is_unavailable_and_a_missing_database_invalid() {
         .await
         .unwrap_err();
     assert_eq!(error.failure(), Failure::Unavailable);
+    assert!(error.to_string().contains("cannot be reached"), "{error}");
+    // One that is silent, too: nobody takes its connections.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!(
+        "postgres://somebody@{}/nothing",
+        silent.local_addr().unwrap()
+    );
+    let options: annals_postgres::Options = url.parse().unwrap();
+    let options = options.connect_timeout(std::time::Duration::from_millis(200));
+    let error = PostgresStore::connect_with(options).await.unwrap_err();
+    assert_eq!(error.failure(), Failure::Unavailable);
+    assert!(error.to_string().contains("cannot be reached"), "{error}");
     let server: sqlx::postgres::PgConnectOptions = server::url().parse().unwrap();
     let elsewhere = annals_postgres::Options::new(server.database("annals_is_not_there"));
     let error = PostgresStore::connect_with(elsewhere).await.unwrap_err();

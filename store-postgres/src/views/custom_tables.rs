@@ -111,7 +111,7 @@ async fn begun(database: &Database) -> Result<Transaction<'static, Postgres>, St
         match database.pool.begin().await {
             Ok(transaction) => return Ok(transaction),
             Err(error) if database.asks_again(&error, &mut tries) => {}
-            Err(error) => return Err(database.writing(&error)),
+            Err(error) => return Err(database.not_written(error).await),
         }
     }
 }

@@ -222,10 +222,10 @@ impl Step {
             match self.taken_version(database).await {
                 Ok(Some(taken)) => return taken.into(),
                 Ok(None) => {}
-                Err(error) => return database.reading(&error).into(),
+                Err(error) => return database.reading(&database.reason(error).await).into(),
             }
         }
-        database.writing(&error).into()
+        database.not_written(error).await.into()
     }
 
     /// One of the versions that ends where one ends already.
