@@ -447,7 +447,8 @@ pub struct DeadLetter {
     pub position: Position,
     /// Its id.
     pub event: EventId,
-    /// Why it could not be folded; nothing for one that only waits.
+    /// Why it could not be folded, at most
+    /// [`REASON_BYTES_MAX`](DeadLetter::REASON_BYTES_MAX) of it; nothing for one that only waits.
     pub reason: Option<String>,
     /// How often it was tried.
     pub attempts: u32,
@@ -458,6 +459,34 @@ pub struct DeadLetter {
 impl DeadLetter {
     /// The reason of one whose event was archived: what it was before may have told of the event.
     pub const ARCHIVED: &str = "the event was archived";
+
+    /// Bytes of a reason that are recorded.
+    pub const REASON_BYTES_MAX: usize = 4 << 10;
+
+    /// A reason as it is recorded: a long one is cut, and says so.
+    ///
+    /// ```
+    /// use annals_core::DeadLetter;
+    ///
+    /// assert_eq!(DeadLetter::recorded("no cents"), "no cents");
+    /// let long = DeadLetter::recorded("ä".repeat(5_000));
+    /// assert!(long.len() <= DeadLetter::REASON_BYTES_MAX);
+    /// assert!(long.ends_with("ä… (cut, of 10000 bytes)"));
+    /// ```
+    pub fn recorded(reason: impl Into<String>) -> String {
+        let mut reason = reason.into();
+        let bytes = reason.len();
+        if bytes <= DeadLetter::REASON_BYTES_MAX {
+            return reason;
+        }
+        let mark = format!("… (cut, of {bytes} bytes)");
+        let mut end = DeadLetter::REASON_BYTES_MAX - mark.len();
+        while !reason.is_char_boundary(end) {
+            end -= 1;
+        }
+        reason.truncate(end);
+        reason + &mark
+    }
 }
 
 /// What a person decided about an event that could not be folded. Kept for the view, so that a

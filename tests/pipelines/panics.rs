@@ -307,3 +307,39 @@ fn a_trial_tells_of_a_panic_and_goes_on() {
     let row = "-> careful [1970-01-01T10:00:00 tea] {\"orders\":1,\"cents\":7}";
     assert!(story.contains(row), "{story}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_panic_is_recorded_as_far_as_it_is_read() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    order(&*store, &mut Dice::new(17), 0, 10).await;
+    let pipeline = Pipeline::new("wordy", 1, |log| {
+        let sold = sold(log).map(|sale| {
+            assert!(sale.cents < 0, "{}", "x".repeat(1 << 20));
+            sale.clone()
+        });
+        let keyed = sold.key_by(|sale| sale.product.clone());
+        keyed
+            .tumbling(Duration::from_secs(60))
+            .folded::<Careful>()
+            .into_view();
+    });
+    let db = Annals::on(store.clone()).with(pipeline.options(options()));
+    let db = db.start().await.unwrap();
+    caught_up(&db, "wordy").await;
+    let dead = db
+        .pipeline("wordy")
+        .unwrap()
+        .dead_records(10)
+        .await
+        .unwrap();
+    assert!(!dead.is_empty());
+    for dead in dead {
+        assert!(dead.cause.len() <= annals_core::DeadLetter::REASON_BYTES_MAX);
+        assert!(
+            dead.cause.contains("xxx… (cut, of 10"),
+            "{}",
+            dead.cause.len()
+        );
+    }
+    db.stop().await;
+}

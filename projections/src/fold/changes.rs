@@ -88,7 +88,7 @@ impl Changes {
             position: record.position,
             event: record.id,
             attempts: u32::from(poison.is_some()),
-            reason: poison.map(|poison| poison.reason().into()),
+            reason: poison.map(|poison| DeadLetter::recorded(poison.reason())),
             dead_since: now,
         });
     }

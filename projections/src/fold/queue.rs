@@ -77,7 +77,7 @@ pub(crate) fn drained<V: View>(
             Err(poison) => {
                 rows.set(key, before.as_ref(), version_before);
                 drained.still = Some(DeadLetter {
-                    reason: Some(poison.reason().into()),
+                    reason: Some(DeadLetter::recorded(poison.reason())),
                     attempts: letter.attempts + 1,
                     ..letter
                 });

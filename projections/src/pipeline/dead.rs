@@ -1,7 +1,7 @@
 //! Records that a pipeline goes on without: rows of an output of its own.
 
 use annals_core::chrono::{DateTime, Utc};
-use annals_core::{EventId, Partition, Position, RecordedEvent, RowChange};
+use annals_core::{DeadLetter, EventId, Partition, Position, RecordedEvent, RowChange};
 use annals_streams::{Place, Time};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -92,7 +92,7 @@ impl Record {
                 position: self.position.get(),
                 id: self.id,
                 event_type: self.event_type.to_string(),
-                cause,
+                cause: DeadLetter::recorded(cause),
             },
             recorded_at: self.recorded_at,
             of: String::new(),

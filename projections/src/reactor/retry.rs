@@ -83,7 +83,7 @@ impl ReactorSession<'_> {
             }
             Err(reason) => {
                 let letter = DeadLetter {
-                    reason: Some(reason),
+                    reason: Some(DeadLetter::recorded(reason)),
                     attempts: letter.attempts + attempts,
                     ..letter
                 };

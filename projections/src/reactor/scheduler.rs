@@ -223,7 +223,7 @@ impl<C> Scheduler<C> {
             partition: state.partition,
             position: job.position,
             event: job.event,
-            reason,
+            reason: reason.map(DeadLetter::recorded),
             attempts,
             dead_since: now,
         };

@@ -114,7 +114,7 @@ impl<P: SqlProjection> Batch<P> {
             partition,
             position,
             event,
-            reason,
+            reason: reason.map(DeadLetter::recorded),
             attempts,
             dead_since,
         }

@@ -175,7 +175,7 @@ impl<P: SqlProjection> InTransaction<ConnectionOf<P>, ViewCommit> for DrainQueue
                 Ok(()) => P::Store::keep(connection).await?,
                 Err(reason) => {
                     P::Store::undo(connection).await?;
-                    let reason = Some(reason);
+                    let reason = Some(DeadLetter::recorded(reason));
                     let attempts = letter.attempts + 1;
                     still = Some(DeadLetter {
                         reason,

@@ -7,11 +7,13 @@ use std::time::Duration;
 use annals_core::chrono::TimeDelta;
 use annals_core::conformance::rounds;
 use annals_core::{
-    Annals, Append, ManualClock, NewEvent, Partition, Position, Recorded, StreamId, Token,
+    Annals, Append, DeadLetter, ManualClock, NewEvent, Partition, Position, Recorded, StreamId,
+    Token,
 };
 use annals_macros::{Event, View};
 use annals_projections::{
-    Poison, Program, Project, ReadModels, Row, View, ViewError, ViewHandle, With,
+    Handlers, Poison, Program, Project, ReactError, ReadModels, Row, View, ViewError, ViewHandle,
+    ViewSetup, With,
 };
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -19,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::bank::{
     AccountEvent, Balance, deposited, happens, mend, mended, noted, options, program, program_with,
 };
+use super::gateway::{Gateway, Texts, settled, texts};
 use super::test_store::{TestStore, store, store_on};
 
 #[tokio::test]
@@ -463,4 +466,67 @@ async fn an_upcast_to_several_is_folded_whole_or_not() {
     view.retry("alice").await.unwrap();
     assert_eq!(view.get("alice").await.unwrap(), Some(Sum { cents: 0 }));
     assert_eq!((at(1).await, at(2).await, at(3).await), (1, -4, 0));
+}
+
+/// Refuses every note, at length.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Wordy {}
+
+impl View for Wordy {
+    const NAME: &'static str = "wordy";
+    type Key = String;
+
+    fn handlers() -> Handlers<Self> {
+        Handlers::new().on::<AccountEvent>()
+    }
+}
+
+impl Project<AccountEvent> for Wordy {
+    fn on(_: &mut Row<'_, Self>, _: &Recorded<AccountEvent>) -> Result<(), Poison> {
+        Err(Poison::new("ä".repeat(1 << 20)))
+    }
+}
+
+#[tokio::test]
+async fn a_long_reason_is_recorded_as_far_as_it_is_read() {
+    let store = store().await;
+    let gateway = Gateway::default();
+    gateway.refuse("alice", ReactError::permanent("ä".repeat(1 << 20)));
+    let db = Annals::on(store.handle())
+        .with(ViewSetup::<Wordy>::new().options(options()))
+        .with(texts(&gateway));
+    let db = db.start().await.unwrap();
+    let done = happens(&db, "alice", deposited(1)).await;
+    settled(&db, &done).await;
+    let view = db.view::<Wordy>();
+    view.wait_for(&done, Duration::from_secs(60)).await.unwrap();
+    let of_view = view.dead_letters().all(None, 10).await.unwrap();
+    let reactor = db.reactor::<Texts>();
+    let of_reactor = reactor.dead_letters().all(None, 10).await.unwrap();
+    let is_cut = |reasons: Vec<DeadLetter>, of: &str| {
+        assert_eq!(reasons.len(), 1, "{of}");
+        let reason = reasons[0].reason.clone().unwrap();
+        assert!(reason.len() <= DeadLetter::REASON_BYTES_MAX, "{of}");
+        assert!(reason.starts_with("ä"), "{of}");
+        assert!(reason.ends_with("… (cut, of 2097152 bytes)"), "{of}");
+    };
+    is_cut(of_view, "a view");
+    is_cut(of_reactor, "a reactor");
+    view.retry("alice").await.unwrap();
+    let again = view.dead_letters().all(None, 10).await.unwrap();
+    is_cut(again, "a view again");
+    reactor.retry("account-alice").await.unwrap();
+    let again = async {
+        loop {
+            let again = reactor.dead_letters().all(None, 10).await.unwrap();
+            // It has no reason while it is tried.
+            if again.iter().any(|letter| letter.reason.is_some()) {
+                return again;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let again = tokio::time::timeout(Duration::from_secs(60), again).await;
+    is_cut(again.unwrap(), "a reactor again");
+    db.stop().await;
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use annals_core::Invalid;
+use annals_core::{DeadLetter, Invalid};
 use bytes::Bytes;
 use serde::Serialize;
 
@@ -104,7 +104,7 @@ pub(crate) fn dead_letter(
     say("offset", record.offset().to_string());
     say("time", record.time_ms().to_string());
     say("kind", failed.kind.name().to_owned());
-    say("cause", failed.cause.clone());
+    say("cause", DeadLetter::recorded(failed.cause.clone()));
     say("attempts", attempts.to_string());
     say("processor", processor.to_owned());
     letter
