@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::Bound;
+use std::slice::from_ref;
 
 use annals_core::{
     Checkpoint, Generation, History, Partition, Position, ReadLog, ReadRows, RowsBy,
@@ -14,7 +15,7 @@ use crate::fold::{encode, first_difference, refold};
 use crate::keyed::KeyedRows;
 use crate::view::View;
 use crate::view::step::Step;
-use annals_runner::{DeadLetterPages, Skips, Verified, WorkError};
+use annals_runner::{DeadLetterPages, Skips, Verified, WorkError, slot_of};
 
 /// Folds a sample of rows again, from where the past of the generation begins, and compares them
 /// with what it has. Keys in dead letters are not compared, and neither are keys whose events come
@@ -32,8 +33,6 @@ pub(crate) async fn sampled<V: View>(
         return Ok(Verified::Equal);
     }
     let keys: Vec<_> = sample.into_iter().collect();
-    // The slots go on while the log is read, so the rows are taken last, and what came in between
-    // is folded too.
     let mut replay = Replay {
         rows: keys.iter().map(|key| (key.clone(), None)).collect(),
         touched: BTreeMap::new(),
@@ -51,42 +50,44 @@ pub(crate) async fn sampled<V: View>(
                 .map(|row| (row.key, row.base.and_then(|base| base.value))),
         );
     }
-    for round in 0..ROUNDS {
-        let (rows, up_to) = if round == 0 {
-            let mut heads = BTreeMap::new();
-            for partition in partitions() {
-                heads.insert(partition, context.log().head(partition).await?.visible);
-            }
-            (None, heads)
-        } else {
-            let found = KeyedRows::read(&*context.views, generation.id, &keys).await?;
-            let Some(checkpoints) = found.checkpoints else {
-                continue;
-            };
-            let mut level = true;
-            let mut reached = BTreeMap::new();
-            for partition in partitions() {
-                let of = |of: &&Checkpoint| of.partition == partition;
-                let positions = || checkpoints.iter().filter(of).map(|of| of.position);
-                let lowest = positions().min().unwrap_or_default();
-                level &= positions().all(|position| position == lowest);
-                reached.insert(partition, lowest);
-            }
-            (level.then_some(found.rows), reached)
-        };
-        for (partition, up_to) in &up_to {
-            let position = positions.entry(*partition).or_default();
-            fold_to::<V>(context, &mut replay, *partition, position, *up_to).await?;
-        }
-        let Some(rows) = rows.filter(|_| positions == up_to) else {
-            continue;
-        };
-        return Ok(replay.compared(rows));
+    // The log up to the slowest slot is read first, which takes long. Slots go on meanwhile, each
+    // by itself, so each row is compared where its own slot was when the row was taken.
+    let checkpoints = context.views.checkpoints(generation.id).await?;
+    for (partition, position) in &mut positions {
+        let slots = 0..generation.spec.slots;
+        let reached = slots.map(|slot| reached(&checkpoints, slot, *partition));
+        let up_to = reached.min().unwrap_or_default();
+        let part = (*partition, position, up_to);
+        fold_to::<V>(context, &mut replay, part, |_, _| true).await?;
     }
-    // The slots were never at one position while the log was this busy: nothing was found wrong.
-    Ok(Verified::NotPossible {
-        why: "its slots were never at one position while the log was this busy".to_owned(),
-    })
+    let mut found = HashMap::new();
+    let mut up_to: HashMap<String, Vec<Checkpoint>> = HashMap::new();
+    for key in keys {
+        // A row alone is a page, and so of one moment.
+        let row = KeyedRows::read(&*context.views, generation.id, from_ref(&key)).await?;
+        found.extend(row.rows);
+        up_to.insert(key, row.checkpoints.unwrap_or_default());
+    }
+    let row_is_at = |key: &str, partition| {
+        let slot = slot_of(key, generation.spec.slots);
+        let checkpoints = up_to.get(key).map_or(&[][..], Vec::as_slice);
+        reached(checkpoints, slot, partition)
+    };
+    for (partition, position) in &mut positions {
+        let furthest = up_to.keys().map(|key| row_is_at(key, *partition));
+        let furthest = furthest.max().unwrap_or_default();
+        let is_in = |key: &str, at| at <= row_is_at(key, *partition);
+        let part = (*partition, position, furthest);
+        fold_to::<V>(context, &mut replay, part, is_in).await?;
+    }
+    Ok(replay.compared(found))
+}
+
+/// How far a slot has come in a partition.
+fn reached(checkpoints: &[Checkpoint], slot: u16, partition: Partition) -> Position {
+    let mut of = checkpoints.iter();
+    let of = of.find(|of| (of.slot, of.partition) == (slot, partition));
+    of.map_or(Position::START, |of| of.position)
 }
 
 /// The rows of a sample, folded again.
@@ -123,9 +124,6 @@ impl Replay {
         }
     }
 }
-
-/// How often the rows are taken until all slots are at one position.
-const ROUNDS: usize = 50;
 
 /// Keys from all over the view, at most so many, without those in dead letters: the first and the
 /// last one, and those of events from all over the log.
@@ -207,13 +205,13 @@ fn difference(found: Option<Bytes>, replayed: Option<&Bytes>) -> Option<String> 
     }
 }
 
-/// Folds what a partition has up to a position onto the rows.
+/// Folds what a partition has up to a position onto the rows, those events that are about a key and
+/// `is_in` what its row was made of.
 async fn fold_to<V: View>(
     context: &ViewContext,
     replay: &mut Replay,
-    partition: Partition,
-    position: &mut Position,
-    up_to: Position,
+    (partition, position, up_to): (Partition, &mut Position, Position),
+    is_in: impl Fn(&str, Position) -> bool,
 ) -> Result<(), WorkError> {
     let handlers = V::handlers();
     let skips = Skips::of(context.views.skip_decisions(V::NAME).await?);
@@ -232,7 +230,10 @@ async fn fold_to<V: View>(
         }
         steps.retain(|step| step.keys.iter().any(|key| replay.rows.contains_key(key)));
         for (key, stored) in &mut replay.rows {
-            if !steps.iter().any(|step| step.keys.contains(key)) {
+            let is_of_row = |step: &&Step<V>| is_in(key, step.record().position);
+            let own = steps.iter().take_while(is_of_row).count();
+            let own = &steps[..own];
+            if !own.iter().any(|step| step.is_about(key)) {
                 continue;
             }
             replay
@@ -240,7 +241,7 @@ async fn fold_to<V: View>(
                 .entry(key.clone())
                 .or_default()
                 .insert(partition);
-            let value = refold::<V>(key, stored.as_ref(), &steps)?;
+            let value = refold::<V>(key, stored.as_ref(), own)?;
             *stored = value.map(|value| encode(key, &value)).transpose()?;
         }
         let end = page.end;

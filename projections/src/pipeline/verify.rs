@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use annals_core::{Generation, Partition, Position, ReadLog};
-use annals_runner::{Skips, Verified, WorkError};
+use annals_core::{Checkpoint, Generation, LogPage, Partition, Position, ReadLog};
+use annals_runner::{Skips, Verified, WorkError, slot_of};
 use bytes::Bytes;
 
 use super::blueprint::Blueprint;
@@ -26,8 +26,8 @@ use crate::keyed::KeyedRows;
 const ROWS: usize = 2_000;
 /// Events read at once.
 const PAGE_EVENTS: usize = 4_096;
-/// How often the rows are taken until all slots are at one position.
-const ROUNDS: usize = 50;
+/// Rows that are taken at once.
+const ROWS_READ: usize = 100;
 
 /// Runs a sample of keys again and compares their rows.
 pub(crate) async fn sampled(
@@ -53,51 +53,41 @@ pub(crate) async fn sampled(
     if keys.is_empty() {
         return Ok(Verified::Equal);
     }
-    let mut again = Again {
+    let mut by_slot: BTreeMap<u16, BTreeSet<String>> = BTreeMap::new();
+    for key in keys {
+        let slot = match spec.is_by_partition() {
+            true => partition.0 as u16,
+            false => slot_of(&key, spec.slots),
+        };
+        by_slot.entry(slot).or_default().insert(key);
+    }
+    let read = Reading {
         blueprint,
         context,
         partition,
-        keys: Arc::new(keys),
-        share: match spec.is_by_partition() {
-            true => Share::Partition(partition),
-            false => Share::everything(1),
-        },
-        machine: None,
         skips: Skips::of(context.views.skip_decisions(&spec.view).await?),
-        position: Position::START,
-        rows: BTreeMap::new(),
     };
-    // The slots go on while the log is read, so the rows are taken last, and what came in between
-    // is run too.
-    let head = context.log().head(partition).await?.visible;
-    again.run_to(head).await?;
-    for _ in 0..ROUNDS {
-        let keys: Vec<String> = again.rows.keys().cloned().collect();
-        if keys.is_empty() {
-            return Ok(Verified::Equal);
-        }
-        let found = KeyedRows::read(&*context.views, generation.id, &keys).await?;
-        let Some(checkpoints) = found.checkpoints else {
-            continue;
-        };
-        let reads = |slot: &u16| spec.reads(*slot, partition);
-        let positions = (0..spec.slots).filter(reads).map(|slot| {
-            let mut of = checkpoints.iter();
-            let of = of.find(|of| (of.slot, of.partition) == (slot, partition));
-            of.map_or(Position::START, |of| of.position)
-        });
-        let positions: BTreeSet<_> = positions.collect();
-        let (Some(lowest), Some(highest)) = (positions.first(), positions.last()) else {
-            break;
-        };
-        if lowest == highest && *lowest == again.position {
-            return Ok(again.compared(&found.rows));
-        }
-        if *highest > again.position {
-            again.run_to(*highest).await?;
+    let share = match spec.is_by_partition() {
+        true => Share::Partition(partition),
+        false => Share::everything(1),
+    };
+    let runs = by_slot.into_iter();
+    let mut runs: Vec<_> = runs
+        .map(|(slot, keys)| Again::new(slot, keys, share))
+        .collect();
+    // The log up to the slowest slot is read first, and once, which takes long. Slots go on
+    // meanwhile, each by itself, so rows are compared where their own slot was when they were taken.
+    let checkpoints = context.views.checkpoints(generation.id).await?;
+    let slots = runs.iter().map(|of| read.reached(&checkpoints, of.slot));
+    let slowest = slots.min().unwrap_or_default();
+    read.all_to(&mut runs, slowest).await?;
+    for again in &mut runs {
+        let differs = again.compared_with(&read, generation).await?;
+        if let Some(what) = differs {
+            return Ok(Verified::Differs { what });
         }
     }
-    not("its slots were never at one position while the log was this busy")
+    Ok(Verified::Equal)
 }
 
 /// Keys of events from all over a partition, as texts.
@@ -135,66 +125,96 @@ async fn sample(
     Ok(keys)
 }
 
-/// Some keys, run again.
-struct Again<'a> {
+/// What the log is read with.
+struct Reading<'a> {
     blueprint: &'a Blueprint,
     context: &'a ViewContext,
     partition: Partition,
+    skips: Skips,
+}
+
+/// Some keys of one slot, run again.
+struct Again {
+    slot: u16,
     keys: Arc<BTreeSet<String>>,
     share: Share,
     machine: Option<Machine>,
-    skips: Skips,
     position: Position,
     /// The rows that came out, as far as they are compared.
     rows: BTreeMap<String, Option<Bytes>>,
 }
 
-impl Again<'_> {
-    async fn run_to(&mut self, to: Position) -> Result<(), WorkError> {
-        while self.position < to {
-            let read = ReadLog::after(self.position)
+impl Reading<'_> {
+    /// How far a slot has come.
+    fn reached(&self, checkpoints: &[Checkpoint], slot: u16) -> Position {
+        let mut of = checkpoints.iter();
+        let of = of.find(|of| (of.slot, of.partition) == (slot, self.partition));
+        of.map_or(Position::START, |of| of.position)
+    }
+
+    /// Runs all of them, which are at one position, up to another.
+    async fn all_to(&self, runs: &mut [Again], to: Position) -> Result<(), WorkError> {
+        while let Some(position) = runs.first().map(|of| of.position)
+            && position < to
+        {
+            let read = ReadLog::after(position)
                 .partition(self.partition)
                 .up_to(to)
                 .filter(self.blueprint.filter())
                 .limit(PAGE_EVENTS);
             let page = self.context.log().read(read).await?;
-            let scanned = page.scanned;
-            let end = page.end;
-            let rows = loop {
-                let keys = Arc::clone(&self.keys);
-                let chosen = DivideBy::Chosen(Arc::new(move |key: &str| keys.contains(key)));
-                let prepared = self.blueprint.prepare(page.clone(), self.partition, chosen);
-                let machine = self
-                    .machine
-                    .get_or_insert_with(|| self.blueprint.machine(self.share));
-                let mut rows = Vec::new();
-                let redo = match machine.take(&prepared, self.position, &self.skips, &mut rows)? {
-                    Taken::Whole => match machine.save()? {
-                        Saving::Writes(_) => break rows,
-                        Saving::Redo(redo) => redo,
-                    },
-                    Taken::Stuck(stuck) => {
-                        let why = self.blueprint.stuck(self.partition, &stuck);
-                        return Err(WorkError::Stopped(why));
-                    }
-                    Taken::Redo(redo) => redo,
-                };
-                machine.go_back(self.blueprint.machine(self.share), redo)?;
-            };
-            if let Some(machine) = &mut self.machine {
-                machine.saves_at_once();
-                machine.take_emitted();
+            for again in &mut *runs {
+                again.take(self, &page)?;
             }
-            self.take(rows);
-            self.position = scanned;
-            if end && self.position < to {
+            if page.end && page.scanned < to {
                 break;
             }
         }
         Ok(())
     }
+}
 
-    fn take(&mut self, rows: Vec<OutRow>) {
+impl Again {
+    fn new(slot: u16, keys: BTreeSet<String>, share: Share) -> Again {
+        Again {
+            slot,
+            keys: Arc::new(keys),
+            share,
+            machine: None,
+            position: Position::START,
+            rows: BTreeMap::new(),
+        }
+    }
+
+    fn take(&mut self, reading: &Reading<'_>, page: &LogPage) -> Result<(), WorkError> {
+        let blueprint = reading.blueprint;
+        let partition = reading.partition;
+        let rows = loop {
+            let keys = Arc::clone(&self.keys);
+            let chosen = DivideBy::Chosen(Arc::new(move |key: &str| keys.contains(key)));
+            let prepared = blueprint.prepare(page.clone(), partition, chosen);
+            let machine = self
+                .machine
+                .get_or_insert_with(|| blueprint.machine(self.share));
+            let mut rows = Vec::new();
+            let skips = &reading.skips;
+            let redo = match machine.take(&prepared, self.position, skips, &mut rows)? {
+                Taken::Whole => match machine.save()? {
+                    Saving::Writes(_) => break rows,
+                    Saving::Redo(redo) => redo,
+                },
+                Taken::Stuck(stuck) => {
+                    let why = blueprint.stuck(partition, &stuck);
+                    return Err(WorkError::Stopped(why));
+                }
+                Taken::Redo(redo) => redo,
+            };
+            machine.go_back(blueprint.machine(self.share), redo)?;
+        };
+        if let Some(machine) = &mut self.machine {
+            machine.saves_at_once();
+            machine.take_emitted();
+        }
         for OutRow { key, value, .. } in rows {
             // Dead letters are told of by one slot, and are no rows of a key.
             let is_dead = key.split(END).next() == Some(OUTPUT);
@@ -202,28 +222,54 @@ impl Again<'_> {
                 self.rows.insert(key, value);
             }
         }
+        self.position = page.scanned;
+        Ok(())
     }
 
-    fn compared(&self, found: &HashMap<String, Bytes>) -> Verified {
-        for (key, again) in &self.rows {
-            let difference = match (found.get(key), again) {
-                (None, None) => None,
-                (Some(_), None) => Some("it exists, and a replay gives none".to_owned()),
-                (None, Some(_)) => Some("it does not exist, and a replay gives one".to_owned()),
-                (Some(found), Some(again)) => first_difference(found, again),
-            };
-            if let Some(difference) = difference {
-                let (view, key) = key.split_once(END).unwrap_or(("", key));
-                let key = shown(key);
-                return Verified::Differs {
-                    what: format!(
-                        "row `{key}` of view `{view}` differs from a replay of its key alone: \
-                         {difference}"
-                    ),
-                };
+    /// In what the rows that came out so far differ from those of the generation.
+    async fn compared_with(
+        &mut self,
+        reading: &Reading<'_>,
+        generation: &Generation,
+    ) -> Result<Option<String>, WorkError> {
+        let keys: Vec<String> = self.rows.keys().cloned().collect();
+        let mut after = 0;
+        while after < keys.len() {
+            let mut page = &keys[after..keys.len().min(after + ROWS_READ)];
+            let views = &*reading.context.views;
+            let mut found = KeyedRows::read(views, generation.id, page).await?;
+            if found.checkpoints.is_none() {
+                // Large rows are several pages, between which the slot went on. One row is one.
+                page = &page[..1];
+                found = KeyedRows::read(views, generation.id, page).await?;
             }
+            let checkpoints = found.checkpoints.unwrap_or_default();
+            let to = reading.reached(&checkpoints, self.slot);
+            reading.all_to(std::slice::from_mut(self), to).await?;
+            let difference = page
+                .iter()
+                .find_map(|key| self.difference(key, &found.rows));
+            if difference.is_some() {
+                return Ok(difference);
+            }
+            after += page.len();
         }
-        Verified::Equal
+        Ok(None)
+    }
+
+    fn difference(&self, key: &str, found: &HashMap<String, Bytes>) -> Option<String> {
+        let again = self.rows.get(key).and_then(Option::as_ref);
+        let difference = match (found.get(key), again) {
+            (None, None) => return None,
+            (Some(_), None) => "it exists, and a replay gives none".to_owned(),
+            (None, Some(_)) => "it does not exist, and a replay gives one".to_owned(),
+            (Some(found), Some(again)) => first_difference(found, again)?,
+        };
+        let (view, key) = key.split_once(END).unwrap_or(("", key));
+        let key = shown(key);
+        Some(format!(
+            "row `{key}` of view `{view}` differs from a replay of its key alone: {difference}"
+        ))
     }
 }
 
