@@ -104,6 +104,48 @@ impl GenerationSpec {
     /// Among what it [handles](GenerationSpec::handles): each partition has a slot of its own.
     pub const BY_PARTITION: &str = "slots:by-partition";
 
+    /// Among what it [handles](GenerationSpec::handles), begins the types of its keys.
+    pub const KEYS: &str = "keys:";
+    /// Among what it [handles](GenerationSpec::handles), begins the types of its indexes.
+    pub const ENTRIES: &str = "entries:";
+    /// Among what it [handles](GenerationSpec::handles), begins the make of a view that a pipeline
+    /// writes.
+    pub const OUTPUT: &str = "output:";
+
+    /// Whether two declarations of one version of a view give the same rows from the same events,
+    /// in the same form: slots and logs may differ. What an older program did not record yet
+    /// ([`KEYS`](GenerationSpec::KEYS), [`ENTRIES`](GenerationSpec::ENTRIES),
+    /// [`OUTPUT`](GenerationSpec::OUTPUT)) counts as equal.
+    ///
+    /// ```
+    /// use annals_core::{GenerationSpec, LogId};
+    ///
+    /// let older = GenerationSpec::new("balances", 1, LogId::random());
+    /// let declared = |keys: &str| {
+    ///     let mut spec = older.clone();
+    ///     spec.handles.push(format!("{}{keys}", GenerationSpec::KEYS));
+    ///     spec
+    /// };
+    /// assert!(declared("text").declares_as(&declared("text")));
+    /// assert!(!declared("text").declares_as(&declared("u64")));
+    /// assert!(declared("text").declares_as(&older) && older.declares_as(&declared("u64")));
+    /// ```
+    pub fn declares_as(&self, other: &GenerationSpec) -> bool {
+        let kept = |of: &GenerationSpec| (of.version, of.history, of.inline);
+        (kept(self), &self.indexes) == (kept(other), &other.indexes)
+            && self.compared_with(other).eq(other.compared_with(self))
+    }
+
+    /// What it handles, without parts of which the other one says nothing.
+    fn compared_with<'a>(&'a self, other: &'a GenerationSpec) -> impl Iterator<Item = &'a String> {
+        let is_said = move |part: &&String| {
+            let later = [Self::KEYS, Self::ENTRIES, Self::OUTPUT].into_iter();
+            let mut begins = later.filter(|begin| part.starts_with(begin));
+            begins.all(|begin| other.handles.iter().any(|of| of.starts_with(begin)))
+        };
+        self.handles.iter().filter(is_said)
+    }
+
     /// Whether each partition has the slot of its number, which keeps all keys of it; otherwise
     /// each slot reads all partitions and keeps its own keys.
     pub fn is_by_partition(&self) -> bool {

@@ -83,6 +83,10 @@ impl ViewKey for Month {
     fn from_stream_id(_: &str) -> Option<Month> {
         None
     }
+
+    fn type_of_key() -> String {
+        "month".to_owned()
+    }
 }
 
 #[cfg(test)]

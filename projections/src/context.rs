@@ -7,7 +7,7 @@ use annals_runner::{GenerationWorkers, Kind, Timing, WorkerContext};
 
 use crate::lifecycle::Lifecycle;
 use crate::options::Options;
-use crate::view::{View, shape_of};
+use crate::view::{View, make_of};
 
 /// The program's context, and how this view is kept.
 #[derive(Clone, Debug)]
@@ -45,7 +45,7 @@ impl ViewContext {
         let log = self.log();
         let mut spec = GenerationSpec::new(V::NAME, V::VERSION, log.id());
         spec.handles = V::handlers().types();
-        spec.handles.extend(shape_of::<V>());
+        spec.handles.extend(make_of::<V>());
         spec.partitions = log.partitions();
         spec.slots = self.options.slots;
         spec.history = V::HISTORY;

@@ -26,7 +26,8 @@ use uuid::Uuid;
     note = "keys are `String`, integers, `bool`, `Uuid`, `NaiveDate`, `DateTime<Utc>`, `()`, and \
             tuples of them",
     note = "for a type of your own, such as an enum, implement `ViewKey`: `to_key` gives a text \
-            that orders as the key does, `from_key` reads it, `from_stream_id` may give `None`"
+            that orders as the key does, `from_key` reads it, `from_stream_id` may give `None`, \
+            `type_of_key` names the type"
 )]
 pub trait ViewKey: Sized + Clone + Send + Sync + fmt::Debug + 'static {
     /// The key as a text.
@@ -38,6 +39,17 @@ pub trait ViewKey: Sized + Clone + Send + Sync + fmt::Debug + 'static {
     /// The key that the id of a stream means (`alice` in `account-alice`), if it means one: the key
     /// of an event when a view says nothing else.
     fn from_stream_id(id: &str) -> Option<Self>;
+
+    /// The name of this type of keys: a view whose keys are of another type is another view, and
+    /// gets rows of its own. Types whose keys have other texts or mean something else need other
+    /// names; it must never change.
+    ///
+    /// ```
+    /// use annals_projections::ViewKey;
+    ///
+    /// assert_eq!(<(String, u64)>::type_of_key(), "(text,u64)");
+    /// ```
+    fn type_of_key() -> String;
 
     /// The id of the one stream that the key means: what
     /// [`from_stream_id`](ViewKey::from_stream_id) makes this key of. Nothing, unless said
@@ -107,6 +119,10 @@ impl ViewKey for String {
         Some(id.into())
     }
 
+    fn type_of_key() -> String {
+        "text".to_owned()
+    }
+
     fn to_stream_id(&self) -> Option<String> {
         Some(self.clone())
     }
@@ -125,6 +141,10 @@ impl ViewKey for () {
     fn from_stream_id(_: &str) -> Option<()> {
         Some(())
     }
+
+    fn type_of_key() -> String {
+        "()".to_owned()
+    }
 }
 
 macro_rules! unsigned {
@@ -141,6 +161,10 @@ macro_rules! unsigned {
             fn from_stream_id(id: &str) -> Option<$type> {
                 // `007` and `+7` are other streams than `7`, and must not share its row.
                 id.parse().ok().filter(|key: &$type| key.to_string() == id)
+            }
+
+            fn type_of_key() -> String {
+                stringify!($type).to_owned()
             }
 
             fn to_stream_id(&self) -> Option<String> {
@@ -179,6 +203,10 @@ macro_rules! signed {
                 id.parse().ok().filter(|key: &$type| key.to_string() == id)
             }
 
+            fn type_of_key() -> String {
+                stringify!($type).to_owned()
+            }
+
             fn to_stream_id(&self) -> Option<String> {
                 Some(self.to_string())
             }
@@ -201,6 +229,10 @@ impl ViewKey for bool {
         id.parse().ok()
     }
 
+    fn type_of_key() -> String {
+        "bool".to_owned()
+    }
+
     fn to_stream_id(&self) -> Option<String> {
         Some(self.to_string())
     }
@@ -219,6 +251,10 @@ impl ViewKey for Uuid {
 
     fn from_stream_id(id: &str) -> Option<Uuid> {
         Uuid::from_key(id)
+    }
+
+    fn type_of_key() -> String {
+        "uuid".to_owned()
     }
 
     fn to_stream_id(&self) -> Option<String> {
@@ -242,6 +278,10 @@ impl ViewKey for DateTime<Utc> {
 
     fn from_stream_id(id: &str) -> Option<DateTime<Utc>> {
         DateTime::from_key(id)
+    }
+
+    fn type_of_key() -> String {
+        "time".to_owned()
     }
 }
 
@@ -283,6 +323,10 @@ impl ViewKey for NaiveDate {
 
     fn from_stream_id(id: &str) -> Option<NaiveDate> {
         NaiveDate::from_key(id)
+    }
+
+    fn type_of_key() -> String {
+        "date".to_owned()
     }
 }
 
@@ -342,6 +386,10 @@ macro_rules! tuples {
 
             fn from_stream_id(_: &str) -> Option<Self> {
                 None
+            }
+
+            fn type_of_key() -> String {
+                format!("({})", [$($part::type_of_key()),+].join(","))
             }
         }
     )+};

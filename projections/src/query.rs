@@ -1,6 +1,7 @@
 //! Asking a view: now, after a write of one's own, as of a moment, in pages.
 
 mod dead_letters;
+mod filling;
 mod get;
 mod history;
 mod many;

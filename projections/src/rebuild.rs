@@ -84,7 +84,8 @@ impl<V> Rebuild<V> {
 
     /// Begins a new generation of this version. The workers of all programs that have this view
     /// build it together, slot by slot; it goes on after a crash, and is switched to as soon as it
-    /// is complete.
+    /// is complete. The generation that served until then is kept for a
+    /// [roll-back](Rebuild::roll_back); those that were kept before it are dropped.
     ///
     /// # Errors
     ///

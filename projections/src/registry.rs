@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::fold::folded;
 use crate::process::{self, Process};
 use crate::reactor::{self, Reactor};
-use crate::view::View;
+use crate::view::{View, make_of};
 
 /// Adds read models, reactors and process managers to a [`Registry`] that is made without a
 /// program.
@@ -55,6 +55,7 @@ pub(crate) fn view_kind<V: View>() -> ViewKind {
     view.key = type_name::<V::Key>();
     view.indexes = V::INDEXES;
     view.handles = V::handlers().types();
+    view.make = make_of::<V>();
     view
 }
 

@@ -15,7 +15,9 @@ pub use index::IndexType;
 pub use poison::Poison;
 pub use row::Row;
 pub use setup::ViewSetup;
-pub(crate) use shape::shape_of;
+pub(crate) use shape::make_of;
+#[cfg(feature = "streams")]
+pub(crate) use shape::output_make_of;
 pub use step::Handlers;
 
 use crate::key::ViewKey;
@@ -30,8 +32,9 @@ pub trait View: Default + Serialize + DeserializeOwned + Send + Sync + 'static {
     const NAME: &'static str;
 
     /// The version of the fold: raise it whenever `on`, the keys or the fields change, and a new
-    /// generation is built. One is also built when the fields of the default row are others than
-    /// before.
+    /// generation is built. One is also built when the fields of the default row, the type of the
+    /// keys, the history, the indexes or their types are others than before: two programs that
+    /// declare one version in two ways have rows of their own.
     const VERSION: u32 = 1;
 
     /// How much of the past is kept.

@@ -30,9 +30,12 @@ const WATCH_ROWS: usize = 1_000;
 /// reactors do. Readers, followers, roll-backs and switches all ask this.
 pub fn is_ours(generation: &Generation, spec: &GenerationSpec) -> bool {
     let of = &generation.spec;
-    let kept = |of: &GenerationSpec| (of.version, of.history, of.inline);
-    let handles = spec.handles.is_empty() || of.handles == spec.handles;
-    handles && (kept(of), &of.indexes) == (kept(spec), &spec.indexes)
+    if !spec.handles.is_empty() {
+        return of.declares_as(spec);
+    }
+    let mut of = of.clone();
+    of.handles.clear();
+    of.declares_as(spec)
 }
 
 /// The generation that readers of this program see: the live one of those that it follows. While

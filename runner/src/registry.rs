@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use annals_core::{
-    Aggregate, AggregateKind, Annals, Event, EventKind, History, JsonText, RecordedEvent,
-    ShowError, ShownEvent, ShownState, StreamId, Version,
+    Aggregate, AggregateKind, Annals, Event, EventKind, Generation, GenerationSpec, History,
+    JsonText, Phase, RecordedEvent, ShowError, ShownEvent, ShownState, StreamId, Version,
 };
 use serde::Serialize;
 
+use crate::generation::serving;
 use crate::kind::Kind;
 
 /// The events, aggregates, views, reactors and process managers of a program. A program that runs
@@ -56,6 +57,9 @@ pub struct ViewKind {
     pub indexes: &'static [&'static str],
     /// The stored names of the event types that it handles.
     pub handles: Vec<String>,
+    /// What its rows are made of beside these events, as its generations record it.
+    #[serde(skip)]
+    pub make: Vec<String>,
     #[serde(skip)]
     keys: KeysOf,
     #[serde(skip)]
@@ -220,9 +224,39 @@ impl ViewKind {
             key: "",
             indexes: &[],
             handles: Vec::new(),
+            make: Vec::new(),
             keys,
             fold,
         }
+    }
+
+    /// The generation that readers of this view see.
+    ///
+    /// ```
+    /// # use annals_core::{StoreError, ViewStore};
+    /// # use annals_runner::ViewKind;
+    /// # async fn example(view: &ViewKind, views: &dyn ViewStore) -> Result<(), StoreError> {
+    /// let generations = views.generations(view.name).await?;
+    /// if let Some(serving) = view.serving(&generations) {
+    ///     println!("since {}", serving.begun_at);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn serving<'a>(&self, generations: &'a [Generation]) -> Option<&'a Generation> {
+        let of = |inline| {
+            let log = generations.first()?.spec.log;
+            let mut spec = GenerationSpec::new(self.name, self.version, log);
+            spec.handles = [&*self.handles, &*self.make].concat();
+            spec.history = self.history;
+            spec.indexes = self.indexes.iter().map(|name| (*name).into()).collect();
+            spec.inline = inline;
+            serving(generations, &spec)
+        };
+        let is_live = |of: &&Generation| of.phase == Phase::Live;
+        let found = [of(true), of(false)];
+        let live = found.into_iter().flatten().find(is_live);
+        live.or_else(|| found.into_iter().flatten().max_by_key(|of| of.id))
     }
 
     /// The texts of the keys of the rows that an event changes; none when the view does not handle

@@ -16,7 +16,7 @@ use tracing::Instrument;
 use crate::checkpoint::settled_to;
 use crate::context::WorkerContext;
 use crate::error::{WorkError, chain};
-use crate::generation::{GenerationWorkers, RunningGeneration, is_ours};
+use crate::generation::{GenerationWorkers, RunningGeneration, is_ours, serving};
 use crate::lease::Coordination;
 use crate::poll::Seen;
 use crate::progress::SlotState;
@@ -302,12 +302,44 @@ impl Supervisor {
                 let projection = self.workers.name();
                 let id = generation.id.0;
                 tracing::info!(projection, generation = id, "a new generation serves");
+                self.drop_older(&generations).await;
                 Ok(())
             }
             Err(error) => match WorkError::from(error) {
                 WorkError::Stopped(reason) => Err(refused(reason)),
                 error => Err(NotSwitched::Busy(chain(&error))),
             },
+        }
+    }
+
+    /// Drops what was kept before a switch, but for the generation that served until then: one is
+    /// enough to go back to, and each takes room and work for as long as it is kept.
+    async fn drop_older(&self, before: &[Generation]) {
+        let spec = self.workers.spec();
+        let served = serving(before, spec).map(|of| of.id);
+        let is_older = |of: &&Generation| {
+            of.phase == Phase::Kept && is_ours(of, spec) && Some(of.id) != served
+        };
+        for older in before.iter().filter(is_older) {
+            let dropped = self.subject.drop_generation(older.id);
+            let projection = self.workers.name();
+            let id = older.id.0;
+            match contained_async(dropped).await {
+                Ok(Ok(())) => {
+                    tracing::info!(
+                        projection,
+                        generation = id,
+                        "an older generation is dropped"
+                    );
+                }
+                Ok(Err(error)) => {
+                    let error = chain(&error);
+                    tracing::warn!(projection, generation = id, error, "it was not dropped");
+                }
+                Err(panic) => {
+                    tracing::error!(projection, generation = id, panic, "it was not dropped");
+                }
+            }
         }
     }
 }
@@ -335,9 +367,10 @@ enum NotSwitched {
     Refused { reason: String, try_again: bool },
 }
 
-/// Makes sure that there is a generation of this version and of these event types: the live one,
-/// one that is being built, or a new one. A changed version, or another set of types, so begins to
-/// build when a program starts. Nothing when the generation belongs to another log.
+/// Makes sure that there is a generation of this version and of this declaration: the live one, one
+/// that is being built, the newest that served until a program that declares it otherwise had its
+/// own, or a new one. A changed version, or another set of types, so begins to build when a program
+/// starts. Nothing when the generation belongs to another log.
 ///
 /// # Errors
 ///
@@ -350,10 +383,11 @@ pub async fn find_or_begin(
     let coordination = Coordination::take(context, &spec.view).await?;
     let begun = async {
         let generations = context.views.generations(&spec.view).await?;
-        let mut ours = generations
-            .into_iter()
-            .filter(|generation| is_ours(generation, spec) && generation.phase != Phase::Kept);
-        match ours.next() {
+        let ours = generations.iter().filter(|of| is_ours(of, spec));
+        let mut ours: Vec<_> = ours.cloned().collect();
+        // Programs that declare a version in two ways, and start in turn, need two generations.
+        ours.sort_by_key(|of| (of.phase == Phase::Kept).then_some(u64::MAX - of.id.0));
+        match ours.into_iter().next() {
             Some(generation) => Ok(Some(generation).filter(|of| of.spec.log == spec.log)),
             None => Ok(Some(context.views.begin_generation(spec.clone()).await?)),
         }

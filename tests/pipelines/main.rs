@@ -30,6 +30,7 @@ mod lessons;
 mod ordered;
 mod panics;
 mod partitions;
+mod redeclared;
 mod refused;
 #[path = "../../examples/fraud/rules.rs"]
 mod rules;

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use annals_runner::contained;
 use annals_streams::{
     Branch, Codec, Each, Joint, Operator, Panic, Plan, PlannedStage, Row, Side, Span, Stage, State,
     StateError, Stateful,
@@ -21,6 +22,7 @@ use super::panics::{self, Lacking, NameOf, Panics, Why};
 use super::source::Source;
 use super::stream::Flows;
 use crate::fold::first_difference;
+use crate::key::ViewKey;
 
 /// How state is written: as rows are.
 pub(crate) struct StateJson;
@@ -283,6 +285,8 @@ pub(crate) struct Draft {
     /// Where streams are divided by key.
     pub(crate) keyings: Vec<Arc<dyn Keying>>,
     pub(crate) outputs: Vec<OutputSpec>,
+    /// The types of the keys that streams are given.
+    pub(crate) keys: Vec<String>,
     /// Events that leave it.
     pub(crate) appends: Vec<AppendSpec>,
     /// The stages that need all keys in one slot.
@@ -309,6 +313,7 @@ impl Graph {
             sources: Vec::new(),
             keyings: Vec::new(),
             outputs: Vec::new(),
+            keys: Vec::new(),
             appends: Vec::new(),
             one_slot: None,
             wrong: Vec::new(),
@@ -318,6 +323,12 @@ impl Graph {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Draft> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A stream is given keys of this type.
+    pub(crate) fn keyed_by<K: ViewKey>(&self) {
+        let keys = contained(K::type_of_key).unwrap_or_default();
+        self.lock().keys.push(keys);
     }
 
     /// The number of a new stage.

@@ -15,7 +15,7 @@ use crate::context::ViewContext;
 use crate::fold::{RowError, encode, read_back};
 use crate::key::checked;
 use crate::query::{OWN_ENTRY, OutputRows, ViewHandle};
-use crate::view::View;
+use crate::view::{View, output_make_of};
 
 /// Ends the name of an output in a stored key.
 pub(crate) const END: char = '\u{1e}';
@@ -29,6 +29,8 @@ pub(crate) struct OutputSpec {
     pub(crate) name: &'static str,
     pub(crate) keeps: bool,
     pub(crate) indexes: &'static [&'static str],
+    /// What its rows are made of.
+    pub(crate) make: String,
     pub(crate) handle: MakeHandle,
 }
 
@@ -111,6 +113,7 @@ pub(crate) fn declare<V: View>(at: &At) {
         name: V::NAME,
         keeps: V::HISTORY != History::None,
         indexes: V::INDEXES,
+        make: output_make_of::<V>(),
         handle: |context, workers, output| {
             let handle = ViewHandle::<V>::new(context.clone(), workers.clone());
             let handle = handle.of_pipeline(Arc::new(output));

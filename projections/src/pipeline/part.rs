@@ -160,7 +160,13 @@ fn spec_of(blueprint: &Blueprint, context: &ViewContext) -> GenerationSpec {
     }
     spec.partitions = log.partitions();
     spec.slots = context.options.slots;
-    let outputs = blueprint.graph().lock().outputs.clone();
+    let draft = blueprint.graph().lock();
+    let keys = draft.keys.join(" ");
+    let outputs = draft.outputs.clone();
+    drop(draft);
+    spec.handles.push(format!("{}{keys}", GenerationSpec::KEYS));
+    let output = |of: &OutputSpec| format!("{}{}{}", GenerationSpec::OUTPUT, of.prefix(), of.make);
+    spec.handles.extend(outputs.iter().map(output));
     spec.indexes = outputs.iter().flat_map(OutputSpec::index_names).collect();
     spec.history = if outputs.iter().any(|of| of.keeps) {
         History::Versions

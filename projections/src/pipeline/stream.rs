@@ -363,6 +363,7 @@ impl<T: Flows> Stream<T> {
         key: impl Fn(&T) -> K + Send + Sync + 'static,
     ) -> Keyed<K, T> {
         let at = self.at.then(PlannedStage::new("key_by", ""));
+        self.at.graph.keyed_by::<K>();
         let with_key = move |item: &T| (key(item), item.clone());
         if !self.at.divided {
             let text = |(key, _): &(K, T)| key.to_key();

@@ -69,6 +69,7 @@ impl Log {
             ));
         }
         let stage = self.graph.stage(PlannedStage::new("table_of", V::NAME));
+        self.graph.keyed_by::<V::Key>();
         let events = Node::new();
         let source = Arc::new(ViewSource {
             handlers: Arc::new(handlers),

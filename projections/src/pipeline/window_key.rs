@@ -55,6 +55,10 @@ impl ViewKey for Window {
     fn from_stream_id(_: &str) -> Option<Window> {
         None
     }
+
+    fn type_of_key() -> String {
+        "window".to_owned()
+    }
 }
 
 /// The window that starts then, for asking after its row.

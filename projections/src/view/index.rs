@@ -12,12 +12,21 @@ use crate::key::ViewKey;
 const PRESENT: char = '=';
 
 /// The type of an index: what its entries are made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct IndexType {
     id: TypeId,
     name: &'static str,
+    of_key: fn() -> String,
     optional: bool,
 }
+
+impl PartialEq for IndexType {
+    fn eq(&self, other: &IndexType) -> bool {
+        (self.id, self.optional) == (other.id, other.optional)
+    }
+}
+
+impl Eq for IndexType {}
 
 /// A range of the entries of an index.
 pub(crate) type EntryRange = (Bound<String>, Bound<String>);
@@ -28,6 +37,7 @@ impl IndexType {
         IndexType {
             id: TypeId::of::<K>(),
             name: type_name::<K>(),
+            of_key: K::type_of_key,
             optional: false,
         }
     }
@@ -43,6 +53,15 @@ impl IndexType {
     /// The entry of a value that may be absent.
     pub fn entry<K: ViewKey>(value: Option<&K>) -> String {
         value.map_or_else(String::new, |value| format!("{PRESENT}{}", value.to_key()))
+    }
+
+    /// What its entries are made of, as a generation names it.
+    pub(crate) fn stored_name(&self) -> String {
+        let of_key = (self.of_key)();
+        match self.optional {
+            true => format!("{PRESENT}{of_key}"),
+            false => of_key,
+        }
     }
 
     /// The entries that a range of values means.

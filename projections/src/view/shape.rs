@@ -1,14 +1,44 @@
-//! The fields of a row, as far as its default shows them: rows of other fields are rebuilt, also
-//! when the version was not raised.
+//! What a view is made of beside its events: the fields of a row, as far as its default shows them,
+//! and the types of its keys and indexes. Rows of another make are rebuilt, also when the version
+//! was not raised.
 
+use annals_core::GenerationSpec;
 use annals_runner::contained;
 use serde_json::Value;
 
-use super::View;
+use super::{IndexType, View};
+use crate::key::ViewKey as _;
 
-/// What a generation names its rows, beside the types of events that it handles. Nothing when the
-/// default cannot be written.
-pub(crate) fn shape_of<V: View>() -> Option<String> {
+/// What a generation of this view is made of, beside the types of events that it handles.
+pub(crate) fn make_of<V: View>() -> Vec<String> {
+    let key = contained(V::Key::type_of_key).ok();
+    let mut make: Vec<_> = shape_of::<V>().into_iter().collect();
+    make.extend(key.map(|key| format!("{}{key}", GenerationSpec::KEYS)));
+    make.extend(indexes_of::<V>().map(|indexes| format!("{}{indexes}", GenerationSpec::ENTRIES)));
+    make
+}
+
+/// The same of a view that a pipeline writes, in one text.
+#[cfg(feature = "streams")]
+pub(crate) fn output_make_of<V: View>() -> String {
+    let shape = shape_of::<V>().unwrap_or_default();
+    let indexes = indexes_of::<V>().unwrap_or_default();
+    let key = contained(V::Key::type_of_key).unwrap_or_default();
+    format!("{key} {shape} {indexes}")
+}
+
+/// The types of its indexes, where they are known.
+fn indexes_of<V: View>() -> Option<String> {
+    let names = contained(|| {
+        let types = V::index_types();
+        types.iter().map(IndexType::stored_name).collect::<Vec<_>>()
+    });
+    let names = names.unwrap_or_default();
+    (!names.is_empty()).then(|| names.join(" "))
+}
+
+/// What a generation names its rows. Nothing when the default cannot be written.
+fn shape_of<V: View>() -> Option<String> {
     let row = contained(|| serde_json::to_value(V::default()));
     let mut text = String::new();
     write(&row.ok()?.ok()?, &mut text);

@@ -139,6 +139,10 @@ impl ViewKey for Name {
     fn from_stream_id(id: &str) -> Option<Name> {
         Some(Name(id.into()))
     }
+
+    fn type_of_key() -> String {
+        "name".to_owned()
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

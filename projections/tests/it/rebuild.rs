@@ -1,14 +1,14 @@
 //! A view is rebuilt while the old one serves.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use annals_core::{Annals, Phase, Recorded};
+use annals_core::{Acquired, Annals, Partition, Phase, Position, Recorded};
 use annals_projections::{
-    Handlers, Poison, Program, Project, ReadModels, RebuildError, Row, StartError, View, ViewError,
-    ViewKey, ViewSetup, With,
+    Handlers, Options, Poison, Program, Project, ReadModels, RebuildError, Row, SlotState,
+    StartError, View, ViewError, ViewKey, ViewSetup, With,
 };
 use serde::{Deserialize, Serialize};
 
@@ -575,4 +575,172 @@ async fn rows_of_other_fields_are_rebuilt() {
     }
     let generations = store.views().generations("counted").await.unwrap();
     assert_eq!(generations.len(), 2, "{generations:?}");
+}
+
+#[tokio::test]
+async fn one_generation_is_kept_to_go_back_to() {
+    let store = store().await;
+    filled(&store, 20).await;
+    let db = program(&store).await;
+    let rebuild = db.rebuild::<Balance>();
+    for _ in 0..3 {
+        let building = rebuild.begin().await.unwrap();
+        building.finished(|_| ()).await.unwrap();
+        let bounded = async {
+            while phases(&store).await != [(1, Phase::Kept), (1, Phase::Live)] {
+                tokio::task::yield_now().await;
+            }
+        };
+        let bounded = tokio::time::timeout(Duration::from_secs(60), bounded).await;
+        assert!(bounded.is_ok(), "{:?}", phases(&store).await);
+    }
+    rebuild.roll_back().await.unwrap();
+    assert_eq!(phases(&store).await, [(1, Phase::Live), (1, Phase::Kept)]);
+    // What was gone back from is not what the next build goes back to.
+    let building = rebuild.begin().await.unwrap();
+    building.finished(|_| ()).await.unwrap();
+    let done = happens(&db, "0", deposited(1)).await;
+    rebuild.roll_back().await.unwrap();
+    let row = db.view::<Balance>().get("0").at_least(&done).await.unwrap();
+    assert_eq!(row.map(|row| row.events), Some(3));
+    db.stop().await;
+}
+
+/// A view whose workers fold each event of the upper half of the keys when they are let.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Paced {
+    events: u64,
+}
+
+#[derive(Default)]
+struct Pace {
+    /// Events that were folded or wait for it.
+    came: HashSet<Position>,
+    let_through: usize,
+}
+
+static PACE: Mutex<Option<Pace>> = Mutex::new(None);
+static PACED: Condvar = Condvar::new();
+
+fn is_paced(key: &str) -> bool {
+    Partition::of(key, 256).0 >= 128
+}
+
+fn let_one_through() {
+    PACE.lock().unwrap().get_or_insert_default().let_through += 1;
+    PACED.notify_all();
+}
+
+fn waits_for_its_turn(position: Position) {
+    let mut pace = PACE.lock().unwrap();
+    // Comparing folds again, and does not wait.
+    if pace.get_or_insert_default().came.insert(position) {
+        let is_held = |pace: &mut Option<Pace>| pace.get_or_insert_default().let_through == 0;
+        let most = Duration::from_secs(120);
+        let (mut pace, _) = PACED.wait_timeout_while(pace, most, is_held).unwrap();
+        let pace = pace.get_or_insert_default();
+        pace.let_through = pace.let_through.saturating_sub(1);
+    }
+}
+
+impl View for Paced {
+    const NAME: &'static str = "paced";
+    type Key = String;
+
+    fn handlers() -> Handlers<Self> {
+        Handlers::new().on::<AccountEvent>()
+    }
+}
+
+impl Project<AccountEvent> for Paced {
+    fn on(row: &mut Row<'_, Self>, event: &Recorded<AccountEvent>) -> Result<(), Poison> {
+        let position = event.record.position;
+        if is_paced(event.record.stream.id()) {
+            tokio::task::block_in_place(|| waits_for_its_turn(position));
+        }
+        row.events += 1;
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn slots_that_are_not_level_are_compared_with_the_log() {
+    const TIMEOUT: Duration = Duration::from_secs(60);
+    let store = store().await;
+    let writer = Annals::on(store.handle());
+    let keys = || (0..).map(|key: u64| key.to_string());
+    let paced = keys().find(|key| is_paced(key)).unwrap();
+    let free = keys().find(|key| !is_paced(key)).unwrap();
+    happens(&writer, &free, deposited(1)).await;
+    happens(&writer, &paced, deposited(1)).await;
+    let options = Options::default()
+        .slots(2)
+        .lease(Duration::from_secs(3_600));
+    let setup = ViewSetup::<Paced>::new().options(options.poll(Duration::from_millis(5)));
+    let db = Annals::on(store.handle()).with(setup);
+    let db = db.start_in_background().await.unwrap();
+
+    // Nobody switches while this is held.
+    let views = store.views();
+    let held = async {
+        loop {
+            let asked = views.acquire_lease("paced/coordination", "a test", TIMEOUT);
+            if let Acquired::Granted(lease) = asked.await.unwrap() {
+                return lease;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let held = tokio::time::timeout(TIMEOUT, held).await.unwrap();
+    let_one_through();
+    let looks = async |what: &str, is_so: &(dyn Fn(&[SlotState]) -> bool + Sync)| {
+        let looking = async {
+            loop {
+                let all = db.status();
+                let slots = all.iter().flat_map(|of| &of.slots);
+                let states: Vec<_> = slots.map(|slot| slot.state.clone()).collect();
+                if is_so(&states) {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let looked = tokio::time::timeout(TIMEOUT, looking).await;
+        assert!(looked.is_ok(), "{what}: {:#?}", db.status());
+    };
+    looks("both at the head", &|of| {
+        *of == [SlotState::Live, SlotState::Live]
+    })
+    .await;
+    // One slot stands at an event, the other goes on.
+    happens(&writer, &paced, deposited(1)).await;
+    let done = happens(&writer, &free, deposited(1)).await;
+    let generation = views.generations("paced").await.unwrap()[0].id;
+    let end = done.events()[0].position;
+    let went_on = async {
+        loop {
+            let checkpoints = views.checkpoints(generation).await.unwrap();
+            let at = |is_end| checkpoints.iter().any(|of| (of.position >= end) == is_end);
+            if at(true) && at(false) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(TIMEOUT, went_on).await.unwrap();
+    views.release_lease(&held).await.unwrap();
+    let switched = async {
+        while views.generations("paced").await.unwrap()[0].phase != Phase::Live {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(TIMEOUT, switched).await.unwrap();
+    assert_eq!(db.status()[0].unverified, None);
+    let_one_through();
+    let view = db.view::<Paced>();
+    for key in [paced, free] {
+        let row = view.get(key).at_least(&done).await.unwrap();
+        assert_eq!(row, Some(Paced { events: 2 }));
+    }
+    db.stop().await;
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use annals_core::{
-    EventId, Filter, Generation, Outgoing, OutletMark, PAGE_EVENTS, Partition, Phase, Position,
-    ReadLog, ReadRows, RowsBy, StoreError,
+    EventId, Filter, Generation, Outgoing, OutletMark, PAGE_EVENTS, Partition, Position, ReadLog,
+    ReadRows, RowsBy, StoreError,
 };
 use annals_runner::{
     CommittedStep, Slot, ViewKind, WorkError, WorkerContext, event_at, settled_to,
@@ -310,8 +310,5 @@ pub(super) async fn serving(
     view: &ViewKind,
 ) -> Result<Option<Generation>, StoreError> {
     let generations = context.views.generations(view.name).await?;
-    let live = generations
-        .into_iter()
-        .find(|of| of.phase == Phase::Live && of.spec.version == view.version);
-    Ok(live)
+    Ok(view.serving(&generations).cloned())
 }
