@@ -59,7 +59,7 @@ pub use quota::Quota;
 pub use read_your_writes::CatchUp;
 pub use registry::{FoldRow, KeysOf, ReactorKind, Registry, ViewKind};
 pub use removed::not_read_before_removal;
-pub use skips::Skips;
+pub use skips::{Skips, skip_call};
 pub use status::{Busy, Calls, CommitTimes, EventTime, HotKey, SlotStatus, Status, TimeShares};
 pub use subject::{Subject, Verified};
 pub use supervisor::{Supervisor, find_or_begin};

@@ -81,3 +81,17 @@ impl Skips {
             .is_some_and(|skipped| skipped.for_all_keys || skipped.keys.contains(key))
     }
 }
+
+/// What an operator calls to skip an event of a log of so many partitions: where there are several,
+/// a position alone names no event.
+///
+/// ```
+/// assert_eq!(annals_runner::skip_call(1), "skip_event");
+/// assert_eq!(annals_runner::skip_call(3), "skip_event_in");
+/// ```
+pub fn skip_call(partitions: usize) -> &'static str {
+    match partitions {
+        1 => "skip_event",
+        _ => "skip_event_in",
+    }
+}

@@ -126,7 +126,7 @@ const WALKED: &[(&str, &str)] = &[
         "a_dead_letter_of_an_archived_event_is_skipped",
     ),
     (
-        "Repair the projection or its tables, or skip the event with `skip_event`",
+        "Repair the projection or its tables, or skip the event with `",
         "a_failing_event_is_undone_and_stops_until_skipped",
     ),
     (

@@ -223,7 +223,8 @@ impl<K: PipelineKey, T: Flows> Keyed<K, T> {
 
 impl<K: PipelineKey, T: Flows> Keyed<K, T> {
     /// Publishes a record for each item, through an outlet such as one of Kafka; it happened at
-    /// the time of the item, whatever the record says.
+    /// the time of the item, whatever the record says. Kafka's outlet writes that in the header
+    /// `ce_time`.
     ///
     /// What holds for [`append`](Stream::append) holds here: exactly once, because the outlet keeps
     /// with each batch how far the pipeline was sent, in the order of causes, none in a rebuild.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use annals_core::{Filter, GenerationId, GenerationSpec, LogPage, Partition, Store, StreamId};
-use annals_runner::{EventTime, GenerationWorkers, WorkError};
+use annals_runner::{EventTime, GenerationWorkers, WorkError, skip_call};
 
 use super::append::OpenOutlet;
 use super::clock_event;
@@ -186,7 +186,7 @@ impl Blueprint {
     }
 
     /// Why an event stops the pipeline, and what to do.
-    pub(crate) fn stuck(&self, partition: Partition, stuck: &Stuck) -> String {
+    pub(crate) fn stuck(&self, partition: Partition, of: usize, stuck: &Stuck) -> String {
         let Stuck { position, why, .. } = stuck;
         let name = self.name;
         let reason = match why {
@@ -200,11 +200,12 @@ impl Blueprint {
                 );
             }
         };
+        let call = skip_call(of);
         format!(
             "the event at position {position} of partition {partition} cannot be read: {reason}. \
              No later event is taken in, because windows would miss it. Repair the type, let the \
              source go on with `dead_letters`, or skip the event at {position} of pipeline \
-             `{name}` with `skip_event`"
+             `{name}` with `{call}`"
         )
     }
 

@@ -164,7 +164,7 @@ impl Trial {
                     Saving::Redo(redo) => redo,
                 },
                 Taken::Stuck(stuck) => {
-                    let why = self.blueprint.stuck(Partition(0), &stuck);
+                    let why = self.blueprint.stuck(Partition(0), 1, &stuck);
                     return Err(TrialError(why));
                 }
                 Taken::Redo(redo) => redo,

@@ -204,7 +204,8 @@ impl Again {
                     Saving::Redo(redo) => redo,
                 },
                 Taken::Stuck(stuck) => {
-                    let why = blueprint.stuck(partition, &stuck);
+                    let of = read.context.log().partitions() as usize;
+                    let why = blueprint.stuck(partition, of, &stuck);
                     return Err(WorkError::Stopped(why));
                 }
                 Taken::Redo(redo) => redo,

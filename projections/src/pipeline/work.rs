@@ -397,7 +397,10 @@ impl<'a> Session<'a> {
                 let partition = self.readers[index].partition;
                 let oldest = Some(stuck.recorded_at);
                 work.progress.oldest(partition, oldest);
-                Err(WorkError::Stopped(work.blueprint.stuck(partition, &stuck)))
+                let of = work.context.log().partitions() as usize;
+                Err(WorkError::Stopped(
+                    work.blueprint.stuck(partition, of, &stuck),
+                ))
             }
             None => Ok(moved),
         }

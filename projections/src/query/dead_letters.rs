@@ -1,6 +1,6 @@
 //! Dead letters, by typed keys.
 
-use annals_core::{DeadLetter, Generation, Position, Token};
+use annals_core::{DeadLetter, Generation, Partition, Position, Token};
 use annals_runner::{DeadLetterKey, DeadLetterPages, DeadLetters, Settled, ViewError};
 
 use super::ViewHandle;
@@ -168,5 +168,30 @@ impl<V: View> ViewHandle<V> {
         reason: impl Into<String>,
     ) -> Result<(), ViewError> {
         self.dead_letters().skip_event(position, reason).await
+    }
+
+    /// [`skip_event`](ViewHandle::skip_event) of this partition: positions count for each partition.
+    ///
+    /// # Errors
+    ///
+    /// As [`DeadLetters::skip_event`].
+    ///
+    /// ```
+    /// # use annals_core::Partition;
+    /// # use annals_projections::{View, ViewError, ViewHandle};
+    /// # async fn example<V: View>(orders: ViewHandle<V>) -> Result<(), ViewError> {
+    /// orders.skip_event_in(Partition(2), 7, "written by a test").await
+    /// # }
+    /// ```
+    pub async fn skip_event_in(
+        &self,
+        partition: Partition,
+        position: impl Into<Position>,
+        reason: impl Into<String>,
+    ) -> Result<(), ViewError> {
+        let dead_letters = self.dead_letters();
+        dead_letters
+            .skip_event_in(partition, position, reason)
+            .await
     }
 }

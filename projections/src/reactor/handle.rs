@@ -134,6 +134,31 @@ impl ReactorHandle {
         self.dead_letters.skip_event(position, reason).await
     }
 
+    /// [`skip_event`](ReactorHandle::skip_event) of this partition: positions count for each partition.
+    ///
+    /// # Errors
+    ///
+    /// As [`DeadLetters::skip_event`].
+    ///
+    /// ```
+    /// # use annals_core::Partition;
+    /// # use annals_projections::{ReactorHandle, ViewError};
+    /// # async fn example(payments: ReactorHandle) -> Result<(), ViewError> {
+    /// payments.skip_event_in(Partition(2), 7, "written by a test").await
+    /// # }
+    /// ```
+    pub async fn skip_event_in(
+        &self,
+        partition: Partition,
+        position: impl Into<Position>,
+        reason: impl Into<String>,
+    ) -> Result<(), ViewError> {
+        let dead_letters = &self.dead_letters;
+        dead_letters
+            .skip_event_in(partition, position, reason)
+            .await
+    }
+
     /// Calls once more for everything after a moment, with the same idempotency keys as before,
     /// and answers with where that begins. [`wait_for`](ReactorHandle::wait_for) waits for it.
     /// Dead letters after the moment are called for too; what operators skipped stays skipped. A

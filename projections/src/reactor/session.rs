@@ -8,7 +8,7 @@ use annals_core::{
 };
 use annals_runner::{
     CommittedStep, DeadLetterPages, HeldLease, Note, Skips, SlotState, Tasks, WindowNote,
-    WorkError, chain, event_at, not_read_before_removal, same_log, settled_to,
+    WorkError, chain, event_at, not_read_before_removal, same_log, settled_to, skip_call,
 };
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
@@ -241,6 +241,11 @@ impl<'a> ReactorSession<'a> {
     fn take(&mut self, index: usize, record: RecordedEvent) -> Result<(), String> {
         let work = self.work;
         let position = record.position;
+        let partitions = self.readers.len();
+        let of = match partitions {
+            1 => String::new(),
+            _ => format!(" of partition {}", record.partition),
+        };
         let event = Event {
             position,
             id: record.id,
@@ -253,8 +258,9 @@ impl<'a> ReactorSession<'a> {
                 let calls = work.handler.prepare(record).map_err(|error| {
                     format!(
                         "{}; its key is unknown, so nothing is called for later events. Repair \
-                         the code that reads it, or skip the event at {position} with `skip_event`",
-                        chain(&error)
+                         the code that reads it, or skip the event at {position}{of} with `{}`",
+                        chain(&error),
+                        skip_call(partitions)
                     )
                 })?;
                 let wanted = calls

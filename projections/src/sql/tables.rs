@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_core::{Position, Token};
+use annals_core::{Partition, Position, Token};
 use annals_runner::{CatchUp, DeadLetters, GenerationWorkers, ViewError};
 
 use super::drain::DrainTables;
@@ -119,6 +119,34 @@ impl<P: SqlProjection> SqlProjectionHandle<P> {
         reason: impl Into<String>,
     ) -> Result<(), ViewError> {
         self.dead_letters().skip_event(position, reason).await
+    }
+
+    /// [`skip_event`](SqlProjectionHandle::skip_event) of this partition: positions count for each partition.
+    ///
+    /// # Errors
+    ///
+    /// As [`DeadLetters::skip_event`].
+    ///
+    /// ```
+    /// # use annals_core::Partition;
+    /// # use annals_projections::{SqlProjection, SqlProjectionHandle, ViewError};
+    /// # async fn example<P>(tables: SqlProjectionHandle<P>) -> Result<(), ViewError>
+    /// # where
+    /// #     P: SqlProjection,
+    /// # {
+    /// tables.skip_event_in(Partition(2), 7, "written by a test").await
+    /// # }
+    /// ```
+    pub async fn skip_event_in(
+        &self,
+        partition: Partition,
+        position: impl Into<Position>,
+        reason: impl Into<String>,
+    ) -> Result<(), ViewError> {
+        let dead_letters = self.dead_letters();
+        dead_letters
+            .skip_event_in(partition, position, reason)
+            .await
     }
 }
 

@@ -11,7 +11,7 @@ use annals_core::{
 };
 use annals_runner::{
     CommittedStep, DeadLetterPages, HeldLease, Skips, Slot, SlotState, Tasks, Work, WorkError,
-    WorkerContext, chain, event_at, not_read_before_removal, same_log,
+    WorkerContext, chain, event_at, not_read_before_removal, same_log, skip_call,
 };
 use tokio::sync::watch;
 
@@ -309,8 +309,9 @@ impl<P: SqlProjection> FillTables<P> {
         Err(WorkError::Stopped(format!(
             "the event at position {position} of partition {} cannot be handled by `{name}`: \
              {reason}. No later event is handled, because it is unknown what the tables would \
-             miss. Repair the projection or its tables, or skip the event with `skip_event`",
-            reader.partition
+             miss. Repair the projection or its tables, or skip the event with `{}`",
+            reader.partition,
+            skip_call(self.context.log().partitions() as usize)
         )))
     }
 }

@@ -13,7 +13,7 @@ use annals_core::{
 };
 use annals_runner::{
     Activity, CommittedStep, DrainResult, HeldLease, Skips, SlotState, WorkError, event_at,
-    same_log,
+    same_log, skip_call,
 };
 use tokio::task::JoinSet;
 use tracing::Instrument;
@@ -203,7 +203,9 @@ impl<'a, V: View> LeaseSession<'a, V> {
         let reader = &self.readers[index];
         let view = V::NAME;
         let at = reader.position.next();
-        let partition = if self.readers.len() > 1 {
+        let partitions = self.work.context.log().partitions() as usize;
+        let call = skip_call(partitions);
+        let partition = if partitions > 1 {
             format!(" of partition {}", reader.partition)
         } else {
             String::new()
@@ -211,7 +213,7 @@ impl<'a, V: View> LeaseSession<'a, V> {
         format!(
             "{reason}; the rows it changes are unknown, so no later event is folded. Repair the \
              code that reads it, or skip the event at {at}{partition} of view `{view}` with \
-             `skip_event`"
+             `{call}`"
         )
     }
 

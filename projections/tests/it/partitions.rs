@@ -182,13 +182,17 @@ async fn a_skip_of_one_partition_names_it() {
     let last = store.append(Append::new(stream, [event])).await.unwrap();
     let done = Token::new(store.id()).with(partition, last.last().position);
     let view = db.view::<Touches>();
-    view.wait_for(done.clone(), TIMEOUT).await.unwrap_err();
+    let stops = view.wait_for(done.clone(), TIMEOUT).await.unwrap_err();
+    let says = format!(
+        "skip the event at {position} of partition {partition} of view `touches` with \
+         `skip_event_in`"
+    );
+    assert!(stops.to_string().contains(&says), "{stops}");
     let letters = db.dead_letters("touches").unwrap();
     let error = letters.skip_event(position, "a test").await.unwrap_err();
     let says = "name the partition with `skip_event_in`";
     assert!(error.to_string().contains(says), "{error}");
-    letters
-        .skip_event_in(partition, position, "a test")
+    view.skip_event_in(partition, position, "a test")
         .await
         .unwrap();
     view.wait_for(done, TIMEOUT).await.unwrap();
