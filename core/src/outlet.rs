@@ -41,7 +41,7 @@ pub struct Outgoing {
     pub payload: Option<Bytes>,
     /// What is said about it, names in the order in which they are written.
     pub headers: Vec<(Cow<'static, str>, Bytes)>,
-    /// When it happened.
+    /// When it happened: not when it is published, which may be long after.
     pub occurred_at: DateTime<Utc>,
 }
 

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use annals_core::chrono::{DateTime, SecondsFormat, Utc};
-use annals_core::{EventId, LogId, Metadata, Position, RecordedEvent, StreamId, Tag, Version};
+use annals_core::{
+    EventId, LogId, Metadata, Outgoing, Position, RecordedEvent, StreamId, Tag, Version,
+};
 use bytes::Bytes;
 
 use crate::topic::Record;
@@ -24,7 +26,7 @@ pub(crate) fn encode(event: &RecordedEvent, log: LogId) -> Vec<(Cow<'static, str
     add("ce_id", event.id.to_string());
     add("ce_source", source(log));
     add("ce_type", event.event_type.to_string());
-    add("ce_time", time(event.occurred_at));
+    add(TIME, time(event.occurred_at));
     add("ce_subject", event.stream.to_string());
     add("ce_partitionkey", event.stream.to_string());
     add("ce_sequence", event.position.to_string());
@@ -54,6 +56,25 @@ pub(crate) fn encode(event: &RecordedEvent, log: LogId) -> Vec<(Cow<'static, str
         add(TAGS, serde_json::json!(tags).to_string());
     }
     headers
+}
+
+/// The header that says when something happened.
+const TIME: &str = "ce_time";
+
+/// Says when it happened, unless its headers do.
+pub(crate) fn say_time(record: &mut Outgoing) {
+    if record.headers.iter().all(|(name, _)| name != TIME) {
+        let said = Bytes::from(time(record.occurred_at));
+        record.headers.push((Cow::Borrowed(TIME), said));
+    }
+}
+
+/// When it happened, as the headers of a record say, a CloudEvent or not.
+pub(crate) fn time_in<'a>(
+    headers: impl DoubleEndedIterator<Item = (&'a str, &'a [u8])>,
+) -> Option<DateTime<Utc>> {
+    let (_, said) = headers.rev().find(|(name, _)| *name == TIME)?;
+    moment(std::str::from_utf8(said).ok())
 }
 
 /// What is said of where an event comes from.
@@ -123,7 +144,7 @@ pub(crate) fn decode(record: &Record<'_>) -> Option<CloudEvent> {
         schema_version: number(text("ce_schemaversion")).map_or(1, |version| version as u32),
         append_index: number(text("ce_appendindex")).map_or(0, |index| index as u32),
         codec: text("content-type").map_or_else(|| "json".to_owned(), codec),
-        occurred_at: moment(text("ce_time")),
+        occurred_at: moment(text(TIME)),
         recorded_at: moment(text("ce_recordedtime")),
         metadata,
         tags: tags.iter().filter_map(|tag| tag.parse().ok()).collect(),
@@ -143,18 +164,49 @@ fn time(moment: DateTime<Utc>) -> String {
     moment.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
+/// Media types that name a codec begin with this.
+const OF_ANNALS: &str = "application/vnd.annals.";
+
+/// The name of a codec with `%XX` for what would end a media type, or is none of its characters.
+fn escaped(codec: &str) -> String {
+    codec.bytes().fold(String::new(), |mut escaped, byte| {
+        match byte {
+            b'!' | b'#' | b'$' | b'&' | b'^' | b'_' | b'.' | b'+' | b'-' => {
+                escaped.push(char::from(byte));
+            }
+            _ if byte.is_ascii_alphanumeric() => escaped.push(char::from(byte)),
+            _ => escaped.push_str(&format!("%{byte:02X}")),
+        }
+        escaped
+    })
+}
+
+/// As it was before; what was never escaped stays as it is.
+fn unescaped(name: &str) -> String {
+    let mut bytes = Vec::with_capacity(name.len());
+    let mut rest = name.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let digits = after.get(..2).filter(|_| *first == b'%');
+        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
+        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(byte.unwrap_or(*first));
+        rest = if byte.is_some() { &after[2..] } else { after };
+    }
+    String::from_utf8(bytes).unwrap_or_else(|_| name.to_owned())
+}
+
 /// A codec as a media type, and back.
 fn content_type(codec: &str) -> String {
     match codec {
         "json" => "application/json".to_owned(),
-        other => format!("application/vnd.annals.{other}"),
+        other => format!("{OF_ANNALS}{}", escaped(other)),
     }
 }
 
 fn codec(content_type: &str) -> String {
     let media = content_type.split(';').next().unwrap_or_default().trim();
-    match media.strip_prefix("application/vnd.annals.") {
-        Some(codec) => codec.to_owned(),
+    match media.strip_prefix(OF_ANNALS) {
+        Some(codec) => unescaped(codec),
         None if media == "application/json" || media.ends_with("+json") => "json".to_owned(),
         None => media.to_owned(),
     }
@@ -165,6 +217,25 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn every_codec_comes_back_from_its_media_type() {
+        for name in [
+            "json",
+            "x;y",
+            "trail ",
+            " lead",
+            "50%",
+            "a/b",
+            "é",
+            "msgpack-v2",
+            "%41",
+        ] {
+            assert_eq!(codec(&content_type(name)), name);
+        }
+        // As it was written before names were escaped.
+        assert_eq!(codec("application/vnd.annals.50%"), "50%");
+    }
 
     fn record(headers: &[(String, Option<Bytes>)]) -> Record<'_> {
         Record {

@@ -1,21 +1,23 @@
 //! Dead letters of processors: looking at them, and sending them back to where they came from.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use annals_core::chrono::DateTime;
 use annals_core::{Partition, StoreError};
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::message::{Headers as _, Message as _};
+use rdkafka::message::{BorrowedMessage, Headers, Message as _};
 use rdkafka::producer::Producer as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::client::transaction::{self, Broken, Deliveries, Producer, drain};
-use crate::client::{ClientThread, Config, Context, Retry};
-use crate::error::{failed, invalid, unavailable};
+use crate::client::{ClientThread, Config, Context, Retry, TopicScan};
+use crate::error::{failed, invalid, is_unknown_topic, unavailable};
 use crate::kafka::{ANSWER, Kafka};
-use crate::processor::{ERROR, REPLAYED, send};
+use crate::processor::{ERROR, OMITTED, REPLAYED, SENT_BYTES_MAX, headers_before, send};
 use crate::topic::{NewRecord, Record};
 
 /// Letters of one transaction at most.
@@ -38,13 +40,15 @@ impl DeadLetters {
 
     /// Sends every letter that was not sent back yet to the topic that it came from, with its bytes
     /// and headers as they were and `annals.replayed` counted up. The letters and the offsets up to
-    /// which they were read are in one transaction: each is sent back once.
+    /// which they were read are in one transaction: each is sent back once. A letter that was too
+    /// large for its topic is read from where its record lay.
     ///
     /// Returns how many were sent back.
     ///
     /// # Errors
     ///
-    /// [`Failure::Invalid`](annals_core::Failure) when there is no such topic.
+    /// [`Failure::Invalid`](annals_core::Failure) when there is no such topic, for a record that is
+    /// no dead letter, and for a letter without its value whose record was removed.
     pub async fn replay(&self) -> Result<u64, StoreError> {
         self.replay_where(|_| true).await
     }
@@ -82,9 +86,10 @@ fn replay(
     let name = format!("annals.replay.{topic}");
     let doing = || format!("the dead letters of topic `{topic}` were not sent back");
     let error = |error| failed(doing(), error);
+    let mut sends = config.transactional(&name);
+    sends.set("message.max.bytes", SENT_BYTES_MAX.to_string());
     let producer =
-        Producer::from_config_and_context(&config.transactional(&name), Deliveries::default())
-            .map_err(error)?;
+        Producer::from_config_and_context(&sends, Deliveries::default()).map_err(error)?;
     let producer = Arc::new(producer);
     // A replay by another process is fenced, and offsets are read after that.
     transaction::fence(&producer).map_err(error)?;
@@ -118,16 +123,7 @@ fn replay(
             Some(Ok(message)) => {
                 heard = Instant::now();
                 let index = message.partition() as usize;
-                let headers: Vec<(String, Option<bytes::Bytes>)> =
-                    message.headers().map_or_else(Vec::new, |headers| {
-                        headers
-                            .iter()
-                            .map(|header| {
-                                let value = header.value.map(bytes::Bytes::copy_from_slice);
-                                (header.key.to_owned(), value)
-                            })
-                            .collect()
-                    });
+                let headers = headers_of(&message);
                 let record = Record {
                     partition: message.partition() as u32,
                     offset: message.offset(),
@@ -139,14 +135,7 @@ fn replay(
                 if message.offset() < ends[index] {
                     offsets.insert(message.partition(), message.offset() + 1);
                     if chosen(&record) {
-                        batch.push(sent_back(&record).ok_or_else(|| {
-                            invalid(format!(
-                                "the record at offset {} of partition {} of topic `{topic}` does \
-                                 not say where it came from: it is no dead letter",
-                                record.offset(),
-                                record.partition()
-                            ))
-                        })?);
+                        batch.push(sent_back(config, topic, &record)?);
                     }
                 }
                 (message.offset() + 1 >= ends[index]).then_some(index)
@@ -206,20 +195,85 @@ fn transact(
     transaction::commit(producer)
 }
 
-/// A letter as it was before it was one; nothing when it does not say where it came from.
-fn sent_back(letter: &Record<'_>) -> Option<NewRecord> {
-    let text = |name: &str| std::str::from_utf8(letter.header(name)?).ok();
-    let mut record = NewRecord::to(text(&format!("{ERROR}topic"))?);
+/// A letter as it was before it was one. What was left out of it is read from where it lay.
+fn sent_back(config: &Config, topic: &str, letter: &Record<'_>) -> Result<NewRecord, StoreError> {
+    let text = |name: &str| std::str::from_utf8(letter.header(&format!("{ERROR}{name}"))?).ok();
+    let (at, of) = (letter.offset(), letter.partition());
+    let Some(source) = text("topic") else {
+        return Err(invalid(format!(
+            "the record at offset {at} of partition {of} of topic `{topic}` does not say where it \
+             came from: it is no dead letter"
+        )));
+    };
+    let mut record = NewRecord::to(source);
     record.key = letter.key().map(bytes::Bytes::copy_from_slice);
     record.value = letter.value().map(bytes::Bytes::copy_from_slice);
-    let times = text(REPLAYED)
-        .and_then(|times| times.parse::<u64>().ok())
-        .unwrap_or(0);
-    record.headers = letter
-        .headers
-        .iter()
-        .filter(|(name, _)| !name.starts_with(ERROR) && name != REPLAYED)
-        .map(|(name, value)| (name.clone().into(), value.clone()))
-        .collect();
-    Some(record.header(REPLAYED, (times + 1).to_string()))
+    record.headers = headers_before(letter);
+    if let Some(bytes) = text(OMITTED) {
+        let offset = text("offset").and_then(|offset| offset.parse().ok());
+        let partition = text("partition").and_then(|partition| partition.parse().ok());
+        let found = match (partition, offset) {
+            (Some(partition), Some(offset)) => record_at(config, source, (partition, offset))?,
+            _ => None,
+        };
+        record = found.ok_or_else(|| {
+            invalid(format!(
+                "the dead letter at offset {at} of partition {of} of topic `{topic}` is without \
+                 {bytes} bytes of its record, which is not at offset {} of partition {} of topic \
+                 `{source}` any more: it cannot be sent back. Pass over it with `replay_where`",
+                text("offset").unwrap_or("?"),
+                text("partition").unwrap_or("?")
+            ))
+        })?;
+    }
+    let time = text("time").and_then(|time| time.parse().ok());
+    record.time = time.and_then(DateTime::from_timestamp_millis);
+    let times = letter.header(REPLAYED);
+    let times = times.and_then(|times| std::str::from_utf8(times).ok());
+    let times = times.and_then(|times| times.parse::<u64>().ok());
+    Ok(record.header(REPLAYED, (times.unwrap_or(0) + 1).to_string()))
+}
+
+/// The record at a place; nothing when it is not there any more. Blocks.
+fn record_at(
+    config: &Config,
+    topic: &str,
+    (partition, offset): (i32, i64),
+) -> Result<Option<NewRecord>, StoreError> {
+    let failing = format!("the record of a dead letter in topic `{topic}` cannot be read");
+    let scan = TopicScan::at(topic, &config.reader(), failing)?;
+    let (low, high) = match scan.bounds(partition) {
+        Ok(bounds) => bounds,
+        Err(error) if is_unknown_topic(&error) => return Ok(None),
+        Err(error) => return Err(scan.failed(error)),
+    };
+    let mut found = None;
+    if (low..high).contains(&offset) {
+        scan.records(&[(partition, Offset::Offset(offset))], |message| {
+            if message.offset() == offset {
+                let mut record = NewRecord::to(topic);
+                record.key = message.key().map(bytes::Bytes::copy_from_slice);
+                record.value = message.payload().map(bytes::Bytes::copy_from_slice);
+                let headers = headers_of(message);
+                record.headers = headers
+                    .into_iter()
+                    .filter(|(name, _)| name != REPLAYED)
+                    .map(|(name, value)| (name.into(), value))
+                    .collect();
+                found = Some(record);
+            }
+            ControlFlow::Break(())
+        })?;
+    }
+    Ok(found)
+}
+
+fn headers_of(message: &BorrowedMessage<'_>) -> Vec<(String, Option<bytes::Bytes>)> {
+    let headers = message.headers().into_iter().flat_map(Headers::iter);
+    headers
+        .map(|header| {
+            let value = header.value.map(bytes::Bytes::copy_from_slice);
+            (header.key.to_owned(), value)
+        })
+        .collect()
 }

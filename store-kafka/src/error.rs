@@ -35,6 +35,7 @@ fn failure(error: &KafkaError) -> Failure {
         return Failure::Invalid;
     }
     match code_of(error) {
+        Some(code) if is_refusal(code) => Failure::Invalid,
         Some(
             Code::UnknownTopic
             | Code::UnknownTopicOrPartition
@@ -47,14 +48,27 @@ fn failure(error: &KafkaError) -> Failure {
             | Code::InvalidConfig
             | Code::InvalidTopic
             | Code::InvalidPartitions
-            | Code::PolicyViolation
+            | Code::UnsupportedCompressionType
             | Code::SSL
-            | Code::InvalidArgument
-            | Code::MessageSizeTooLarge,
+            | Code::InvalidArgument,
         ) => Failure::Invalid,
         // Also too few brokers for the replicas of a topic: one may just be away.
         _ => Failure::Unavailable,
     }
+}
+
+/// Whether a broker answers so to a record that it will never take as it is.
+pub(crate) fn is_refusal(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::MessageSizeTooLarge
+            | Code::InvalidMessageSize
+            | Code::InvalidTimestamp
+            | Code::InvalidRecord
+            | Code::PolicyViolation
+            | Code::UnsupportedForMessageFormat
+    )
 }
 
 /// Whether the topic or partition is not there (any more).

@@ -1,5 +1,6 @@
 //! Consume, transform, produce: offsets, results and dead letters in one transaction.
 
+mod member;
 mod out;
 mod send;
 mod worker;
@@ -16,13 +17,21 @@ pub use out::Out;
 
 use crate::error::{invalid, unavailable};
 use crate::kafka::Kafka;
-use crate::topic::{Record, TopicSpec, of_store};
-pub(crate) use out::{ERROR, REPLAYED};
+use crate::read::{Gaps, position_of};
+use crate::topic::{Record, TopicSpec, ensure, of_store};
+pub(crate) use out::{ERROR, OMITTED, REPLAYED, headers_before};
 use out::{Failed, Kind};
 pub(crate) use send::send;
+pub(crate) use worker::SENT_BYTES_MAX;
 
 /// Tries of a record until it becomes a dead letter.
 const ATTEMPTS: u32 = 3;
+
+/// The setting of a topic that says how large a record may be.
+const MAX_BYTES: &str = "max.message.bytes";
+
+/// What a letter has more than its record, at most.
+const LETTER_BYTES: usize = 16 << 10;
 
 type Each = dyn Fn(&Record<'_>, &mut Out) -> Result<(), Failed> + Send + Sync;
 type OnCommit = dyn Fn(&[(Partition, i64)]) + Send + Sync;
@@ -68,6 +77,7 @@ pub struct Processor {
     pub(crate) transactional: bool,
     pub(crate) instance: Option<String>,
     pub(crate) on_commit: Option<Arc<OnCommit>>,
+    pub(crate) gaps: Gaps,
 }
 
 impl fmt::Debug for Processor {
@@ -93,6 +103,7 @@ impl Processor {
             transactional: true,
             instance: None,
             on_commit: None,
+            gaps: Gaps::default(),
         }
     }
 
@@ -109,6 +120,11 @@ impl Processor {
     }
 
     /// Where records go that cannot be processed. Without it such a record stops the processor.
+    ///
+    /// When it is missing it is made, for letters somewhat larger than the records of the topic
+    /// that is read (`max.message.bytes`). A letter that is larger than its topic takes has no
+    /// value, and the header `annals.error.omitted_bytes` says how much was left out; a replay
+    /// reads it where it was.
     pub fn dead_letters(mut self, topic: TopicSpec) -> Processor {
         self.dead_letters = Some(topic.name().to_owned());
         self.topics.push(topic);
@@ -167,6 +183,30 @@ impl Processor {
         self
     }
 
+    /// Continues after records that were removed before it had read them: those of `partition` up
+    /// to and with the offset `up_to`. The reason is logged whenever the gap is passed.
+    ///
+    /// The error that stops the processor names both numbers.
+    ///
+    /// ```
+    /// use annals_core::Partition;
+    /// use annals_kafka::Processor;
+    ///
+    /// let screening = Processor::named("screening")
+    ///     .reads("transactions")
+    ///     .accept_gap(Partition(2), 87, "the outage of May");
+    /// ```
+    pub fn accept_gap(
+        mut self,
+        partition: Partition,
+        up_to: i64,
+        reason: impl Into<String>,
+    ) -> Processor {
+        self.gaps
+            .accept(partition, position_of(up_to), reason.into());
+        self
+    }
+
     /// Without transactions: results are acknowledged, then the offsets are committed. A crash in
     /// between repeats results; a batch takes a few milliseconds less.
     pub fn at_least_once(mut self) -> Processor {
@@ -188,7 +228,8 @@ impl Processor {
     /// # Errors
     ///
     /// [`Failure::Invalid`](annals_core::Failure) for what needs an operator: a topic that is not
-    /// as wanted, a record that cannot be processed where no topic for dead letters was named.
+    /// as wanted, a record that cannot be processed where no topic for dead letters was named,
+    /// records that were removed before they were read.
     pub async fn run(
         self,
         kafka: &Kafka,
@@ -205,7 +246,16 @@ impl Processor {
                 "processor `{name}` does nothing: say `each`"
             )));
         }
-        kafka.ensure(self.topics.clone()).await?;
+        let source = worker::Source::of(kafka, &reads).await;
+        for topic in &self.topics {
+            let topic = self.as_made(kafka, topic, &source).await?;
+            kafka.ensure([topic]).await?;
+        }
+        let letters_max = match &self.dead_letters {
+            Some(topic) => record_bytes_max(kafka, topic).await,
+            None => None,
+        };
+        let source = source.with_letters_of(letters_max);
         let mut written = Vec::new();
         for topic in &self.topics {
             let partitions = kafka.partitions_of(topic.name()).await?;
@@ -224,7 +274,7 @@ impl Processor {
                 let refused = written
                     .iter()
                     .try_for_each(|(topic, count)| of_store::refuse(&config, topic, *count));
-                let result = refused.and_then(|()| worker::run(&self, &reads, &config, &stop));
+                let result = refused.and_then(|()| worker::run(&self, &source, &config, &stop));
                 // The caller may have been dropped.
                 let _ = ended.send(result);
             })
@@ -239,6 +289,31 @@ impl Processor {
             }
         }
     }
+}
+
+impl Processor {
+    /// A topic with what it is made with: one for dead letters takes more than the one that is read.
+    async fn as_made(
+        &self,
+        kafka: &Kafka,
+        topic: &TopicSpec,
+        source: &worker::Source,
+    ) -> Result<TopicSpec, StoreError> {
+        let is_said = topic.settings.iter().any(|(key, _)| key == MAX_BYTES);
+        let has_letters = self.dead_letters.as_deref() == Some(topic.name());
+        if is_said || !has_letters || ensure::shape_of(kafka, topic.name()).await?.is_some() {
+            return Ok(topic.clone());
+        }
+        let bytes = source.record_bytes_max + LETTER_BYTES;
+        Ok(topic.clone().setting(MAX_BYTES, bytes.to_string()))
+    }
+}
+
+/// How large a record of a topic may be, where this may be asked.
+async fn record_bytes_max(kafka: &Kafka, topic: &str) -> Option<usize> {
+    let settings = ensure::settings(kafka, topic).await.ok()?;
+    let found = settings.iter().find(|(key, _)| key == MAX_BYTES);
+    found?.1.parse().ok()
 }
 
 struct StopsOnDrop(Arc<AtomicBool>);

@@ -9,5 +9,7 @@ mod page;
 mod side;
 mod topic;
 
+pub(crate) use gaps::{Gaps, retention_in};
 pub use log::TopicLog;
+pub(crate) use mapping::position_of;
 pub use topic::{Partitioner, TimeUnit, Topic};

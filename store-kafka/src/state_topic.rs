@@ -98,7 +98,7 @@ impl StateTopic {
         let outlet = KafkaOutlet::named(kafka, format!("state_topic.{}", self.view))?;
         let outlet = outlet.writes_to(vec![topic.name().to_owned()]).await?;
         // What is in the view is all that the topic should hold.
-        let outlet = outlet.begins_again().await?;
+        let outlet = outlet.begins_again().await?.without_times();
         Ok((kafka, topic.name().into(), outlet))
     }
 

@@ -71,19 +71,12 @@ impl Url {
                 Ok::<_, StoreError>((decoded(name)?, decoded(password)?))
             })
             .transpose()?;
-        let bootstrap: Vec<String> = hosts
-            .split(',')
-            .filter(|host| !host.is_empty())
-            .map(|host| match host.rsplit_once(':') {
-                Some((_, port)) if port.parse::<u16>().is_ok() => host.to_owned(),
-                _ => format!("{host}:{PORT}"),
-            })
-            .collect();
-        if bootstrap.is_empty() {
+        if hosts.is_empty() {
             return Err(invalid(
                 "a Kafka URL names at least one broker: `kafka://HOST:PORT`",
             ));
         }
+        let bootstrap: Vec<String> = hosts.split(',').map(with_port).collect::<Result<_, _>>()?;
         let mut parsed = Url {
             bootstrap: bootstrap.join(","),
             user,
@@ -213,6 +206,28 @@ fn decoded(text: &str) -> Result<String, StoreError> {
     String::from_utf8(bytes).map_err(|_| invalid("a part of a Kafka URL is not UTF-8"))
 }
 
+/// A broker with its port.
+fn with_port(host: &str) -> Result<String, StoreError> {
+    if host.is_empty() {
+        return Err(invalid(
+            "a Kafka URL names a broker before and after each comma: `kafka://HOST:PORT,HOST:PORT`",
+        ));
+    }
+    match host.rsplit_once(':') {
+        Some((name, port)) if !name.contains(':') || name.ends_with(']') => {
+            if name.is_empty() || !port.parse::<u16>().is_ok_and(|port| port > 0) {
+                // Not the port: it may be a password whose `@` is missing.
+                return Err(invalid(format!(
+                    "the port of broker `{name}` in a Kafka URL is a number from 1 to 65535"
+                )));
+            }
+            Ok(host.to_owned())
+        }
+        Some((_, port)) if port.parse::<u16>().is_ok() => Ok(host.to_owned()),
+        _ => Ok(format!("{host}:{PORT}")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,6 +255,8 @@ mod tests {
             ],
         );
         check("kafka://a:1,b:2/bank", &[("bootstrap.servers", "a:1,b:2")]);
+        let six = "[::1]:9092,[::1]:65535";
+        check("kafka://[::1],[::1]:65535", &[("bootstrap.servers", six)]);
         check(
             "kafka://me:p%40ss@a:1?tls=true&ca=/etc/ca.pem&client_id=shop",
             &[
@@ -267,6 +284,16 @@ mod tests {
             ("kafka://a?tls=yes", "is `true` or `false`"),
             ("kafka://a?sasl=gssapi", "`scram-sha-256` or"),
             ("kafka://u:%4@a", "two hex digits"),
+            (
+                "kafka://127.0.0.1:99999",
+                "broker `127.0.0.1` in a Kafka URL is a number from 1",
+            ),
+            ("kafka://a:0", "a number from 1 to 65535"),
+            ("kafka://a:", "a number from 1 to 65535"),
+            ("kafka://[::1]:65536", "a number from 1 to 65535"),
+            ("kafka://a:1,", "before and after each comma"),
+            ("kafka://,a:1", "before and after each comma"),
+            ("kafka://a,,b", "before and after each comma"),
         ] {
             let error = Url::parse(url).unwrap_err().to_string();
             assert!(error.contains(said), "{error}");

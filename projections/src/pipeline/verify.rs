@@ -204,7 +204,7 @@ impl Again {
                     Saving::Redo(redo) => redo,
                 },
                 Taken::Stuck(stuck) => {
-                    let of = read.context.log().partitions() as usize;
+                    let of = reading.context.log().partitions() as usize;
                     let why = blueprint.stuck(partition, of, &stuck);
                     return Err(WorkError::Stopped(why));
                 }

@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 use annals_core::{Failure, StoreError, with_causes};
 use rdkafka::ClientContext;
 use rdkafka::Message as _;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::DeliveryResult;
+use rdkafka::message::{BorrowedMessage, DeliveryResult, Headers};
 use rdkafka::producer::{
     BaseProducer, BaseRecord, NoCustomPartitioner, Producer as _, ProducerContext, PurgeConfig,
 };
 use rdkafka::topic_partition_list::TopicPartitionList;
 
 use super::{Context, Retry, TRANSACTION_TIMEOUT_MS};
-use crate::error::{failed, invalid, unavailable};
+use crate::error::{failed, invalid, is_refusal, unavailable};
 
 /// How long a fence may take: the broker first ends what the earlier owner left open.
 const FENCE: Duration = Duration::from_secs(30);
@@ -40,12 +40,56 @@ const DRAIN: Duration = Duration::from_micros(500);
 #[derive(Debug, Default)]
 pub(crate) struct Deliveries {
     context: Context,
-    failure: Mutex<Option<KafkaError>>,
+    failure: Mutex<Option<Undelivered>>,
     /// The highest offset that was delivered: of use to those who write to one partition.
     last_offset: AtomicI64,
     /// The first one since it was forgotten, of use to them too.
     first_offset: AtomicI64,
     ends: Mutex<Ends>,
+}
+
+/// A record that was not delivered.
+#[derive(Debug)]
+struct Undelivered {
+    error: KafkaError,
+    topic: String,
+    /// What it is, and how large.
+    what: String,
+}
+
+impl Undelivered {
+    fn of(error: &KafkaError, message: &BorrowedMessage<'_>) -> Undelivered {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let headers = message.headers().into_iter().flat_map(Headers::iter);
+        let id = headers
+            .filter(|header| header.key == "ce_id")
+            .find_map(|header| header.value.map(text));
+        let id = id.map(|id| format!(" of event `{id}`")).unwrap_or_default();
+        let key = message.key().map(text);
+        let key = key.map(|key| format!(" with the key `{key}`"));
+        let bytes = message.payload_len();
+        Undelivered {
+            error: error.clone(),
+            topic: message.topic().to_owned(),
+            what: format!(
+                "the record{id}{} and {bytes} bytes",
+                key.unwrap_or_else(|| " without a key".to_owned())
+            ),
+        }
+    }
+
+    /// Why no later try delivers it; nothing when one may.
+    fn refused(&self) -> Option<String> {
+        let (what, topic) = (&self.what, &self.topic);
+        let code = self.error.rdkafka_error_code()?;
+        match code {
+            RDKafkaErrorCode::MessageSizeTooLarge => Some(format!(
+                "{what} is larger than topic `{topic}` takes (`max.message.bytes`)"
+            )),
+            _ if is_refusal(code) => Some(format!("topic `{topic}` refuses {what}: {code}")),
+            _ => None,
+        }
+    }
 }
 
 /// The last offset that was delivered in each partition.
@@ -129,7 +173,7 @@ impl ProducerContext for Deliveries {
             let (topic, partition) = (message.topic(), message.partition());
             self.ends().delivered(topic, partition, message.offset());
         }
-        if let Err((error, _)) = result {
+        if let Err((error, message)) = result {
             // Purged by this crate, to abort: the report may come when the next one has begun.
             let purged = [
                 RDKafkaErrorCode::PurgeQueue,
@@ -142,7 +186,14 @@ impl ProducerContext for Deliveries {
                 return;
             }
             let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-            failure.get_or_insert(error.clone());
+            // Of what fails together, the record that can never be sent is the reason.
+            let is_known = |known: &Undelivered| known.refused().is_some();
+            if !failure.as_ref().is_some_and(is_known) {
+                let undelivered = Undelivered::of(error, message);
+                if failure.is_none() || is_known(&undelivered) {
+                    *failure = Some(undelivered);
+                }
+            }
         }
     }
 }
@@ -202,9 +253,9 @@ pub(crate) fn fence(producer: &Producer) -> KafkaResult<()> {
 /// The client waits for ever for a coordinator of the group that went away, whatever its timeout
 /// (confluentinc/librdkafka issues 5456 and 5511). So a thread of its own asks: when that does not
 /// end, it keeps the producer, and the caller makes another one.
-pub(crate) fn send_offsets(
+pub(crate) fn send_offsets<C: ConsumerContext>(
     producer: &Arc<Producer>,
-    consumer: &BaseConsumer<Context>,
+    consumer: &BaseConsumer<C>,
     offsets: TopicPartitionList,
 ) -> Result<(), Broken> {
     let Some(group) = consumer.group_metadata() else {
@@ -262,13 +313,9 @@ pub(crate) fn drain(producer: &Producer) -> Result<(), Broken> {
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .take();
-    failure.map_or(Ok(()), |error| match error {
-        KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge) => {
-            Err(Broken::Refused(
-                "a record is larger than its topic takes (`max.message.bytes`)".to_owned(),
-            ))
-        }
-        error => Err(error.into()),
+    failure.map_or(Ok(()), |failure| match failure.refused() {
+        Some(why) => Err(Broken::Refused(why)),
+        None => Err(failure.error.into()),
     })
 }
 

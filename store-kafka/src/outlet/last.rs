@@ -12,6 +12,7 @@ use rdkafka::message::{BorrowedMessage, Headers as _};
 use rdkafka::topic_partition_list::Offset;
 
 use crate::client::{Config, TopicScan};
+use crate::cloud_events;
 
 /// Offsets of each partition that are looked at; every second one may be a marker.
 const OFFSETS: i64 = 20;
@@ -41,24 +42,25 @@ pub(super) fn records(
 }
 
 pub(super) fn outgoing(message: &BorrowedMessage<'_>, topic: &Arc<str>) -> Outgoing {
-    let headers = message.headers().map_or_else(Vec::new, |headers| {
-        let header = headers.iter();
-        header
-            .map(|header| {
-                let value = header.value.unwrap_or_default();
-                let name = Cow::Owned(header.key.to_owned());
-                (name, Bytes::copy_from_slice(value))
-            })
-            .collect()
-    });
+    let headers: Vec<(Cow<'static, str>, Bytes)> =
+        message.headers().map_or_else(Vec::new, |headers| {
+            let header = headers.iter();
+            header
+                .map(|header| {
+                    let value = header.value.unwrap_or_default();
+                    let name = Cow::Owned(header.key.to_owned());
+                    (name, Bytes::copy_from_slice(value))
+                })
+                .collect()
+        });
     let time = message.timestamp().to_millis();
     Outgoing {
         to: Arc::clone(topic),
         key: Bytes::copy_from_slice(message.key().unwrap_or_default()),
         payload: message.payload().map(Bytes::copy_from_slice),
-        headers,
-        occurred_at: time
-            .and_then(DateTime::<Utc>::from_timestamp_millis)
+        occurred_at: cloud_events::time_in(headers.iter().map(|(name, value)| (&**name, &**value)))
+            .or_else(|| time.and_then(DateTime::<Utc>::from_timestamp_millis))
             .unwrap_or_default(),
+        headers,
     }
 }

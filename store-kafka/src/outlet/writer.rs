@@ -17,7 +17,8 @@ use super::{last, mark, progress, topic};
 use crate::client::step::{Step, reached};
 use crate::client::transaction::{self, Broken, Deliveries, Producer, drain, queue};
 use crate::client::{ClientThread, Config, Retry, decided, headers};
-use crate::error::{failed, invalid, is_unknown_topic, unavailable};
+use crate::cloud_events;
+use crate::error::{failed, invalid, is_denied, is_unknown_topic, unavailable};
 use crate::kafka::{ANSWER, Kafka};
 use crate::murmur2::murmur2_partition;
 use crate::topic::of_store;
@@ -28,6 +29,9 @@ use crate::topic::of_store;
 /// was committed** (`isolation.level=read_committed`); others see the records of transactions that
 /// were aborted. Order per key is kept: there is one writer at a time, and a key has one partition.
 ///
+/// A record's time is the time of its publishing, which is what a topic's retention counts. When it
+/// happened is in the header `ce_time`, which a [`Topic`](crate::Topic) takes for `occurred_at`.
+///
 /// A transaction takes some 5 ms with one replica and 50 ms with three, whatever its size: batches
 /// make it fast.
 #[derive(Debug)]
@@ -35,6 +39,7 @@ pub struct KafkaOutlet {
     name: String,
     kafka: Kafka,
     thread: ClientThread<Writer>,
+    says_times: bool,
 }
 
 impl KafkaOutlet {
@@ -59,7 +64,14 @@ impl KafkaOutlet {
             thread: ClientThread::start(format!("kafka-outlet-{name}"), move || writer)?,
             kafka: kafka.clone(),
             name,
+            says_times: true,
         })
+    }
+
+    /// Says of no record when it happened: for those that only say what is so now.
+    pub(crate) fn without_times(mut self) -> KafkaOutlet {
+        self.says_times = false;
+        self
     }
 
     /// Looks at these topics when it is opened, and not only before it writes to them.
@@ -91,7 +103,14 @@ impl Outlet for KafkaOutlet {
         opened.await?
     }
 
-    async fn take(&mut self, batch: Vec<Outgoing>, mark: OutletMark) -> Result<(), OutletError> {
+    async fn take(
+        &mut self,
+        mut batch: Vec<Outgoing>,
+        mark: OutletMark,
+    ) -> Result<(), OutletError> {
+        if self.says_times {
+            batch.iter_mut().for_each(cloud_events::say_time);
+        }
         let taken = self.thread.call(move |writer| writer.take(&batch, &mark));
         match taken.await {
             Ok(taken) => taken,
@@ -192,6 +211,11 @@ impl Writer {
                     .map_err(|error| OutletError::Undecided(failed(doing(), error)))?;
                 self.producer = Some(producer);
                 Err(OutletError::Refused(why))
+            }
+            Err(Broken::Client(error)) if is_denied(&error) => {
+                transaction::abort(&producer)
+                    .map_err(|error| OutletError::Undecided(failed(doing(), error)))?;
+                Err(OutletError::Store(failed(doing(), error)))
             }
             Err(broken) => Err(OutletError::Undecided(broken.error(doing()))),
         }
@@ -344,16 +368,20 @@ fn send(producer: &Producer, outgoing: &Outgoing, partition: u32) -> Result<(), 
     let mut record = BaseRecord::to(&outgoing.to)
         .key(&outgoing.key[..])
         .partition(partition as i32)
-        .timestamp(outgoing.occurred_at.timestamp_millis())
         .headers(headers);
     if let Some(payload) = &outgoing.payload {
         record = record.payload(&payload[..]);
     }
     queue(producer, record).map_err(|broken| match broken {
         Broken::Client(KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge)) => {
+            let headers = outgoing.headers.iter();
+            let mut id = headers.filter(|(name, _)| name == "ce_id");
+            let id = id.next().map(|(_, id)| String::from_utf8_lossy(id));
             Broken::Refused(format!(
-                "a record of {} bytes for topic `{}` is larger than a client may send \
-                 (`message.max.bytes`)",
+                "the record{} with the key `{}` and {} bytes for topic `{}` is larger than a \
+                 client may send (`message.max.bytes`)",
+                id.map(|id| format!(" of event `{id}`")).unwrap_or_default(),
+                String::from_utf8_lossy(&outgoing.key),
                 outgoing.payload.as_ref().map_or(0, |payload| payload.len()),
                 outgoing.to
             ))

@@ -8,8 +8,39 @@ use serde::Serialize;
 
 use crate::topic::{NewRecord, Record};
 
-/// Headers of dead letters begin with this.
+/// Headers that say why a record is a dead letter begin with this.
 pub(crate) const ERROR: &str = "annals.error.";
+
+/// What they are called after that.
+const SAID: [&str; 9] = [
+    "topic",
+    "partition",
+    "offset",
+    "time",
+    "kind",
+    "cause",
+    "attempts",
+    "processor",
+    OMITTED,
+];
+
+/// How many bytes of the record are not in its letter, because its topic would not take them.
+pub(crate) const OMITTED: &str = "omitted_bytes";
+
+/// Bytes of a cause that a letter has at most.
+const CAUSE_BYTES_MAX: usize = 4_096;
+
+/// What a record takes beside its content, and each of its headers.
+const RECORD_OVERHEAD: usize = 256;
+const HEADER_OVERHEAD: usize = 10;
+
+/// The most that a record takes in a batch of its own, not compressed.
+pub(crate) fn size(record: &NewRecord) -> usize {
+    let bytes = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+    let headers = record.headers.iter();
+    let headers = headers.map(|(name, value)| name.len() + bytes(value) + HEADER_OVERHEAD);
+    bytes(&record.key) + bytes(&record.value) + headers.sum::<usize>() + RECORD_OVERHEAD
+}
 
 /// How often a dead letter was sent back to where it came from.
 pub(crate) const REPLAYED: &str = "annals.replayed";
@@ -76,9 +107,10 @@ impl Failed {
     }
 }
 
-/// The dead letter of a record: its bytes and headers unchanged, and why it is one.
+/// The dead letter of a record: its bytes and headers unchanged, and why it is one. What makes it
+/// larger than its topic takes is left out: the value, then its headers, then its key.
 pub(crate) fn dead_letter(
-    topic: &str,
+    (topic, largest): (&str, usize),
     source: &str,
     processor: &str,
     record: &Record<'_>,
@@ -88,16 +120,14 @@ pub(crate) fn dead_letter(
     let mut letter = NewRecord::to(topic);
     letter.key = record.key().map(Bytes::copy_from_slice);
     letter.value = record.value().map(Bytes::copy_from_slice);
-    let kept = record
-        .headers
-        .iter()
-        .filter(|(name, _)| !name.starts_with(ERROR));
-    letter.headers = kept
+    let headers = record.headers.iter();
+    letter.headers = headers
         .map(|(name, value)| (Cow::Owned(name.clone()), value.clone()))
         .collect();
+    let mut said = Vec::with_capacity(SAID.len());
     let mut say = |name: &str, value: String| {
         let name = Cow::Owned(format!("{ERROR}{name}"));
-        letter.headers.push((name, Some(Bytes::from(value))));
+        said.push((name, Some(Bytes::from(value))));
     };
     say("topic", source.to_owned());
     say("partition", record.partition().to_string());
@@ -107,7 +137,46 @@ pub(crate) fn dead_letter(
     say("cause", DeadLetter::recorded(failed.cause.clone()));
     say("attempts", attempts.to_string());
     say("processor", processor.to_owned());
+    let whole = size(&letter);
+    let reserved = NewRecord {
+        value: None,
+        headers: said.clone(),
+        ..NewRecord::to(topic)
+    };
+    let reserved = size(&reserved);
+    if whole + reserved > largest {
+        letter.value = None;
+        if size(&letter) + reserved > largest {
+            letter.headers.clear();
+        }
+        if size(&letter) + reserved > largest {
+            letter.key = None;
+        }
+        let omitted = Bytes::from((whole - size(&letter)).to_string());
+        said.push((Cow::Owned(format!("{ERROR}{OMITTED}")), Some(omitted)));
+    }
+    letter.headers.extend(said);
     letter
+}
+
+/// The headers that a record had before it was a letter: a letter may have been one of a letter.
+pub(crate) fn headers_before(letter: &Record<'_>) -> Vec<(Cow<'static, str>, Option<Bytes>)> {
+    let is_said = |(name, _): &(String, Option<Bytes>)| {
+        let name = name.strip_prefix(ERROR);
+        name.is_some_and(|name| SAID.contains(&name))
+    };
+    let mut said: Vec<&str> = Vec::new();
+    let mut kept: Vec<(Cow<'static, str>, Option<Bytes>)> = Vec::new();
+    for header in letter.headers.iter().rev() {
+        // The last one of a name is the letter's.
+        if is_said(header) && !said.contains(&&*header.0) {
+            said.push(&header.0);
+        } else if header.0 != REPLAYED {
+            kept.push((Cow::Owned(header.0.clone()), header.1.clone()));
+        }
+    }
+    kept.reverse();
+    kept
 }
 
 #[cfg(test)]
@@ -119,6 +188,7 @@ mod tests {
         let headers = [
             ("trace".to_owned(), Some(Bytes::from_static(b"7"))),
             (format!("{ERROR}kind"), Some(Bytes::from_static(b"old"))),
+            (format!("{ERROR}mine"), Some(Bytes::from_static(b"8"))),
         ];
         let record = Record {
             partition: 3,
@@ -129,7 +199,7 @@ mod tests {
             headers: &headers,
         };
         let failed = Failed::of(Kind::Refused, "no".to_owned());
-        let letter = dead_letter("dead", "in", "p", &record, &failed, 3);
+        let letter = dead_letter(("dead", 1_000), "in", "p", &record, &failed, 3);
         assert_eq!(
             (letter.key.as_deref(), letter.value),
             (Some(&b"\xff"[..]), None)
@@ -146,6 +216,8 @@ mod tests {
             said,
             [
                 "trace=7",
+                "annals.error.kind=old",
+                "annals.error.mine=8",
                 "annals.error.topic=in",
                 "annals.error.partition=3",
                 "annals.error.offset=41",
@@ -155,6 +227,46 @@ mod tests {
                 "annals.error.attempts=3",
                 "annals.error.processor=p"
             ]
+        );
+    }
+
+    #[test]
+    fn a_letter_leaves_out_what_its_topic_would_refuse() {
+        let failed = Failed::of(Kind::Undecodable, "é".repeat(9_000));
+        let letter = |key: usize, value: usize, header: usize| {
+            let (key, value) = (vec![b'k'; key], vec![b'v'; value]);
+            let headers = [("mine".to_owned(), Some(Bytes::from(vec![b'h'; header])))];
+            let record = Record {
+                partition: 0,
+                offset: 7,
+                time_ms: 5,
+                key: Some(&key),
+                value: Some(&value),
+                headers: &headers,
+            };
+            let letter = dead_letter(("dead", 10_000), "in", "p", &record, &failed, 1);
+            assert!(size(&letter) <= 10_000);
+            let omitted = letter
+                .headers
+                .iter()
+                .find(|(name, _)| name.ends_with(OMITTED));
+            let omitted = omitted.and_then(|(_, value)| value.clone());
+            let has_mine = letter.headers.iter().any(|(name, _)| name == "mine");
+            let omitted = omitted.map(|bytes| String::from_utf8(bytes.to_vec()).unwrap());
+            (
+                letter.key.is_some(),
+                letter.value.is_some(),
+                has_mine,
+                omitted,
+            )
+        };
+        let said = |bytes: &str| Some(bytes.to_owned());
+        assert_eq!(letter(9, 100, 9), (true, true, true, None));
+        assert_eq!(letter(9, 9_000, 9), (true, false, true, said("9000")));
+        assert_eq!(letter(9, 9_000, 9_000), (true, false, false, said("18014")));
+        assert_eq!(
+            letter(9_000, 1, 9_000),
+            (false, false, false, said("18015"))
         );
     }
 }

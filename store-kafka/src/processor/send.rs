@@ -12,7 +12,9 @@ pub(crate) fn send(producer: &Producer, record: &NewRecord) -> Result<(), Broken
         Err(Broken::Client(KafkaError::MessageProduction(
             RDKafkaErrorCode::MessageSizeTooLarge,
         ))) => Err(Broken::Refused(format!(
-            "a record for topic `{}` is larger than a client may send",
+            "a record of {} bytes for topic `{}` is larger than a client may send \
+             (`message.max.bytes`)",
+            record.value.as_ref().map_or(0, |value| value.len()),
             record.topic
         ))),
         sent => sent,

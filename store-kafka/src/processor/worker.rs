@@ -1,36 +1,45 @@
 //! The loop of a processor, on its own thread: poll, process, send, commit, and again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use annals_core::{Backoff, Failure, Partition, StoreError};
+use rdkafka::ClientConfig;
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Header, Headers as _, Message as _};
 use rdkafka::producer::Producer as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::Processor;
-use super::out::{Failed, Kind, Out, dead_letter};
+use super::member::Member;
+use super::out::{Failed, Kind, Out, dead_letter, size};
 use super::send::send;
 use crate::client::transaction::{self, Broken, Deliveries, Producer, drain};
-use crate::client::{Config, Context, TRANSACTION_TIMEOUT_MS};
-use crate::error::{failed, invalid, is_unknown_topic};
-use crate::topic::{NewRecord, Record};
+use crate::client::{Config, TRANSACTION_TIMEOUT_MS};
+use crate::error::{failed, invalid, is_out_of_range, is_unknown_topic};
+use crate::kafka::Kafka;
+use crate::read::retention_in;
+use crate::topic::{NewRecord, Record, ensure};
 
 /// Records of one transaction at most, and how long one is collected.
 const BATCH_RECORDS_MAX: usize = 1_000;
 const BATCH_BYTES_MAX: usize = 4 << 20;
 const COLLECT: Duration = Duration::from_millis(20);
 
-/// The most that a client sends without `message.max.bytes`, and what a record takes beside
-/// its content.
+/// The most that a client sends without `message.max.bytes`: results are held to it.
 const MESSAGE_BYTES_MAX: usize = 1_000_000;
-const RECORD_OVERHEAD: usize = 256;
+
+/// How large a record of a topic is at most, by the default of brokers.
+const RECORD_BYTES_MAX: usize = 1_048_588;
+
+/// The most that the client sends: a letter is as large as a record that was read, and a topic may
+/// take larger ones than a client sends by default.
+pub(crate) const SENT_BYTES_MAX: usize = 100 << 20;
 
 /// How long one poll waits.
 const POLL: Duration = Duration::from_millis(100);
@@ -56,8 +65,41 @@ struct Read {
 /// started may not have heard of it.
 const UNKNOWN_MAX: u32 = 5;
 
+/// The topic that is read, and what matters of its settings.
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    pub(super) topic: String,
+    /// The setting that removes records, for an error text.
+    pub(super) retention: Option<String>,
+    /// How large its records are at most.
+    pub(super) record_bytes_max: usize,
+    /// How large a dead letter is at most.
+    letter_bytes_max: usize,
+}
+
+impl Source {
+    /// What is not known is as brokers have it by default.
+    pub(super) async fn of(kafka: &Kafka, topic: &str) -> Source {
+        let settings = ensure::settings(kafka, topic).await.unwrap_or_default();
+        let bytes = settings.iter().find(|(key, _)| key == super::MAX_BYTES);
+        let bytes = bytes.and_then(|(_, value)| value.parse().ok());
+        Source {
+            topic: topic.to_owned(),
+            retention: retention_in(&settings),
+            record_bytes_max: bytes.unwrap_or(RECORD_BYTES_MAX),
+            letter_bytes_max: RECORD_BYTES_MAX,
+        }
+    }
+
+    /// With dead letters of this size at most, where that is known.
+    pub(super) fn with_letters_of(mut self, bytes: Option<usize>) -> Source {
+        self.letter_bytes_max = bytes.unwrap_or(RECORD_BYTES_MAX).min(SENT_BYTES_MAX);
+        self
+    }
+}
+
 /// Why a batch was not committed.
-enum Ended {
+pub(super) enum Ended {
     /// The clients are made again, and reading begins where the group was.
     Again(StoreError),
     /// The same, a few times.
@@ -69,7 +111,7 @@ enum Ended {
 /// Works until it is stopped.
 pub(super) fn run(
     processor: &Processor,
-    topic: &str,
+    source: &Source,
     config: &Config,
     stop: &AtomicBool,
 ) -> Result<(), StoreError> {
@@ -77,7 +119,7 @@ pub(super) fn run(
     let mut unknown = 0;
     while !stop.load(Ordering::Acquire) {
         let mut progressed = false;
-        let error = match work(processor, topic, config, stop, &mut progressed) {
+        let error = match work(processor, source, config, stop, &mut progressed) {
             Ok(()) => break,
             Err(Ended::Stopped(error)) => return Err(error),
             Err(Ended::Unknown(error)) if unknown == UNKNOWN_MAX && !progressed => {
@@ -105,12 +147,13 @@ pub(super) fn run(
 /// From the making of the clients to what ends them.
 fn work(
     processor: &Processor,
-    topic: &str,
+    source: &Source,
     config: &Config,
     stop: &AtomicBool,
     progressed: &mut bool,
 ) -> Result<(), Ended> {
     let name = &processor.name;
+    let topic = source.topic.as_str();
     let ended = |error: KafkaError| {
         let is_unknown = is_unknown_topic(&error);
         let error = failed(format!("processor `{name}` does not work"), error);
@@ -126,14 +169,11 @@ fn work(
             Some(instance) => format!("annals.processor.{name}.{instance}"),
             None => format!("annals.processor.{name}.{}", annals_core::EventId::random()),
         };
-        let config = config.transactional(&id);
-        let producer =
-            Producer::from_config_and_context(&config, Deliveries::default()).map_err(ended)?;
+        let producer = open(config.transactional(&id)).map_err(ended)?;
         transaction::fence(&producer).map_err(ended)?;
         producer
     } else {
-        Producer::from_config_and_context(&config.publisher(), Deliveries::default())
-            .map_err(ended)?
+        open(config.publisher()).map_err(ended)?
     };
     let producer = Arc::new(producer);
     let largest = config
@@ -142,19 +182,28 @@ fn work(
         .and_then(|size| size.parse().ok());
     let largest = largest.unwrap_or(MESSAGE_BYTES_MAX);
     let mut member = config.member(name, processor.instance.as_deref());
-    member.set("enable.partition.eof", "false");
-    let consumer: BaseConsumer<Context> =
-        BaseConsumer::from_config_and_context(&member, Context::default()).map_err(ended)?;
+    // What was removed is noticed, and not passed over.
+    member.set("auto.offset.reset", "error");
+    let context = Member::new(name, source, &processor.gaps);
+    let consumer: BaseConsumer<Member> =
+        BaseConsumer::from_config_and_context(&member, context).map_err(ended)?;
     consumer.subscribe(&[topic]).map_err(ended)?;
+    let mut passed = Passed::default();
     while !stop.load(Ordering::Acquire) {
-        let batch = collect(&consumer).map_err(ended)?;
+        let batch = collect(&consumer, &mut passed.at_end);
+        if let Some(end) = consumer.context().take_end() {
+            return Err(end);
+        }
+        let batch = batch.map_err(ended)?;
         if batch.is_empty() {
+            passed.pass_markers(&consumer, topic);
             continue;
         }
         let offsets = next_offsets(&batch);
-        let made = process(processor, topic, &batch, largest).map_err(Ended::Stopped)?;
+        let made = process(processor, source, &batch, largest).map_err(Ended::Stopped)?;
         commit(processor, topic, &producer, &consumer, &made, &offsets)?;
         *progressed = true;
+        passed.committed.extend(&offsets);
         if let Some(told) = &processor.on_commit {
             let offsets: Vec<(Partition, i64)> = offsets
                 .iter()
@@ -166,8 +215,52 @@ fn work(
     Ok(())
 }
 
+fn open(mut config: ClientConfig) -> KafkaResult<Producer> {
+    config.set("message.max.bytes", SENT_BYTES_MAX.to_string());
+    Producer::from_config_and_context(&config, Deliveries::default())
+}
+
+/// How far partitions were read.
+#[derive(Default)]
+struct Passed {
+    /// What the group has for each partition.
+    committed: BTreeMap<i32, i64>,
+    /// Partitions that were read to their end.
+    at_end: BTreeSet<i32>,
+}
+
+impl Passed {
+    /// Commits offsets past what is no record, at the ends of partitions: markers of transactions
+    /// are removed like records, and are not missed.
+    fn pass_markers(&mut self, consumer: &BaseConsumer<Member>, topic: &str) {
+        let at_end = std::mem::take(&mut self.at_end);
+        let Ok(reached) = consumer.position() else {
+            return;
+        };
+        for partition in at_end {
+            let found = reached.find_partition(topic, partition);
+            let Some(Offset::Offset(offset)) = found.map(|of| of.offset()) else {
+                continue;
+            };
+            if self.committed.get(&partition) == Some(&offset) {
+                continue;
+            }
+            let mut list = TopicPartitionList::new();
+            let added = list.add_partition_offset(topic, partition, Offset::Offset(offset));
+            // Before the next batch: later it could take back what that commits.
+            match added.and_then(|()| consumer.commit(&list, CommitMode::Sync)) {
+                Ok(()) => _ = self.committed.insert(partition, offset),
+                Err(error) => tracing::debug!(%error, partition, "an offset was not committed"),
+            }
+        }
+    }
+}
+
 /// What is there, up to the bounds of a batch.
-fn collect(consumer: &BaseConsumer<Context>) -> Result<Vec<Read>, KafkaError> {
+fn collect(
+    consumer: &BaseConsumer<Member>,
+    at_end: &mut BTreeSet<i32>,
+) -> Result<Vec<Read>, KafkaError> {
     let mut batch = Vec::new();
     let mut bytes = 0;
     let mut began = Instant::now();
@@ -198,6 +291,9 @@ fn collect(consumer: &BaseConsumer<Context>) -> Result<Vec<Read>, KafkaError> {
                     }),
                 });
             }
+            Some(Err(KafkaError::PartitionEOF(partition))) => _ = at_end.insert(partition),
+            // Looking at its offsets again tells what is missing.
+            Some(Err(error)) if is_out_of_range(&error) => return Err(error),
             Some(Err(error)) => match error.rdkafka_error_code() {
                 Some(RDKafkaErrorCode::Fatal | RDKafkaErrorCode::UnknownTopicOrPartition) => {
                     return Err(error);
@@ -223,11 +319,12 @@ fn next_offsets(batch: &[Read]) -> BTreeMap<i32, i64> {
 /// What becomes of a batch, dead letters included.
 fn process(
     processor: &Processor,
-    topic: &str,
+    source: &Source,
     batch: &[Read],
     largest: usize,
 ) -> Result<Vec<NewRecord>, StoreError> {
     let name = &processor.name;
+    let topic = &source.topic;
     let mut made = Vec::new();
     let budget = Duration::from_millis(TRANSACTION_TIMEOUT_MS / 3);
     let began = Instant::now();
@@ -258,7 +355,14 @@ fn process(
                         failed.cause
                     )));
                 };
-                let letter = dead_letter(dead, topic, name, &record, &failed, attempts);
+                let letter = dead_letter(
+                    (dead, source.letter_bytes_max),
+                    topic,
+                    name,
+                    &record,
+                    &failed,
+                    attempts,
+                );
                 made.push(letter);
             }
         }
@@ -283,12 +387,6 @@ fn try_once(processor: &Processor, record: &Record<'_>) -> Result<Out, Failed> {
 
 /// Refuses what the client would refuse to send: it is the record's failure, not the batch's.
 fn sendable(out: Out, largest: usize) -> Result<Out, Failed> {
-    let size = |record: &NewRecord| {
-        let bytes = |bytes: &Option<bytes::Bytes>| bytes.as_ref().map_or(0, |bytes| bytes.len());
-        let headers = record.headers.iter();
-        let headers: usize = headers.map(|(name, value)| name.len() + bytes(value)).sum();
-        bytes(&record.key) + bytes(&record.value) + headers + RECORD_OVERHEAD
-    };
     match out.records.iter().find(|record| size(record) > largest) {
         Some(record) => Err(Failed::of(
             Kind::TooLarge,
@@ -320,7 +418,7 @@ fn commit(
     processor: &Processor,
     topic: &str,
     producer: &Arc<Producer>,
-    consumer: &BaseConsumer<Context>,
+    consumer: &BaseConsumer<Member>,
     made: &[NewRecord],
     offsets: &BTreeMap<i32, i64>,
 ) -> Result<(), Ended> {

@@ -25,6 +25,17 @@ impl Gaps {
     }
 }
 
+/// The setting of a topic that removes records, for an error text.
+pub(crate) fn retention_in(settings: &[(String, String)]) -> Option<String> {
+    let set = |key: &str| {
+        let found = settings
+            .iter()
+            .find(|(known, value)| known == key && value != "-1");
+        found.map(|(key, value)| format!("`{key}={value}`"))
+    };
+    set("retention.ms").or_else(|| set("retention.bytes"))
+}
+
 /// Why reading stops at a gap, and what to do.
 pub(crate) fn stopped(
     topic: &str,

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::cursor::Cursor;
-use super::gaps::stopped;
+use super::gaps::{retention_in, stopped};
 use super::mapping::{Mapper, position_of};
 use super::side::SideReader;
 use super::topic::{Begins, Topic};
@@ -266,13 +266,7 @@ impl TopicLog {
         let settings = ensure::settings(&self.shared.kafka, &self.shared.topic.name)
             .await
             .ok()?;
-        let set = |key: &str| {
-            let found = settings
-                .iter()
-                .find(|(known, value)| known == key && value != "-1");
-            found.map(|(key, value)| format!("`{key}={value}`"))
-        };
-        set("retention.ms").or_else(|| set("retention.bytes"))
+        retention_in(&settings)
     }
 
     /// Learns an end of a partition; ends never go backwards.

@@ -210,7 +210,13 @@ impl Mapper {
 
     fn occurred_at(&self, record: &Record<'_>) -> DateTime<Utc> {
         let found = match &self.mapping.time {
-            TimeRule::Record => None,
+            TimeRule::Record => {
+                let headers = record.headers.iter();
+                cloud_events::time_in(
+                    headers
+                        .map(|(name, value)| (name.as_str(), value.as_deref().unwrap_or_default())),
+                )
+            }
             TimeRule::By(rule) => rule(record).map(from_millis),
             TimeRule::Field(pointer, unit) => {
                 field(record, pointer).and_then(|value| moment(&value, *unit))

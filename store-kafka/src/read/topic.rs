@@ -38,8 +38,8 @@ pub enum TimeUnit {
 /// A topic to be read, and how its records become events.
 ///
 /// Nothing but the name has to be said: a record is then an event of type `kafka.record`, a
-/// tombstone one of type `kafka.tombstone`, with the value as payload and the record's time as the
-/// time at which it happened.
+/// tombstone one of type `kafka.tombstone`, with the value as payload. It happened when the header
+/// `ce_time` says, which relays and pipelines write; without it, at the record's time.
 ///
 /// ```
 /// use annals_kafka::{TimeUnit, Topic};

@@ -29,7 +29,8 @@ type Answer = Option<oneshot::Sender<Result<(i32, i64), KafkaError>>>;
 #[derive(Debug, Default)]
 struct Deliveries {
     context: Context,
-    first_failure: Mutex<Option<KafkaError>>,
+    /// With the topic of the record.
+    first_failure: Mutex<Option<(String, KafkaError)>>,
 }
 
 impl ClientContext for Deliveries {
@@ -44,11 +45,13 @@ impl ProducerContext for Deliveries {
     fn delivery(&self, result: &DeliveryResult<'_>, answer: Box<Answer>) {
         let outcome = match result {
             Ok(message) => Ok((message.partition(), message.offset())),
-            Err((error, _)) => Err(error.clone()),
+            Err((error, message)) => Err((message.topic().to_owned(), error.clone())),
         };
         match (*answer, outcome) {
             // The caller may have been dropped.
-            (Some(answer), outcome) => drop(answer.send(outcome)),
+            (Some(answer), outcome) => {
+                drop(answer.send(outcome.map_err(|(_, error)| error)));
+            }
             (None, Err(error)) => {
                 let mut first = self
                     .first_failure
@@ -141,7 +144,10 @@ impl Publisher {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         match first {
-            Some(error) => Err(failed("a record was not delivered", error)),
+            Some((topic, error)) => {
+                let doing = format!("a record for topic `{topic}` was not delivered");
+                Err(failed(doing, error))
+            }
             None => Ok(()),
         }
     }

@@ -92,7 +92,8 @@ impl NewRecord {
         self
     }
 
-    /// Created at this time instead of now.
+    /// Created at this time instead of now. A topic refuses what is more than an hour ahead
+    /// (`message.timestamp.after.max.ms`), and its retention counts from this time.
     #[must_use]
     pub fn at(mut self, time: DateTime<Utc>) -> NewRecord {
         self.time = Some(time);

@@ -5,12 +5,18 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use annals_core::{Failure, Invalid, Log, Partition, Position, ReadLog, RecordedEvent};
-use annals_kafka::{Kafka, NewRecord, Processor, Topic, TopicSpec};
+use annals_core::{
+    Failure, Invalid, Log, LogId, Outgoing, Outlet as _, OutletMark, Partition, Position, ReadLog,
+    RecordedEvent,
+};
+use annals_kafka::{Kafka, KafkaOutlet, NewRecord, Processor, Topic, TopicSpec};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use crate::broker::{TIMEOUT, fresh, is_long, kafka, send, topic};
+use super::relays::noise;
+use crate::broker::{TIMEOUT, fresh, is_long, kafka, send, topic, url};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Paid {
@@ -75,7 +81,8 @@ async fn a_failed_record_is_a_dead_letter_and_delays_nothing() {
         NewRecord::to(&reads)
             .key(vec![0xff])
             .value("not json")
-            .header("trace", "7"),
+            .header("trace", "7")
+            .header("annals.error.mine", "8"),
         NewRecord::to(&reads).value(r#"{"cents":-1}"#),
         NewRecord::to(&reads).key("b").value(r#"{"cents":13}"#),
         NewRecord::to(&reads).key("c").tombstone(),
@@ -130,8 +137,11 @@ async fn a_failed_record_is_a_dead_letter_and_delays_nothing() {
     assert_eq!(chosen.unwrap(), 1);
     assert_eq!(letters.replay().await.unwrap(), 0);
     let back = until(&kafka, &reads, records.len() + 1).await;
+    let read = back[1].recorded_at;
     let back = back.last().unwrap();
     assert_eq!(&back.payload[..], b"not json");
+    assert_eq!(back.recorded_at, read);
+    assert_eq!(back.metadata.keys["kafka.header.annals.error.mine"], "8");
     assert_eq!(back.metadata.keys["kafka.header.annals.replayed"], "1");
     assert_eq!(back.metadata.keys["kafka.key64"], "/w==");
     assert!(
@@ -189,6 +199,203 @@ async fn at_least_once_commits_after_its_results_and_says_so() {
     };
     processor.run(&kafka, until_two).await.unwrap();
     assert_eq!(all(&kafka, &writes).await.len(), 2);
+}
+
+/// Copies its topic to another one until that holds so many records.
+async fn copies(kafka: &Kafka, processor: Processor, writes: &str, count: usize) -> Vec<String> {
+    let copied = async {
+        until(kafka, writes, count).await;
+    };
+    processor.run(kafka, copied).await.unwrap();
+    let events = all(kafka, writes).await;
+    let text = |event: &RecordedEvent| String::from_utf8(event.payload.to_vec()).unwrap();
+    events.iter().map(text).collect()
+}
+
+fn copier(name: &str, reads: &str, writes: &str) -> Processor {
+    let to = writes.to_owned();
+    Processor::named(name)
+        .reads(reads)
+        .each_bytes(move |record, out| {
+            out.record(NewRecord::to(&to).value(record.value().unwrap_or_default()));
+            Ok::<_, Invalid>(())
+        })
+}
+
+#[tokio::test]
+async fn a_processor_stops_at_records_removed_before_it_read_them() {
+    let kafka = kafka().await;
+    let reads = topic(&kafka, "removes", 1).await;
+    let writes = topic(&kafka, "copied", 1).await;
+    send(&kafka, &reads, &[("a", "0"), ("a", "1")]).await;
+    let copier = |name: &str| copier(name, &reads, &writes);
+    assert_eq!(copies(&kafka, copier(&reads), &writes, 2).await, ["0", "1"]);
+    send(&kafka, &reads, &[("a", "2"), ("a", "3"), ("a", "4")]).await;
+    kafka.delete_records(&reads, Partition(0), 4).await.unwrap();
+    let stopped = copier(&reads).run(&kafka, std::future::pending());
+    let error = tokio::time::timeout(TIMEOUT, stopped)
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(error.failure(), Failure::Invalid);
+    let said = error.to_string();
+    let range = format!("offsets 2 to 3 of partition 0 of topic `{reads}` were removed");
+    assert!(said.starts_with(&range), "{said}");
+    let way = "`Processor::accept_gap(Partition(0), 3, reason)` continues after them";
+    assert!(said.ends_with(way), "{said}");
+    // Less than all of it is not accepted.
+    let less = copier(&reads).accept_gap(Partition(0), 2, "a test");
+    let stopped = less.run(&kafka, std::future::pending());
+    let error = tokio::time::timeout(TIMEOUT, stopped)
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert!(error.to_string().starts_with(&range), "{error}");
+    let accepted = copier(&reads).accept_gap(Partition(0), 3, "a test");
+    let copied = copies(&kafka, accepted, &writes, 3).await;
+    assert_eq!(copied, ["0", "1", "4"]);
+    // What was never begun misses nothing.
+    let copied = copies(&kafka, copier(&fresh("begins")), &writes, 4).await;
+    assert_eq!(copied, ["0", "1", "4", "4"]);
+}
+
+#[tokio::test]
+async fn a_removed_marker_stops_no_processor() {
+    let kafka = kafka().await;
+    let reads = topic(&kafka, "marked", 1).await;
+    let writes = topic(&kafka, "copied", 1).await;
+    // A record, and the marker of its transaction.
+    let mut outlet = KafkaOutlet::named(&kafka, fresh("marked")).unwrap();
+    outlet.open().await.unwrap();
+    let log = LogId::random();
+    let take = |number: u64| {
+        let record = Outgoing {
+            to: reads.as_str().into(),
+            key: "a".into(),
+            payload: Some(number.to_string().into()),
+            headers: Vec::new(),
+            occurred_at: Default::default(),
+        };
+        let mark = OutletMark {
+            log,
+            partition: Partition(0),
+            position: Position::new(number),
+            event: None,
+            note: Default::default(),
+        };
+        (vec![record], mark)
+    };
+    let (batch, mark) = take(1);
+    outlet.take(batch, mark).await.unwrap();
+    let group: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", url().trim_start_matches("kafka://"))
+        .set("group.id", &reads)
+        .create()
+        .unwrap();
+    let passed = async {
+        loop {
+            let mut list = TopicPartitionList::new();
+            list.add_partition(&reads, 0);
+            let found = group.committed_offsets(list, TIMEOUT).unwrap();
+            if found.elements()[0].offset() == Offset::Offset(2) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let run = copier(&reads, &reads, &writes).run(&kafka, passed);
+    tokio::time::timeout(TIMEOUT, run).await.unwrap().unwrap();
+    kafka.delete_records(&reads, Partition(0), 2).await.unwrap();
+    let (batch, mark) = take(2);
+    outlet.take(batch, mark).await.unwrap();
+    let copier = copier(&reads, &reads, &writes);
+    assert_eq!(copies(&kafka, copier, &writes, 2).await, ["1", "2"]);
+}
+
+#[tokio::test]
+async fn a_letter_too_large_for_its_topic_is_replayed_from_its_place() {
+    let kafka = kafka().await;
+    let large = [("message.max.bytes", "2000000")];
+    let sends = Kafka::connect_with(&url(), large).await.unwrap();
+    // As large as brokers take, and somewhat less than clients send.
+    let poison = [noise(1_030_000), noise(999_000)];
+    for letters_take in [None, Some("10000")] {
+        let name = fresh("large");
+        let reads = topic(&kafka, "large-in", 1).await;
+        let dead = format!("{name}-dead");
+        if let Some(bytes) = letters_take {
+            let small = TopicSpec::named(&dead).partitions(1);
+            kafka
+                .ensure([small.setting("max.message.bytes", bytes)])
+                .await
+                .unwrap();
+        }
+        let publisher = sends.publisher().unwrap();
+        for value in &poison {
+            let record = NewRecord::to(&reads).key("a").value(value.as_str());
+            publisher.send(record.header("trace", "7")).await.unwrap();
+        }
+        let processor = Processor::named(&name)
+            .reads(&reads)
+            .dead_letters(TopicSpec::named(&dead).partitions(1))
+            .each(|_: Paid, _| Ok::<_, Invalid>(()));
+        let both = async {
+            until(&kafka, &dead, 2).await;
+        };
+        let runs = processor.run(&kafka, both);
+        tokio::time::timeout(TIMEOUT, runs).await.unwrap().unwrap();
+        for (letter, value) in all(&kafka, &dead).await.iter().zip(&poison) {
+            let keys = &letter.metadata.keys;
+            let omitted = keys.get("kafka.header.annals.error.omitted_bytes");
+            assert_eq!(keys["kafka.header.trace"], "7");
+            match letters_take {
+                None => assert!(&letter.payload[..] == value.as_bytes() && omitted.is_none()),
+                Some(_) => {
+                    assert_eq!(&letter.payload[..], b"null");
+                    assert_eq!(omitted, Some(&value.len().to_string()));
+                }
+            }
+        }
+        let letters = kafka.dead_letters(&dead);
+        let second =
+            letters.replay_where(|letter| letter.header("annals.error.offset") == Some(b"1"));
+        assert_eq!(second.await.unwrap(), 1);
+        let back = until(&kafka, &reads, 3).await;
+        assert!(back[2].payload == back[1].payload);
+        let keys = &back[2].metadata.keys;
+        assert_eq!(keys["kafka.header.annals.replayed"], "1");
+        assert_eq!(keys["kafka.header.trace"], "7");
+        assert!(!keys.keys().any(|key| key.contains("annals.error.")));
+    }
+}
+
+#[tokio::test]
+async fn a_letter_whose_record_was_removed_says_so() {
+    let kafka = kafka().await;
+    let name = fresh("gone");
+    let reads = topic(&kafka, "gone-in", 1).await;
+    let dead = format!("{name}-dead");
+    let small = TopicSpec::named(&dead).partitions(1);
+    kafka
+        .ensure([small.setting("max.message.bytes", "2000")])
+        .await
+        .unwrap();
+    send(&kafka, &reads, &[("a", &noise(4_000))]).await;
+    let processor = Processor::named(&name)
+        .reads(&reads)
+        .dead_letters(TopicSpec::existing(&dead))
+        .each(|_: Paid, _| Ok::<_, Invalid>(()));
+    let letter = async {
+        until(&kafka, &dead, 1).await;
+    };
+    processor.run(&kafka, letter).await.unwrap();
+    kafka.delete_records(&reads, Partition(0), 1).await.unwrap();
+    let letters = kafka.dead_letters(&dead);
+    let error = letters.replay().await.unwrap_err();
+    let says = "it cannot be sent back. Pass over it with `replay_where`";
+    assert!(error.to_string().ends_with(says), "{error}");
+    assert_eq!(letters.replay_where(|_| false).await.unwrap(), 0);
+    assert_eq!(letters.replay().await.unwrap(), 0);
 }
 
 const CHILD: &str = "on_kafka::processors::copies_until_it_is_killed";

@@ -6,9 +6,10 @@ use annals::prelude::Program;
 use annals::projections::{SlotState, Status, With as _};
 use annals::runner::Kind;
 use annals::sqlite::SqliteStore;
+use annals_core::chrono::{DateTime, TimeDelta};
 use annals_core::{
-    Annals, Append, Event as _, Failure, Log, MemoryStore, Metadata, NewEvent, Partition, Position,
-    ReadLog, RecordedEvent, Store, StreamId, Tag,
+    Annals, Append, Clock as _, Event as _, EventStore as _, Failure, Log, MemoryStore, Metadata,
+    NewEvent, Partition, Position, ReadLog, RecordedEvent, Store, StreamId, SystemClock, Tag,
 };
 use annals_kafka::{Kafka, Relay, Topic, TopicSpec, murmur2_partition};
 use tokio::sync::oneshot;
@@ -211,4 +212,81 @@ async fn another_log_is_not_published_under_the_same_name() {
         "{error}"
     );
     assert_eq!(published(&kafka, name).await.len(), 1);
+}
+
+/// Bytes that no compression makes smaller.
+pub(super) fn noise(bytes: usize) -> String {
+    let mut state = 7_u64;
+    let letter = |_| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        char::from(b'!' + ((state >> 33) % 90) as u8)
+    };
+    (0..bytes).map(letter).collect()
+}
+
+#[tokio::test]
+async fn a_records_time_is_that_of_its_publishing() {
+    let kafka = kafka().await;
+    let name = fresh("times").leak() as &str;
+    let store = Arc::new(MemoryStore::new());
+    let began = SystemClock.now();
+    let (long_ago, ahead) = (DateTime::UNIX_EPOCH, began + TimeDelta::hours(2));
+    for (stream, moment) in [("account-a", long_ago), ("account-b", ahead)] {
+        let mut event = NewEvent::json(Counted::shapes()[0].event_type, r#"{"cents":1}"#);
+        event.occurred_at = moment;
+        let stream = StreamId::new(stream).unwrap();
+        store.append(Append::new(stream, [event])).await.unwrap();
+    }
+    let db = Annals::on(store);
+    let relay = Relay::named(name).to(&kafka, TopicSpec::named(name).partitions(1));
+    assert_eq!(relay.catch_up(&db).await.unwrap(), 2);
+    let events = published(&kafka, name).await;
+    let occurred: Vec<_> = events.iter().map(|event| event.occurred_at).collect();
+    assert_eq!(occurred, [long_ago, ahead]);
+    // One that takes it as plain records finds both times.
+    let log = kafka.log(Topic::named(name)).await.unwrap();
+    let page = log.read(ReadLog::after(Position::START)).await.unwrap();
+    let occurred: Vec<_> = page.events.iter().map(|event| event.occurred_at).collect();
+    assert_eq!(occurred, [long_ago, ahead]);
+    let published = began - TimeDelta::seconds(1)..SystemClock.now() + TimeDelta::seconds(1);
+    for event in &page.events {
+        assert!(
+            published.contains(&event.recorded_at),
+            "{}",
+            event.recorded_at
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_refused_record_is_named_with_its_topic_and_event() {
+    let kafka = kafka().await;
+    let payload = serde_json::json!({ "cents": 1, "note": noise(4_000) }).to_string();
+    let settings = [
+        ("max.message.bytes", "2000"),
+        // Whatever comes is older.
+        ("message.timestamp.before.max.ms", "0"),
+    ];
+    for (setting, value) in settings {
+        let name = fresh("refuses").leak() as &str;
+        let store = Arc::new(MemoryStore::new());
+        let event = NewEvent::json(Counted::shapes()[0].event_type, payload.clone());
+        let stream = StreamId::new("account-a").unwrap();
+        let appended = store.append(Append::new(stream, [event])).await.unwrap();
+        let db = Annals::on(store);
+        let topic = TopicSpec::named(name).partitions(1).setting(setting, value);
+        let relay = Relay::named(name).to(&kafka, topic);
+        let error = relay.catch_up(&db);
+        let error = tokio::time::timeout(TIMEOUT, error)
+            .await
+            .unwrap()
+            .unwrap_err();
+        assert_eq!(error.failure(), Failure::Invalid);
+        let said = error.to_string();
+        let id = format!("of event `{}` with the key `account-a`", appended.last().id);
+        assert!(said.contains(&id), "{said}");
+        assert!(said.contains(&format!("topic `{name}`")), "{said}");
+    }
 }
