@@ -204,7 +204,9 @@ impl Contents {
             // Rows that were read while the log went on are of no one moment.
             if head(db).await? == before {
                 return Ok(Contents {
-                    events: before.position(Partition(0)).get(),
+                    events: (0..db.store().partitions())
+                        .map(|partition| before.position(Partition(partition)).get())
+                        .sum(),
                     rows,
                     digest: digest.finish(),
                 });

@@ -30,7 +30,10 @@ fn failure(error: &KafkaError) -> Failure {
     use RDKafkaErrorCode as Code;
     if matches!(
         error,
-        KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_)
+        KafkaError::ClientConfig(..)
+            | KafkaError::ClientCreation(_)
+            // The client does not even ask.
+            | KafkaError::AdminOpCreation(_)
     ) {
         return Failure::Invalid;
     }
@@ -52,7 +55,7 @@ fn failure(error: &KafkaError) -> Failure {
             | Code::SSL
             | Code::InvalidArgument,
         ) => Failure::Invalid,
-        // Also too few brokers for the replicas of a topic: one may just be away.
+        // Also too few brokers for what they replicate by default: one may just be away.
         _ => Failure::Unavailable,
     }
 }

@@ -12,6 +12,7 @@
 mod copy;
 mod follower;
 mod layout;
+mod note;
 mod options;
 mod owners;
 mod partition;
@@ -37,6 +38,7 @@ pub use self::options::{Options, Owns};
 
 use self::copy::{Copy, Folder};
 use self::follower::Source;
+use self::layout::Identity;
 use self::owners::Owners;
 use self::partition::PartitionHandle;
 use self::state::{Role, State};
@@ -44,8 +46,11 @@ use self::task::{Owner, Task};
 use crate::error::{invalid, unavailable};
 use crate::kafka::Kafka;
 
-/// How long opening may wait for the partitions.
-const OPEN: Duration = Duration::from_secs(60);
+/// How long a group waits for a member that was killed, where no setting says otherwise.
+const SESSION: Duration = Duration::from_secs(45);
+
+/// What opening may take beside waiting for the group.
+const OPEN: Duration = Duration::from_secs(30);
 
 /// Bytes of one payload: what is left of a record for names, tags and metadata.
 const PAYLOAD_BYTES_MAX: usize = 3 << 20;
@@ -128,15 +133,16 @@ impl KafkaStore {
         let settings = settings.map(|(key, value)| (key.as_str(), value.as_str()));
         let kafka = Kafka::connect_with(&options.brokers, settings).await?;
         let count = layout::open(&kafka, &options).await?;
-        let log = layout::log_id(kafka.cluster(), &options.name, count);
+        let identity = Identity {
+            cluster: kafka.cluster().to_owned(),
+            name: options.name.clone(),
+            partitions: count,
+        };
         let folder = Folder::lock(&options.local).await?;
         let mut limits = Limits::default();
         limits.payload_bytes_max = PAYLOAD_BYTES_MAX;
         limits.append_bytes_max = APPEND_BYTES_MAX;
-        let owner = Owner {
-            address: options.advertise.clone().unwrap_or_else(this_process),
-            instance: EventId::random().to_string(),
-        };
+        let address = options.advertise.clone().unwrap_or_else(this_process);
         let owners = Owners::join(&kafka, options.owns, &options.name)?;
         let is_assigned = match options.owns {
             Owns::Shared => None,
@@ -149,7 +155,7 @@ impl KafkaStore {
         for number in 0..count {
             let clock = Arc::clone(&options.clock);
             let folder = Arc::clone(&folder);
-            let copy = Copy::open(&options.local, number, folder, log, limits, clock).await?;
+            let copy = Copy::open(&options.local, number, folder, &identity, limits, clock).await?;
             let state = Arc::new(watch::Sender::new(State::new(is_assigned)));
             let accepted = options.accepted.iter();
             let accepted = accepted.filter(|(partition, _)| *partition == number);
@@ -158,11 +164,17 @@ impl KafkaStore {
                     config: kafka.config().clone(),
                     topic: options.name.clone(),
                     partition: number,
+                    partitions: count,
+                    folder: options.local.clone(),
                     accepted: accepted.map(|(_, offset)| *offset).collect(),
                 },
                 copy: Arc::clone(&copy),
                 state: Arc::clone(&state),
-                owner: owner.clone(),
+                owner: Owner {
+                    address: address.clone(),
+                    instance: EventId::random().to_string(),
+                    partitions: count,
+                },
             };
             tasks.push(tokio::spawn(task.run()).abort_handle());
             let hint = copy.store()?.hint();
@@ -177,7 +189,7 @@ impl KafkaStore {
         tasks.push(tokio::spawn(owners.run(states)).abort_handle());
         let store = KafkaStore {
             shared: Arc::new(Shared {
-                log,
+                log: identity.log(),
                 limits,
                 partitions,
                 moved,
@@ -185,7 +197,7 @@ impl KafkaStore {
                 _kafka: kafka,
             }),
         };
-        store.ready().await?;
+        store.ready(&options).await?;
         Ok(store)
     }
 
@@ -216,8 +228,11 @@ impl KafkaStore {
     }
 
     /// Waits until every partition is owned, or was read as far as it went.
-    async fn ready(&self) -> Result<(), StoreError> {
+    async fn ready(&self, options: &Options) -> Result<(), StoreError> {
         let began = Instant::now();
+        let session = session(options);
+        // A member that was killed, and one that was killed while it waited for that one.
+        let within = session * 2 + OPEN;
         for partition in &self.shared.partitions {
             let mut states = partition.state.subscribe();
             let is_ready = |state: &State| {
@@ -236,17 +251,16 @@ impl KafkaStore {
                 if let Some(error) = state.refusal() {
                     return Err(error);
                 }
-                let left = OPEN.saturating_sub(began.elapsed());
+                let left = within.saturating_sub(began.elapsed());
                 match tokio::time::timeout(left, states.changed()).await {
                     Ok(Ok(())) => {}
                     Ok(Err(_)) => return Err(unavailable("a partition's task ended")),
                     Err(_) => {
-                        let why = partition.state.borrow().last_error.clone();
+                        let why = not_opened(&state, &options.name, session);
                         return Err(unavailable(format!(
-                            "partition {} was not opened in {} s: {}",
+                            "partition {} was not opened in {} s: {why}",
                             partition.number,
-                            OPEN.as_secs(),
-                            why.unwrap_or_else(|| "no group has assigned it".to_owned())
+                            within.as_secs(),
                         )));
                     }
                 }
@@ -268,6 +282,32 @@ impl KafkaStore {
     fn of(&self, stream: &StreamId) -> Result<&PartitionHandle, StoreError> {
         self.partition(self.partition_of(stream))
     }
+}
+
+/// How long the group of the owners waits for a member that was killed.
+fn session(options: &Options) -> Duration {
+    let mut settings = options.settings.iter().rev();
+    let found = settings.find(|(key, _)| key == "session.timeout.ms");
+    let found = found.and_then(|(_, value)| value.parse().ok());
+    found.map_or(SESSION, Duration::from_millis)
+}
+
+/// Why a partition is not opened.
+fn not_opened(state: &State, topic: &str, session: Duration) -> String {
+    if let Some(why) = &state.last_error {
+        return why.clone();
+    }
+    if state.is_settled {
+        return "what the topic holds is still being read; what was read is kept, open the store \
+                again"
+            .to_owned();
+    }
+    format!(
+        "the group `{topic}.owners` has not assigned it. It waits {} s for each member that was \
+         killed and for those that do not answer; open the store again, and see who is a member \
+         with `kafka-consumer-groups.sh --describe --members --group {topic}.owners`",
+        session.as_secs()
+    )
 }
 
 /// What a process is called that does not say.
@@ -296,7 +336,8 @@ impl EventStore for KafkaStore {
 
     async fn read_stream(&self, read: ReadStream) -> Result<StreamPage, StoreError> {
         let partition = self.of(&read.stream)?;
-        let mut page = partition.copy.store()?.read_stream(read).await?;
+        let copy = &partition.copy;
+        let mut page = copy.told(copy.store()?.read_stream(read).await)?;
         page.events = partition.recorded(page.events);
         Ok(page)
     }
@@ -307,13 +348,15 @@ impl EventStore for KafkaStore {
         ids: &[EventId],
     ) -> Result<Vec<Option<Found>>, StoreError> {
         let partition = self.partition(partition)?;
-        let found = partition.copy.store()?.find(Partition(0), ids).await?;
+        let copy = &partition.copy;
+        let found = copy.told(copy.store()?.find(Partition(0), ids).await)?;
         let found = found.into_iter();
         Ok(found.map(|found| Some(partition.found(found?))).collect())
     }
 
     async fn stream_state(&self, stream: &StreamId) -> Result<StreamState, StoreError> {
-        self.of(stream)?.copy.store()?.stream_state(stream).await
+        let copy = &self.of(stream)?.copy;
+        copy.told(copy.store()?.stream_state(stream).await)
     }
 
     async fn change_stream(&self, change: ChangeStream) -> Result<StreamState, AppendError> {
@@ -343,14 +386,14 @@ impl Log for KafkaStore {
     async fn read(&self, mut read: ReadLog) -> Result<LogPage, StoreError> {
         let partition = self.partition(read.partition)?;
         read.partition = Partition(0);
-        let mut page = partition.copy.store()?.read(read).await?;
+        let mut page = partition.copy.read(read).await?;
         page.events = partition.recorded(page.events);
         Ok(page)
     }
 
     async fn head(&self, partition: Partition) -> Result<Head, StoreError> {
-        let copy = self.partition(partition)?.copy.store()?;
-        copy.head(Partition(0)).await
+        let copy = &self.partition(partition)?.copy;
+        copy.told(copy.store()?.head(Partition(0)).await)
     }
 
     async fn position_at(
@@ -358,8 +401,8 @@ impl Log for KafkaStore {
         partition: Partition,
         moment: DateTime<Utc>,
     ) -> Result<Position, StoreError> {
-        let copy = self.partition(partition)?.copy.store()?;
-        copy.position_at(Partition(0), moment).await
+        let copy = &self.partition(partition)?.copy;
+        copy.told(copy.store()?.position_at(Partition(0), moment).await)
     }
 
     fn hint(&self) -> Hint {
@@ -368,3 +411,28 @@ impl Log for KafkaStore {
 }
 
 impl Store for KafkaStore {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn opening_waits_for_members_that_were_killed_and_says_so() {
+        let options = Options::new("kafka://a", "bank", "./bank");
+        assert_eq!(session(&options), Duration::from_secs(45));
+        let options = options.setting("session.timeout.ms", "6000");
+        let session = session(&options);
+        assert_eq!(session, Duration::from_secs(6));
+        let mut state = State::new(None);
+        let said = not_opened(&state, "bank", session);
+        assert!(
+            said.contains("waits 6 s for each member that was killed"),
+            "{said}"
+        );
+        state.is_settled = true;
+        let said = not_opened(&state, "bank", session);
+        assert!(said.contains("is still being read"), "{said}");
+        state.last_error = Some("no broker".into());
+        assert_eq!(not_opened(&state, "bank", session), "no broker");
+    }
+}

@@ -105,6 +105,12 @@ impl Url {
                 _ if parsed.name.is_some() && Url::is_of_store(key) => {
                     parsed.store.push((key.to_owned(), value));
                 }
+                _ if Url::is_of_store(key) => {
+                    return Err(invalid(format!(
+                        "`{key}` is a setting of a store, and the URL does not name the topic of \
+                         one: `kafka://HOST:PORT/NAME?local=DIR`"
+                    )));
+                }
                 _ => {
                     // Not the value: it may be a secret.
                     return Err(invalid(format!(
@@ -282,6 +288,7 @@ mod tests {
             ("kafka://", "at least one broker"),
             ("kafka://a?tsl=true", "`tsl` is no setting"),
             ("kafka://a?tls=yes", "is `true` or `false`"),
+            ("kafka://a?local=l", "does not name the topic"),
             ("kafka://a?sasl=gssapi", "`scram-sha-256` or"),
             ("kafka://u:%4@a", "two hex digits"),
             (

@@ -89,8 +89,13 @@ mod on_kafka {
 
     use std::time::Duration;
 
-    use annals_core::{Append, AppendError, EventStore as _, Failure, Log as _, NewEvent};
-    use annals_core::{Partition, StreamId, Version};
+    use std::fs::File;
+    use std::path::{Path, PathBuf};
+
+    use annals_core::{
+        Append, AppendError, ChangeStream, EventStore as _, Failure, Log as _, NewEvent, Partition,
+        StoreError, StreamChange, StreamId, Version,
+    };
     use annals_kafka::store::Owns;
     use annals_kafka::{KafkaStore, NewRecord};
 
@@ -202,6 +207,153 @@ mod on_kafka {
         let owner = KafkaStore::open_with(accepted).await.unwrap();
         let appended = owner.append(append("c")).await.unwrap();
         assert_eq!(appended.last().version, Version::new(2));
+    }
+
+    /// The error of opening it.
+    async fn refused(place: &super::OnKafka, process: &str, owns: Owns) -> StoreError {
+        let opened = KafkaStore::open_with(place.options(process, owns)).await;
+        opened.expect_err("it is refused")
+    }
+
+    fn names() -> Vec<StreamId> {
+        let name = |n| StreamId::new(format!("account-{n}")).unwrap();
+        (0..12).map(name).collect()
+    }
+
+    /// One event in each of some streams, of all partitions.
+    async fn fill(store: &KafkaStore) {
+        for to in names() {
+            let append = Append::new(to, [NewEvent::json("a", "1")]);
+            store.append(append).await.unwrap();
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_recreated_topic_is_refused_whatever_the_copy_ends_with() {
+        for ends_with in ["note", "event", "change"] {
+            let place = super::OnKafka::new();
+            let write = async |process: &str| {
+                let store = place.open_as(process, Owns::All).await;
+                fill(&store).await;
+                match ends_with {
+                    "note" => {
+                        drop(store);
+                        place.open_as(process, Owns::All).await;
+                    }
+                    "change" => {
+                        for name in names() {
+                            let change = ChangeStream::new(&name, StreamChange::Delete);
+                            store.change_stream(change).await.unwrap();
+                        }
+                    }
+                    _ => {}
+                }
+            };
+            write("one").await;
+            let kafka = super::broker::kafka().await;
+            kafka.delete_topic(&place.topic).await.unwrap();
+            while kafka.partitions_of(&place.topic).await.is_ok() {}
+            write("two").await;
+            let error = refused(&place, "one", Owns::None).await;
+            let said = error.to_string();
+            assert!(
+                said.contains("is not of what") && said.contains("at the end of the copy"),
+                "{ends_with}: {said}"
+            );
+            assert_eq!(error.failure(), Failure::Corrupt);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn added_partitions_are_refused_with_and_without_a_copy() {
+        let place = super::OnKafka::new();
+        fill(&*place.open_as("one", Owns::All).await).await;
+        let kafka = super::broker::kafka().await;
+        kafka.grow_topic(&place.topic, 4).await.unwrap();
+        while kafka.partitions_of(&place.topic).await.unwrap() != 4 {}
+        for process in ["one", "fresh"] {
+            let said = refused(&place, process, Owns::All).await.to_string();
+            let expected = "was written as one of 3 partitions and has 4";
+            assert!(said.contains(expected), "{process}: {said}");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn removed_records_are_told_and_no_copy_is_given_up() {
+        let place = super::OnKafka::new();
+        let store = place.open_as("one", Owns::All).await;
+        let to = StreamId::new("removed-1").unwrap();
+        let partition = store.partition_of(&to);
+        let append = Append::new(to, [NewEvent::json("a", "1")]);
+        store.append(append).await.unwrap();
+        drop(store);
+        // The owner's note, its marker, and the event.
+        let kafka = super::broker::kafka().await;
+        let removed = kafka.delete_records(&place.topic, partition, 3).await;
+        removed.unwrap();
+        let lost = format!(
+            "topic `{}` has lost its records before offset 3 of partition {partition}",
+            place.topic
+        );
+        for (process, way_out) in [
+            ("one", "Do not remove it, it may be all that is left"),
+            ("fresh", "there is no local copy of them"),
+        ] {
+            let said = refused(&place, process, Owns::None).await.to_string();
+            assert!(said.contains(&lost) && said.contains(way_out), "{said}");
+        }
+    }
+
+    /// Waits until no process uses the folder.
+    async fn released(folder: &Path) {
+        let lock = File::open(folder.join("lock")).unwrap();
+        let locked = tokio::task::spawn_blocking(move || lock.lock());
+        locked.await.unwrap().unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_unusable_copy_names_its_file_and_the_way_out() {
+        let place = super::OnKafka::new();
+        fill(&*place.open_as("one", Owns::All).await).await;
+        let folder = place.options("one", Owns::None).local().to_owned();
+        let file = |number: u32| -> PathBuf { folder.join(format!("{number}.db")) };
+        let says = async |why: &str, number: u32| {
+            let said = refused(&place, "one", Owns::None).await.to_string();
+            let named = format!("partition {number}, `{}`", file(number).display());
+            assert!(
+                said.contains(why) && said.contains(&named) && said.contains("move the file away"),
+                "{said}"
+            );
+            assert!(!said.contains("backup"), "{said}");
+            released(&folder).await;
+        };
+        released(&folder).await;
+        let aside = folder.join("aside");
+        std::fs::rename(file(0), &aside).unwrap();
+        std::fs::copy(file(1), file(0)).unwrap();
+        says("it is of another partition", 0).await;
+        std::fs::write(file(0), "no database at all".repeat(1_000)).unwrap();
+        says("file is not a database", 0).await;
+        std::fs::remove_file(file(0)).unwrap();
+        let store = place.open_as("one", Owns::None).await;
+        for to in names() {
+            let state = store.stream_state(&to).await.unwrap();
+            assert_eq!(state.version, Version::FIRST);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_topic_that_cannot_be_made_is_invalid_and_named() {
+        let place = super::OnKafka::new();
+        let options = || place.options("one", Owns::All);
+        for (options, said) in [
+            (options().replicas(3), "`replicas=3`"),
+            (options().partitions(100_001), "`partitions=100001`"),
+        ] {
+            let error = KafkaStore::open_with(options).await.unwrap_err();
+            assert_eq!(error.failure(), Failure::Invalid, "{error}");
+            assert!(error.to_string().contains(said), "{error}");
+        }
     }
 
     mod owners {

@@ -6,7 +6,7 @@ use annals_core::{
     AppendError, ChangeStream, Clock, DeadLetter, EventId, Invalid, Position, StreamChange,
     StreamState, Version, Violation,
 };
-use rusqlite::OptionalExtension;
+use rusqlite::{Connection, OptionalExtension};
 
 use crate::error::corrupt;
 use crate::known::stream_id;
@@ -21,6 +21,27 @@ const TOMBSTONE: i64 = 1;
 const TRUNCATE: i64 = 2;
 const ARCHIVE: i64 = 3;
 
+/// The change that was done under an id.
+pub(crate) fn done_change(
+    connection: &Connection,
+    id: EventId,
+) -> Result<Option<ChangeStream>, rusqlite::Error> {
+    connection
+        .prepare_cached(sql::STREAM_CHANGE)?
+        .query_row([id.as_uuid().as_bytes()], |row| {
+            let before = Version::new(streams::number(row, 2)?);
+            let change = match row.get(1)? {
+                DELETE => StreamChange::Delete,
+                TOMBSTONE => StreamChange::Tombstone,
+                TRUNCATE => StreamChange::Truncate { before },
+                ARCHIVE => StreamChange::Archive { before },
+                other => return Err(corrupt(format!("there is no change {other} of streams"))),
+            };
+            Ok(ChangeStream::new(&stream_id(row, 0)?, change).id(id))
+        })
+        .optional()
+}
+
 impl WriteTx {
     /// Changes the stream when the expectation holds; the rules are those of
     /// [`StreamState::changed`].
@@ -31,7 +52,7 @@ impl WriteTx {
     ) -> Result<StreamState, Stop> {
         let stream = &asked.stream;
         let (key, found) = streams::state(&self.connection, stream)?;
-        if let Some(done) = self.done_change(asked.id)? {
+        if let Some(done) = done_change(&self.connection, asked.id)? {
             asked.check_repeats(&done).map_err(Refused)?;
             return Ok(found);
         }
@@ -70,24 +91,6 @@ impl WriteTx {
         self.tail.recorded = recorded;
         self.stream_cache.forget(stream);
         Ok(after)
-    }
-
-    /// The change that was done under an id.
-    fn done_change(&self, id: EventId) -> Result<Option<ChangeStream>, rusqlite::Error> {
-        self.connection
-            .prepare_cached(sql::STREAM_CHANGE)?
-            .query_row([id.as_uuid().as_bytes()], |row| {
-                let before = Version::new(streams::number(row, 2)?);
-                let change = match row.get(1)? {
-                    DELETE => StreamChange::Delete,
-                    TOMBSTONE => StreamChange::Tombstone,
-                    TRUNCATE => StreamChange::Truncate { before },
-                    ARCHIVE => StreamChange::Archive { before },
-                    other => return Err(corrupt(format!("there is no change {other} of streams"))),
-                };
-                Ok(ChangeStream::new(&stream_id(row, 0)?, change).id(id))
-            })
-            .optional()
     }
 
     /// Removes what events before a version held, and what was kept of it: tags, snapshots and the

@@ -5,13 +5,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use annals_core::{
-    Append, AppendError, ChangeStream, Clock, Digest, Failure, Limits, NewEvent, Placed, Position,
-    StoreError, StreamId, Version, with_causes,
+    Append, AppendError, ChangeStream, Clock, Digest, EventId, Failure, Limits, NewEvent, Placed,
+    Position, StoreError, StreamId, Version, with_causes,
 };
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension};
 
+use crate::change::done_change;
 use crate::error::StoreFault;
+use crate::known::known;
 use crate::request::{Encoded, Request};
 use crate::statements as sql;
 use crate::store::SqliteStore;
@@ -292,7 +294,7 @@ impl Prepared {
             } => {
                 let head = write_tx.tail.head;
                 if position.get() <= head {
-                    return Ok(());
+                    return check_applied(&write_tx.connection, request, *version, *position);
                 }
                 if position.get() > head + 1 {
                     return Err(differs(format!(
@@ -321,6 +323,30 @@ impl Prepared {
     }
 }
 
+/// Refuses an append whose positions hold other events here.
+fn check_applied(
+    connection: &Connection,
+    request: &Request,
+    version: Version,
+    position: Position,
+) -> Result<(), Stop> {
+    for (index, (stream, event)) in (0_u64..).zip(&request.append.events) {
+        let position = position.plus(index);
+        let is_there = known(connection, event.id)?.is_some_and(|known| {
+            let placed = known.found.placed;
+            placed.position == position
+                && placed.version == version.plus(index)
+                && placed.stream == *stream
+        });
+        if !is_there {
+            return Err(differs(format!(
+                "another event is at {position} than the log has there"
+            )));
+        }
+    }
+    Ok(())
+}
+
 fn unlimited() -> Limits {
     let mut limits = Limits::default();
     limits.append_events_max = usize::MAX;
@@ -336,7 +362,7 @@ fn differs(why: String) -> Stop {
 
 impl SqliteStore {
     /// Applies what the log has after the replica's cursor, in order; `cursor` is after the last
-    /// of it. What was applied before changes nothing.
+    /// of it. What was applied before changes nothing, and is compared.
     ///
     /// # Errors
     ///
@@ -405,6 +431,26 @@ impl SqliteStore {
             Ok(())
         };
         self.writer()?.run((1, 0), own).await
+    }
+
+    /// The change of a stream that was done under this id; none when it is not known.
+    ///
+    /// # Errors
+    ///
+    /// Only those of a store that cannot answer.
+    ///
+    /// ```
+    /// # use annals_core::{EventId, StoreError};
+    /// # use annals_sqlite::SqliteStore;
+    /// # async fn example(store: &SqliteStore, id: EventId) -> Result<(), StoreError> {
+    /// let is_done = store.find_change(id).await?.is_some();
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn find_change(&self, id: EventId) -> Result<Option<ChangeStream>, StoreError> {
+        self.readers()?
+            .read(move |connection, _| done_change(connection, id))
+            .await
     }
 
     /// How far the replica has copied its log.

@@ -120,6 +120,29 @@ async fn what_one_replica_records_makes_another_one_equal() {
 }
 
 #[tokio::test]
+async fn another_event_at_a_position_that_was_copied_is_refused() {
+    let (folder, log) = (TempDir::new().unwrap(), LogId::random());
+    let copied = async |name: &str| {
+        let kept = Kept::default();
+        let store = replica(&folder, name, log).await;
+        store.own(Some(Box::new(kept.clone()))).await.unwrap();
+        let append = Append::new(stream("a-1"), events(2));
+        store.append(append).await.unwrap();
+        (store, kept)
+    };
+    let (one, kept) = copied("one.db").await;
+    let (_, other) = copied("two.db").await;
+    one.own(None).await.unwrap();
+    let (entries, cursor) = kept.after(0);
+    one.apply(entries, cursor).await.unwrap();
+    let (entries, cursor) = other.after(0);
+    let refused = one.apply(entries, cursor).await.unwrap_err();
+    let said = "another event is at 1 than the log has there";
+    assert!(refused.to_string().contains(said), "{refused}");
+    assert!(matches!(refused, AppendError::Store(error) if error.failure() == Failure::Corrupt));
+}
+
+#[tokio::test]
 async fn a_replica_that_follows_takes_nothing_new() {
     let (folder, kept) = (TempDir::new().unwrap(), Kept::default());
     let store = replica(&folder, "log.db", LogId::random()).await;

@@ -27,9 +27,6 @@ const SAID: [&str; 9] = [
 /// How many bytes of the record are not in its letter, because its topic would not take them.
 pub(crate) const OMITTED: &str = "omitted_bytes";
 
-/// Bytes of a cause that a letter has at most.
-const CAUSE_BYTES_MAX: usize = 4_096;
-
 /// What a record takes beside its content, and each of its headers.
 const RECORD_OVERHEAD: usize = 256;
 const HEADER_OVERHEAD: usize = 10;

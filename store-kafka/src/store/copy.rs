@@ -2,13 +2,18 @@
 
 use std::fs::{File, TryLockError};
 use std::io::{Read as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use annals_core::{Clock, Failure, Limits, LogId, StoreError};
-use annals_sqlite::{Options, SqliteStore};
+use annals_core::{
+    AppendError, ChangeStream, Clock, EventId, Failure, Limits, Log as _, LogPage, ReadLog,
+    StoreError,
+};
+use annals_sqlite::{Options, ReplicaEntry, ReplicaPlace, SqliteStore};
 
+use super::follower::grown;
+use super::layout::Identity;
 use crate::error::invalid;
 
 /// How long the folder may be another's: one that was closed just now ends its last transaction.
@@ -76,6 +81,8 @@ impl Folder {
 pub(super) struct Copy {
     store: Option<SqliteStore>,
     folder: Arc<Folder>,
+    file: PathBuf,
+    partition: u32,
 }
 
 impl Copy {
@@ -83,27 +90,110 @@ impl Copy {
         path: &Path,
         partition: u32,
         folder: Arc<Folder>,
-        log: LogId,
+        topic: &Identity,
         limits: Limits,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Copy>, StoreError> {
-        let options = Options::file(path.join(format!("{partition}.db")))
-            .replica_of(log)
+        let file = path.join(format!("{partition}.db"));
+        let options = Options::file(&file)
+            .replica_of(topic.log())
             // What a power cut takes is read again.
             .relaxed_durability()
             .poll_interval(POLL)
             .limits(limits)
             .clock(clock);
-        let store = SqliteStore::open_with(options).await?;
-        Ok(Arc::new(Copy {
-            store: Some(store),
+        let mut copy = Copy {
+            store: None,
             folder,
-        }))
+            file,
+            partition,
+        };
+        match SqliteStore::open_with(options).await {
+            Ok(store) => copy.store = Some(store),
+            Err(error) if error.failure() == Failure::Invalid => {
+                return Err(copy.had(topic).await.unwrap_or(error));
+            }
+            Err(error) => return Err(copy.explained(error)),
+        }
+        Ok(Arc::new(copy))
+    }
+
+    /// What a copy says of the topic when that had fewer partitions.
+    async fn had(&self, topic: &Identity) -> Option<StoreError> {
+        let options = Options::file(&self.file).read_only();
+        let found = SqliteStore::open_with(options).await.ok()?.id();
+        let had = (1..topic.partitions).find(|count| topic.log_with(*count) == found)?;
+        Some(grown(&topic.name, had, topic.partitions))
     }
 
     pub(super) fn store(&self) -> Result<&SqliteStore, StoreError> {
         let closed = || StoreError::new(Failure::Closed, "the local copy was closed");
         self.store.as_ref().ok_or_else(closed)
+    }
+
+    pub(super) async fn replica_place(&self) -> Result<ReplicaPlace, StoreError> {
+        self.told(self.store()?.replica_place().await)
+    }
+
+    pub(super) async fn read(&self, read: ReadLog) -> Result<LogPage, StoreError> {
+        self.told(self.store()?.read(read).await)
+    }
+
+    pub(super) async fn find_change(
+        &self,
+        id: EventId,
+    ) -> Result<Option<ChangeStream>, StoreError> {
+        self.told(self.store()?.find_change(id).await)
+    }
+
+    pub(super) async fn apply(
+        &self,
+        entries: Vec<ReplicaEntry>,
+        cursor: u64,
+    ) -> Result<(), StoreError> {
+        let applied = self.store()?.apply(entries, cursor).await;
+        self.told(applied.map_err(AppendError::into_store_error))
+    }
+
+    /// An answer of the copy; where the file is damaged, with what to do about a copy.
+    pub(super) fn told<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+        answer.map_err(|error| self.explained(error))
+    }
+
+    /// As [`Copy::told`].
+    pub(super) fn told_append(&self, error: AppendError) -> AppendError {
+        match error {
+            AppendError::Store(error) => AppendError::Store(self.explained(error)),
+            error => error,
+        }
+    }
+
+    /// A copy needs no backup: what it held is in the topic.
+    fn explained(&self, error: StoreError) -> StoreError {
+        if error.failure() != Failure::Corrupt {
+            return error;
+        }
+        // What SQLite says of it, without what is to be done about a database that is no copy.
+        let why = std::error::Error::source(&error).map(ToString::to_string);
+        self.unusable(&why.unwrap_or_else(|| error.to_string()))
+    }
+
+    /// The file has the copy of another partition.
+    pub(super) fn is_of_another(&self, why: &str) -> StoreError {
+        self.unusable(&format!("it is of another partition: {why}"))
+    }
+
+    fn unusable(&self, why: &str) -> StoreError {
+        StoreError::new(
+            Failure::Corrupt,
+            format!(
+                "the local copy of partition {}, `{}`, cannot be used: {why}. Stop this process \
+                 and move the file away, with the two beside it that end in `-wal` and `-shm`: \
+                 it is copied again from the topic",
+                self.partition,
+                self.file.display()
+            ),
+        )
     }
 }
 

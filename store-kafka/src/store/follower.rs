@@ -1,9 +1,11 @@
 //! Reading a partition from where its local copy ends.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use annals_core::{EventId, Failure, Position, StoreError};
+use annals_core::chrono::{DateTime, Utc};
+use annals_core::{ChangeStream, EventId, Failure, Position, StoreError, StreamId};
 use annals_sqlite::ReplicaEntry;
 use bytes::Bytes;
 use rdkafka::Message as _;
@@ -13,6 +15,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use super::note::OwnerNote;
 use super::record::{self, Assembler, Incoming, Parsed};
 use crate::client::{Config, Context, PROPAGATION, Retry};
 use crate::error::{failed, is_out_of_range, is_unknown_topic};
@@ -31,12 +34,64 @@ pub(super) struct Source {
     pub(super) config: Config,
     pub(super) topic: String,
     pub(super) partition: u32,
+    /// How many the topic has.
+    pub(super) partitions: u32,
+    /// The folder of the local copy.
+    pub(super) folder: PathBuf,
     /// Offsets of records by others that are passed over.
     pub(super) accepted: BTreeSet<i64>,
 }
 
+impl Source {
+    /// Partitions that are added to a topic move streams: each would begin anew elsewhere, and its
+    /// ids would be forgotten.
+    fn check_partitions(&self, offset: i64, parsed: &Parsed) -> Result<(), StoreError> {
+        let count = self.partitions;
+        let stream: &StreamId = match parsed {
+            Parsed::Event(event) => &event.stream,
+            Parsed::Whole(ReplicaEntry::Change { change, .. }) => &change.stream,
+            Parsed::Whole(ReplicaEntry::Note(note)) => {
+                return match OwnerNote::read(note).partitions {
+                    Some(had) if had != count => Err(grown(&self.topic, had, count)),
+                    _ => Ok(()),
+                };
+            }
+            Parsed::Whole(_) => return Ok(()),
+        };
+        let belongs = crate::murmur2_partition(stream.as_str().as_bytes(), count);
+        let Source {
+            topic, partition, ..
+        } = self;
+        if belongs == *partition {
+            return Ok(());
+        }
+        Err(StoreError::new(
+            Failure::Corrupt,
+            format!(
+                "partition {partition} of `{topic}` holds the stream `{stream}` at offset \
+                 {offset}, which belongs to partition {belongs} of {count}: partitions were added \
+                 to the topic. {GROWN}"
+            ),
+        ))
+    }
+}
+
+/// What the local copy ends with.
+#[derive(Clone, Debug, Default)]
+pub(super) struct CopyEnd {
+    /// After the last record that was applied.
+    pub(super) cursor: u64,
+    pub(super) event: Option<LastEvent>,
+    pub(super) note: Option<String>,
+}
+
 /// The last event of the local copy.
-pub(super) type Last = Option<(Position, EventId)>;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LastEvent {
+    pub(super) position: Position,
+    pub(super) id: EventId,
+    pub(super) recorded_at: DateTime<Utc>,
+}
 
 /// What was read.
 #[derive(Debug, Default)]
@@ -46,6 +101,8 @@ pub(super) struct Page {
     pub(super) cursor: u64,
     /// How far it was looked, markers included.
     pub(super) reached: i64,
+    /// The change that the copy must have, because it ends with it.
+    pub(super) known: Option<ChangeStream>,
 }
 
 /// A consumer of one partition; used on a thread of its own.
@@ -59,14 +116,15 @@ pub(super) struct Follower {
     /// The end of what was committed, when it was last asked.
     stable: i64,
     /// The record that must come first: the last one that was applied.
-    known: Option<(i64, Last)>,
+    known: Option<(i64, CopyEnd)>,
+    known_change: Option<ChangeStream>,
     began: Instant,
 }
 
 impl Follower {
-    /// Begins after `cursor`. What the copy ends with is read again and compared: a topic that was
+    /// Begins where the copy ends. What it ends with is read again and compared: a topic that was
     /// recreated, or that lost its end, is noticed. Blocks.
-    pub(super) fn open(source: Source, cursor: u64, last: Last) -> Result<Follower, StoreError> {
+    pub(super) fn open(source: Source, copied: CopyEnd) -> Result<Follower, StoreError> {
         let (topic, partition) = (source.topic.clone(), source.partition as i32);
         let doing = || format!("partition {partition} of `{topic}` cannot be read");
         let context = Context::default();
@@ -75,12 +133,10 @@ impl Follower {
         let (low, stable) = Retry::within(ANSWER)
             .block(|within| consumer.fetch_watermarks(&topic, partition, within))
             .map_err(|error| failed(doing(), error))?;
+        let cursor = copied.cursor;
         let start = cursor.cast_signed();
         if low > 0 && low >= start {
-            return Err(lost(
-                &source,
-                &format!("its records before {low} were removed"),
-            ));
+            return Err(removed(&source, low, start));
         }
         if start > stable && start > uncommitted_end(&source)? {
             let why = format!("it ends at {stable}, and {start} records of it were copied");
@@ -92,7 +148,8 @@ impl Follower {
             .and_then(|()| consumer.assign(&list))
             .map_err(|error| failed(doing(), error))?;
         Ok(Follower {
-            known: (start > 0).then_some((first, last)),
+            known: (start > 0).then_some((first, copied)),
+            known_change: None,
             source,
             consumer,
             assembler: Assembler::default(),
@@ -128,7 +185,7 @@ impl Follower {
                     break;
                 }
                 Some(Err(error)) if is_out_of_range(&error) => {
-                    return Err(lost(&self.source, "it does not go as far as it was copied"));
+                    return Err(self.out_of_range());
                 }
                 Some(Err(error))
                     if is_unknown_topic(&error) && self.began.elapsed() > PROPAGATION =>
@@ -145,7 +202,22 @@ impl Follower {
         }
         page.cursor = self.cursor;
         page.reached = self.reached;
+        page.known = self.known_change.take();
         Ok(page)
+    }
+
+    /// Why there is nothing at the offset that comes next.
+    fn out_of_range(&self) -> StoreError {
+        let (topic, partition) = (&self.source.topic, self.source.partition as i32);
+        let found = Retry::within(ANSWER)
+            .block(|within| self.consumer.fetch_watermarks(topic, partition, within));
+        match found {
+            Ok((low, _)) if low > self.reached => {
+                removed(&self.source, low, self.cursor.cast_signed())
+            }
+            Ok(_) => lost(&self.source, "it does not go as far as it was copied"),
+            Err(error) => self.failed(error),
+        }
     }
 
     /// Its position passes markers and aborted records, which have offsets too. Until a record was
@@ -176,29 +248,23 @@ impl Follower {
     }
 
     fn take(&mut self, offset: i64, record: Incoming) -> Result<Option<ReplicaEntry>, StoreError> {
-        if let Some((known, last)) = self.known.take() {
+        if let Some((known, copied)) = self.known.take() {
             if offset != known {
                 return Err(lost(
                     &self.source,
                     "the last record that was copied is gone",
                 ));
             }
-            return match (record::read(record), last) {
-                (Ok(Parsed::Event(event)), Some((position, id)))
-                    if event.position == position && event.event.id != id =>
-                {
-                    Err(lost(
-                        &self.source,
-                        "another event is at the end of the copy",
-                    ))
-                }
-                _ => Ok(None),
-            };
+            return self.compare(record, &copied).map(|()| None);
         }
         if self.source.accepted.contains(&offset) {
             return Ok(None);
         }
-        let entry = record::read(record).and_then(|parsed| self.assembler.push(parsed));
+        let parsed = record::read(record);
+        if let Ok(parsed) = &parsed {
+            self.source.check_partitions(offset, parsed)?;
+        }
+        let entry = parsed.and_then(|parsed| self.assembler.push(parsed));
         entry.map_err(|why| {
             let Source {
                 topic, partition, ..
@@ -213,6 +279,25 @@ impl Follower {
                 ),
             )
         })
+    }
+
+    /// Compares the record that the copy ends with by all that the copy knows of it. Of a change
+    /// it knows the id: whoever has the copy looks.
+    fn compare(&mut self, record: Incoming, copied: &CopyEnd) -> Result<(), StoreError> {
+        let why = match record::read(record) {
+            Ok(Parsed::Event(event)) if Some(event.as_last()) == copied.event => return Ok(()),
+            Ok(Parsed::Event(_)) => "another event is at the end of the copy",
+            Ok(Parsed::Whole(ReplicaEntry::Note(note))) if Some(&note) == copied.note.as_ref() => {
+                return Ok(());
+            }
+            Ok(Parsed::Whole(ReplicaEntry::Change { change, .. })) => {
+                self.known_change = Some(change);
+                return Ok(());
+            }
+            Ok(Parsed::Whole(_)) => "another owner has written what is at the end of the copy",
+            Err(_) => "a record of another program is at the end of the copy",
+        };
+        Err(lost(&self.source, why))
     }
 
     fn failed(&self, error: KafkaError) -> StoreError {
@@ -242,7 +327,7 @@ pub(super) fn uncommitted_end(source: &Source) -> Result<i64, StoreError> {
         .map_err(|error| failed(doing(), error))
 }
 
-fn lost(source: &Source, why: &str) -> StoreError {
+pub(super) fn lost(source: &Source, why: &str) -> StoreError {
     let Source {
         topic, partition, ..
     } = source;
@@ -250,8 +335,55 @@ fn lost(source: &Source, why: &str) -> StoreError {
         Failure::Corrupt,
         format!(
             "the local copy of partition {partition} is not of what `{topic}` holds now ({why}): \
-             the topic was recreated, restored or lost its end. Remove the copy to follow it as \
-             it is"
+             the topic was recreated, restored or lost its end. If the topic is right as it is, \
+             move the folder `{}` away, and it is copied again; keep the folder until it is \
+             certain that the topic has all events",
+            source.folder.display()
+        ),
+    )
+}
+
+/// Records were removed that the copy may not have.
+fn removed(source: &Source, low: i64, copied: i64) -> StoreError {
+    let Source {
+        topic,
+        partition,
+        folder,
+        ..
+    } = source;
+    let folder = folder.display();
+    let way_out = match copied {
+        0 => format!(
+            "there is no local copy of them in `{folder}`. Restore the topic from a backup; what \
+             other processes have in their local copies may be all that is left, keep them"
+        ),
+        _ => format!(
+            "the local copy in `{folder}` has what was before offset {copied}. Do not remove it, \
+             it may be all that is left; restore the topic from a backup, or record what \
+             `sqlite:{folder}/{partition}.db?mode=ro` reads in a new topic"
+        ),
+    };
+    StoreError::new(
+        Failure::Corrupt,
+        format!(
+            "topic `{topic}` has lost its records before offset {low} of partition {partition}, \
+             by a retention or because they were deleted, and {way_out}"
+        ),
+    )
+}
+
+const GROWN: &str = "With another number streams belong to other partitions, where their versions \
+                     and ids are not known, so nothing is read or recorded. Kafka takes no \
+                     partition away: make a topic with as many as there were, copy the records of \
+                     each partition there as they are, and open that one";
+
+/// The topic has not the number of partitions that it was written with.
+pub(super) fn grown(topic: &str, had: u32, has: u32) -> StoreError {
+    StoreError::new(
+        Failure::Corrupt,
+        format!(
+            "topic `{topic}` was written as one of {had} partitions and has {has}: partitions \
+             were added to it. {GROWN}"
         ),
     )
 }
@@ -268,5 +400,49 @@ fn incoming(message: &BorrowedMessage<'_>) -> Incoming {
         key: copy(message.key()),
         payload: copy(message.payload()),
         headers,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::url::Url;
+
+    #[test]
+    fn a_record_shows_that_partitions_were_added() {
+        let names = (0..).map(|n| StreamId::new(format!("account-{n}")).unwrap());
+        let of =
+            |stream: &StreamId, count| crate::murmur2_partition(stream.as_str().as_bytes(), count);
+        let mut moved = names.filter(|stream| of(stream, 2) == 0 && of(stream, 3) != 0);
+        let stream = moved.next().unwrap();
+        let source = |partitions| Source {
+            config: Config::new(&Url::parse("kafka://a").unwrap(), []).unwrap(),
+            topic: "bank".to_owned(),
+            partition: 0,
+            partitions,
+            folder: PathBuf::from("./bank"),
+            accepted: BTreeSet::new(),
+        };
+        let change = ReplicaEntry::Change {
+            change: ChangeStream::new(&stream, annals_core::StreamChange::Delete),
+            recorded_at: DateTime::UNIX_EPOCH,
+        };
+        let (change, note) = (Parsed::Whole(change), |note: &str| {
+            Parsed::Whole(ReplicaEntry::Note(note.to_owned()))
+        });
+        let counted = note("7f partitions=2\nmachine");
+        for parsed in [&change, &counted, &note("7f\nmachine")] {
+            assert!(source(2).check_partitions(7, parsed).is_ok());
+        }
+        assert!(source(3).check_partitions(7, &note("7f\nmachine")).is_ok());
+        let error = source(3).check_partitions(7, &counted).unwrap_err();
+        let said = "`bank` was written as one of 2 partitions and has 3";
+        assert!(error.to_string().contains(said), "{error}");
+        let error = source(3).check_partitions(7, &change).unwrap_err();
+        let said = format!(
+            "holds the stream `{stream}` at offset 7, which belongs to partition {} of 3",
+            of(&stream, 3)
+        );
+        assert!(error.to_string().contains(&said), "{error}");
     }
 }

@@ -126,8 +126,27 @@ fn check(
     Ok(())
 }
 
+/// What makes a topic the log that it is.
+#[derive(Clone, Debug)]
+pub(super) struct Identity {
+    pub(super) cluster: String,
+    pub(super) name: String,
+    pub(super) partitions: u32,
+}
+
+impl Identity {
+    pub(super) fn log(&self) -> LogId {
+        self.log_with(self.partitions)
+    }
+
+    /// The log that it was with another number of partitions.
+    pub(super) fn log_with(&self, partitions: u32) -> LogId {
+        log_id(&self.cluster, &self.name, partitions)
+    }
+}
+
 /// The id of the log: another cluster, another name or another count of partitions is another log.
-pub(super) fn log_id(cluster: &str, topic: &str, partitions: u32) -> LogId {
+fn log_id(cluster: &str, topic: &str, partitions: u32) -> LogId {
     let mut hash = Sha256::new();
     for part in [b"store".as_slice(), cluster.as_bytes(), topic.as_bytes()] {
         hash.update((part.len() as u64).to_be_bytes());

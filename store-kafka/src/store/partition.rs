@@ -94,7 +94,7 @@ impl PartitionHandle {
                     tracing::debug!(%error, "an append waits for its partition");
                     tokio::task::yield_now().await;
                 }
-                (_, error) => return Err(error),
+                (_, error) => return Err(self.copy.told_append(error)),
             }
         }
     }

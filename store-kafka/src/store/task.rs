@@ -8,7 +8,8 @@ use annals_core::{Failure, with_causes};
 use annals_sqlite::{ReplicaEntry, Upstream as _};
 
 use super::copy::Copy;
-use super::follower::{Follower, Last, Page, Source, uncommitted_end};
+use super::follower::{CopyEnd, Follower, LastEvent, Page, Source, lost, uncommitted_end};
+use super::note::OwnerNote;
 use super::state::{Role, Shared};
 use super::writer::Writer;
 use crate::client::ClientThread;
@@ -34,25 +35,31 @@ pub(super) struct Task {
 #[derive(Clone, Debug)]
 pub(super) struct Owner {
     pub(super) address: String,
-    /// Distinguishes two that have the same address.
+    /// Distinguishes two that have the same address, and the partitions of one.
     pub(super) instance: String,
+    /// How many partitions the topic has.
+    pub(super) partitions: u32,
 }
 
 impl Owner {
     fn note(&self) -> String {
-        format!("{}\n{}", self.instance, self.address)
+        let note = OwnerNote {
+            instance: &self.instance,
+            partitions: Some(self.partitions),
+            address: &self.address,
+        };
+        note.to_string()
     }
 
     /// Whether this process has written a note.
     fn has_written(&self, note: &str) -> bool {
-        note.split('\n').next() == Some(self.instance.as_str())
+        OwnerNote::read(note).instance == self.instance
     }
 
     /// Who owns a partition by its last note. After a note of this process comes that of the
     /// process that has it now.
     fn other_in(&self, note: &str) -> Option<String> {
-        let address = note.split_once('\n').map_or(note, |(_, address)| address);
-        (!self.has_written(note)).then(|| address.to_owned())
+        (!self.has_written(note)).then(|| OwnerNote::read(note).address.to_owned())
     }
 }
 
@@ -160,7 +167,7 @@ impl Task {
             Ok::<_, StoreError>((writer, uncommitted_end(&of_end)?))
         });
         let (mut writer, end) = fenced.await??;
-        let place = self.copy.store()?.replica_place().await?;
+        let place = self.copy.replica_place().await?;
         if end > 0 || place.cursor > 0 {
             let reading = self.reading().await?;
             let mut moved = Instant::now();
@@ -199,8 +206,7 @@ impl Task {
             Ok::<_, StoreError>((writer, entries, cursor))
         });
         let (writer, entries, cursor) = written.await??;
-        let applied = self.copy.store()?.apply(entries.into(), cursor).await;
-        applied.map_err(AppendError::into_store_error)?;
+        self.copy.apply(entries.into(), cursor).await?;
         let address = self.owner.address.clone();
         self.state
             .send_modify(|state| state.is_owned_by(Some(address)));
@@ -245,23 +251,43 @@ impl Task {
 
     /// A consumer that begins where the copy ends.
     async fn reading(&self) -> Result<Reading, StoreError> {
-        let store = self.copy.store()?;
-        let place = store.replica_place().await?;
-        let owner = place.note.and_then(|note| self.owner.other_in(&note));
+        let place = self.copy.replica_place().await?;
+        let owner = place.note.as_deref();
+        let owner = owner.and_then(|note| self.owner.other_in(note));
         self.state.send_modify(|state| state.owner = owner);
         let last = ReadLog::after(Position::START).limit(1).backward();
-        let last: Last = store
-            .read(last.partition(Partition(0)))
-            .await?
-            .events
-            .first()
-            .map(|event| (event.position, event.id));
+        let last = self.copy.read(last.partition(Partition(0))).await?;
+        let last = last.events.first();
         let source = self.source.clone();
+        if let Some(last) = last {
+            let key = last.stream.as_str().as_bytes();
+            let belongs = crate::murmur2_partition(key, source.partitions);
+            if belongs != source.partition {
+                let why = format!("it ends with `{}`, of partition {belongs}", last.stream);
+                return Err(self.copy.is_of_another(&why));
+            }
+        }
+        let copied = CopyEnd {
+            cursor: place.cursor,
+            event: last.map(|event| LastEvent {
+                position: event.position,
+                id: event.id,
+                recorded_at: event.recorded_at,
+            }),
+            note: place.note,
+        };
         let name = format!("kafka-store-{}", source.partition);
-        ClientThread::start(name, move || Follower::open(source, place.cursor, last))
+        ClientThread::start(name, move || Follower::open(source, copied))
     }
 
     async fn apply(&self, page: Page) -> Result<(), StoreError> {
+        if let Some(change) = page.known {
+            let known = self.copy.find_change(change.id).await?;
+            if known.is_none_or(|known| change.check_repeats(&known).is_err()) {
+                let why = "another change of a stream is at the end of the copy";
+                return Err(lost(&self.source, why));
+            }
+        }
         if page.entries.is_empty() {
             return Ok(());
         }
@@ -270,8 +296,7 @@ impl Task {
             _ => None,
         });
         let notes: Vec<String> = notes.collect();
-        let applied = self.copy.store()?.apply(page.entries, page.cursor).await;
-        applied.map_err(AppendError::into_store_error)?;
+        self.copy.apply(page.entries, page.cursor).await?;
         if let Some(note) = notes.last() {
             let owner = self.owner.other_in(note);
             self.state.send_modify(|state| {

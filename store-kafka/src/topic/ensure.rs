@@ -8,7 +8,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 
 use super::name::{NAME_BYTES_MAX, check_name};
 use super::spec::TopicSpec;
-use crate::error::{failed, invalid, is_unknown_topic};
+use crate::error::{code_of, failed, invalid, is_unknown_topic};
 use crate::kafka::{Admin, Kafka};
 
 /// How long the brokers may take until a topic is as wanted.
@@ -34,7 +34,7 @@ pub(crate) async fn ensure(kafka: &Kafka, topic: &TopicSpec) -> Result<(), Store
     let made = kafka
         .ask(TIMEOUT, move |admin, within| create(admin, &wanted, within))
         .await?;
-    made.map_err(|error| failed(format!("topic `{name}` was not made"), error))?;
+    made.map_err(|error| not_made(topic, error))?;
     kafka.note_seen(name);
     let wanted = topic.clone();
     let led = kafka
@@ -52,6 +52,31 @@ pub(crate) async fn ensure(kafka: &Kafka, topic: &TopicSpec) -> Result<(), Store
         let doing = format!("topic `{name}` was made, and not all of its partitions have a leader");
         failed(doing, error)
     })
+}
+
+/// A topic that cannot be made as it is wanted, with what was asked for.
+fn not_made(topic: &TopicSpec, error: KafkaError) -> StoreError {
+    let name = &topic.name;
+    let partitions = topic
+        .partitions
+        .map(|count| format!("`partitions={count}`"));
+    let replicas = topic.replicas.map(|count| format!("`replicas={count}`"));
+    let asked: Vec<String> = partitions.into_iter().chain(replicas.clone()).collect();
+    let is_too_few = code_of(&error) == Some(RDKafkaErrorCode::InvalidReplicationFactor);
+    if let Some(replicas) = replicas.filter(|_| is_too_few) {
+        return invalid(format!(
+            "topic `{name}` was not made: {replicas} needs as many brokers, and fewer run; start \
+             the others, or ask for fewer replicas"
+        ))
+        .because(error);
+    }
+    match asked.is_empty() {
+        true => failed(format!("topic `{name}` was not made"), error),
+        false => {
+            let asked = asked.join(" and ");
+            failed(format!("topic `{name}` was not made with {asked}"), error)
+        }
+    }
 }
 
 fn create(admin: &mut Admin, topic: &TopicSpec, within: Duration) -> KafkaResult<()> {
