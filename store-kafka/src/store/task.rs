@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use annals_core::{AppendError, Backoff, Log as _, Partition, Position, ReadLog, StoreError};
+use annals_core::{AppendError, Backoff, Partition, Position, ReadLog, StoreError};
 use annals_core::{Failure, with_causes};
 use annals_sqlite::{ReplicaEntry, Upstream as _};
 
