@@ -247,6 +247,10 @@ impl Translator for Outbox {
         Some(("outbox", self.table.clone()?))
     }
 
+    fn keeps_ids(&self) -> bool {
+        self.table.is_some()
+    }
+
     fn replaces(&self, record: &Record) -> bool {
         match &record.body {
             Body::Row(row) => self.is_in(&row.table),

@@ -38,6 +38,11 @@ pub(crate) trait Translator: Send + Sync {
         None
     }
 
+    /// Whether its events have ids that the source gave them, in each copy the same.
+    fn keeps_ids(&self) -> bool {
+        false
+    }
+
     /// Whether the record itself is not stored.
     fn replaces(&self, _record: &Record) -> bool {
         false

@@ -35,13 +35,18 @@ struct T {
 #[derive(Event, Debug, PartialEq, Serialize, Deserialize)]
 #[event(category = "nothing")]
 enum Nothing {
-    Never,
+    TooLong { text: String },
 }
+
+/// A value of which something too long is made.
+const TOO_LONG: i64 = 17;
 
 /// A source that says one row after the other, each a transaction.
 struct Told {
     rows: Vec<(u64, &'static str)>,
     next: u64,
+    /// Whether all of them come at once.
+    is_one_chunk: bool,
     /// How many it has given since the start.
     given: Arc<watch::Sender<usize>>,
 }
@@ -52,6 +57,7 @@ impl Told {
         Told {
             rows: (1..).zip(values.iter().copied()).collect(),
             next: 1,
+            is_one_chunk: false,
             given: Arc::new(watch::Sender::new(0)),
         }
     }
@@ -97,10 +103,16 @@ impl Source for Told {
         let mut chunk = Chunk::default();
         chunk.source = "told".into();
         chunk.records = vec![record(*id, value)];
-        chunk.resume = Some(Resume::Lsn(Lsn::new(*id)));
-        chunk.transactions = 1;
-        self.next += 1;
-        self.given.send_modify(|given| *given += 1);
+        if self.is_one_chunk {
+            let rest = self.rows.iter().filter(|(other, _)| other > id);
+            let rest = rest.map(|(id, value)| record(*id, value));
+            chunk.records.extend(rest);
+        }
+        let count = chunk.records.len();
+        self.next += count as u64;
+        chunk.resume = Some(Resume::Lsn(Lsn::new(self.next - 1)));
+        chunk.transactions = count as u64;
+        self.given.send_modify(|given| *given += count);
         Ok(chunk)
     }
 
@@ -151,11 +163,16 @@ async fn waiting(
         fails,
         was_there: AtomicBool::new(false),
     };
-    let counts = move |_: &Change<T>| {
+    let counts = move |change: &Change<T>| {
         if made {
             seen.send_modify(|count| *count += 1);
         }
-        None::<(String, Nothing)>
+        let text = match change {
+            // More than an event may have.
+            Change::Inserted { after } if after.v == TOO_LONG => "x".repeat(17 << 20),
+            _ => return None,
+        };
+        Some(("nothing-1".to_owned(), Nothing::TooLong { text }))
     };
     let db = world::open(folder).await;
     let store = FaultyStore::new(Arc::clone(db.store()), fault);
@@ -210,6 +227,21 @@ async fn what_came_before_a_poisonous_change_is_taken_in() {
     shop.skip(Lsn::new(3), 0, "no number").await.unwrap();
     assert_eq!(ids_of(&program, INSERTED, 3).await, [1, 2, 4]);
     assert_eq!(status(&program).skipped, 1);
+    program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_that_cannot_be_appended_names_its_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut source = Told::rows(&["1", "2", "17", "4"]);
+    source.is_one_chunk = true;
+    let program = waiting(folder.path(), source, 4, false, true).await;
+    let why = stopped(&program).await;
+    let wanted = "commit 0/3, record 0: skip it with `skip(commit, record, reason)`";
+    assert!(why.contains(wanted), "{why}");
+    let shop = program.ingest("shop").unwrap();
+    shop.skip(Lsn::new(3), 0, "too long").await.unwrap();
+    assert_eq!(ids_of(&program, INSERTED, 3).await, [1, 2, 4]);
     program.stop().await;
 }
 

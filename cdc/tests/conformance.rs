@@ -119,7 +119,9 @@ fn every_procedure_has_a_test_of_its_name() {
 
 mod on_postgres {
     mod measured;
+    mod outbox;
     pub(crate) mod procedures;
+    mod published;
     mod resync;
     mod servers;
     mod skips;

@@ -1,9 +1,11 @@
 //! One append: events and a mark, under the version of the marks.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use annals_core::{
-    Append, AppendError, Backoff, ChangeStream, Expected, Store, StreamChange, StreamId, Version,
+    Append, AppendError, Backoff, ChangeStream, Expected, IdClash, NewEvent, Partition, Store,
+    StreamChange, StreamId, Version,
 };
 use annals_runner::WorkError;
 
@@ -51,13 +53,11 @@ pub(super) async fn append(
             Err(AppendError::Store(error)) => return Err(error.into()),
             // These events can never be appended.
             Err(error) => {
-                let how = match is_copied {
-                    true => "skip one row with `skip_row(table, key, reason)`",
-                    false => "skip one record with `skip(commit, record, reason)`",
+                let what = match at_fault(store, &append, &error).await {
+                    Some((to, event)) => place_of(to, event, is_copied),
+                    None => "no event of it is at fault".to_owned(),
                 };
-                let first = first_of(&append);
-                let what = format!("{error} (the append begins at {first}; {how})");
-                return Err(WorkError::Stopped(what));
+                return Err(WorkError::Stopped(format!("{error} ({what})")));
             }
         }
     }
@@ -79,23 +79,56 @@ pub(super) async fn archive_marks(store: &dyn Store, stream: &StreamId, version:
     }
 }
 
-/// Which record the first event is of.
-fn first_of(append: &Append) -> String {
-    let of = |key: &str| {
-        let (_, event) = append.events.first()?;
-        event.metadata.keys.get(key).map(String::as_str)
-    };
-    let unknown = "an unknown LSN";
-    format!(
-        "commit {} and record {}",
-        of("cdc.commit").unwrap_or(unknown),
-        of("cdc.ordinal").unwrap_or(unknown)
-    )
+/// The event for which a store refuses an append of many transactions.
+async fn at_fault<'a>(
+    store: &dyn Store,
+    append: &'a Append,
+    error: &AppendError,
+) -> Option<&'a Placed> {
+    let events = &append.events;
+    match error {
+        AppendError::IdClash(
+            IdClash::OtherContent { index, .. } | IdClash::OtherStream { index, .. },
+        ) => events.get(*index),
+        // The others of them are new.
+        AppendError::IdClash(_) => {
+            let ids: Vec<_> = events.iter().map(|(_, event)| event.id).collect();
+            let found = store.find(Partition(0), &ids).await.ok()?;
+            let known = found.iter().position(Option::is_some)?;
+            events.get(known)
+        }
+        _ => {
+            let limits = store.limits();
+            let mut ids = HashSet::new();
+            events.iter().find(|(to, event)| {
+                let alone = Append::new(to.clone(), [event.clone()]);
+                !ids.insert(event.id) || alone.check(&limits).is_err()
+            })
+        }
+    }
+}
+
+/// Where an event comes from, and how its record is skipped.
+fn place_of(to: &StreamId, event: &NewEvent, is_copied: bool) -> String {
+    let of = |key: &str| event.metadata.keys.get(key);
+    let what = format!(
+        "event `{}` of stream `{to}`, id {}",
+        event.event_type, event.id
+    );
+    match (of("cdc.commit"), of("cdc.ordinal")) {
+        _ if is_copied => {
+            format!("{what}: mend its row, or skip it with `skip_row(table, key, reason)`")
+        }
+        (Some(commit), Some(record)) => format!(
+            "{what}; commit {commit}, record {record}: skip it with `skip(commit, record, reason)`"
+        ),
+        _ => what,
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use annals_core::{EventStore as _, MemoryStore, NewEvent, StreamState};
+    use annals_core::{EventStore as _, MemoryStore, StreamState};
 
     use super::*;
 

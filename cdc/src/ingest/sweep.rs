@@ -10,7 +10,7 @@ use super::Placed;
 use super::live::{LiveRows, TooMany};
 use super::mark::{Mark, copy_tried_after};
 use super::source::Chunk;
-use super::work::{APPEND_EVENTS_MAX, Run, Taking};
+use super::work::{APPEND_EVENTS_MAX, Run, Taking, before_record};
 use crate::columns::Columns;
 use crate::payload::{Because, TruncatePayload};
 use crate::record::{At, BeforeImage, Body, Record, RowOp, RowRecord};
@@ -52,16 +52,13 @@ impl Taking<'_> {
             events.push(event);
         }
         for key in keys {
+            if events.len() > APPEND_EVENTS_MAX {
+                // Its own record is not complete with this part, which is not its last.
+                self.part(run, events, mark, before_record(record.at))
+                    .await?;
+            }
             let gone = deleted(table, key, Because::Truncate);
             events.extend(run.maker.row(record, &gone, 0, None)?);
-            if events.len() > APPEND_EVENTS_MAX {
-                // Its own record is not complete with this part.
-                let before = At {
-                    ordinal: record.at.ordinal.wrapping_sub(1),
-                    ..record.at
-                };
-                self.part(run, events, mark, before).await?;
-            }
         }
         Ok(())
     }

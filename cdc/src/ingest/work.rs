@@ -1,6 +1,6 @@
 //! The work under a lease: what comes next of the source, as events, with a mark.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,6 +60,19 @@ pub(super) struct Run<'a> {
     pub(super) again: Option<TablesAgain>,
     /// Whether what is appended now is of them.
     pub(super) is_again: bool,
+    /// Whether the log may have some of what is appended now.
+    pub(super) may_be_known: bool,
+    /// Of a transaction that comes by parts: what its last record so far became. It waits for the
+    /// next part, so that an event is there to say that it is the last, whatever is skipped.
+    pub(super) held: Option<Held>,
+    /// How many parts of chunks were appended.
+    parts: u64,
+}
+
+/// The events of a record.
+pub(super) struct Held {
+    events: Vec<Placed>,
+    at: At,
 }
 
 impl Run<'_> {
@@ -181,6 +194,9 @@ impl<'a> Taking<'a> {
             missing: BTreeMap::new(),
             again: None,
             is_again: false,
+            may_be_known: false,
+            held: None,
+            parts: 0,
         };
         if !tables.is_empty() {
             let rows_max = self.settings.sweep_rows_max;
@@ -250,6 +266,9 @@ impl<'a> Taking<'a> {
         if run.is_again && run.again.is_none() {
             return Ok(());
         }
+        let is_copy = run.is_again || chunk.snapshot.is_some();
+        let keeps_ids = self.settings.translators.iter().any(|of| of.keeps_ids());
+        run.may_be_known = chunk.may_repeat || is_copy && keeps_ids;
         if *run.maker.source() != *chunk.source {
             run.maker = EventMaker::new(Arc::clone(&chunk.source), &self.settings.prefix);
         }
@@ -283,7 +302,15 @@ impl<'a> Taking<'a> {
         let count = chunk.records.len();
         // Where the events of the transaction begin that is read now.
         let mut first = 0;
+        // Where those of the last record begin that became some, and that record.
+        let mut last: Option<(usize, At)> = None;
+        if let Some(held) = run.held.take_if(|_| !is_copy) {
+            last = Some((0, held.at));
+            events.extend(held.events);
+        }
         for (index, record) in chunk.records.iter().enumerate() {
+            let before = events.len();
+            let parts = run.parts;
             if run.decisions.skips(record.at.lsn, record.at.ordinal) {
                 self.shared.skipped(Skipped::of_record(record));
             } else if run.decisions.skips_row(record) {
@@ -303,20 +330,38 @@ impl<'a> Taking<'a> {
                     self.gives_up_again(run, noted)?;
                 }
             }
+            if run.parts > parts {
+                // What was there before it is appended, and a part of its own.
+                first = 0;
+                last = (!events.is_empty()).then_some((0, record.at));
+            } else if events.len() > before {
+                last = Some((before, record.at));
+            }
+            // A message outside of transactions may end where the commit begins that comes next.
+            let transaction = |of: &Record| (of.at.lsn, of.at.xid);
+            let next = chunk.records.get(index + 1);
             let is_last = chunk.partial.is_none()
-                && chunk
-                    .records
-                    .get(index + 1)
-                    .is_none_or(|next| next.at.lsn != record.at.lsn);
+                && next.is_none_or(|next| transaction(next) != transaction(record));
             if is_last {
                 mark_last(events.get_mut(first..).unwrap_or_default());
                 first = events.len();
             }
             if events.len() > APPEND_EVENTS_MAX && index + 1 < count {
                 // Some records bring many events along: a part of what is here.
-                self.part(run, &mut events, &mark, record.at).await?;
+                let held = last.filter(|(begins, _)| *begins > 0 && !is_last);
+                let (rest, at) = match held {
+                    Some((begins, at)) => (events.split_off(begins), before_record(at)),
+                    None if is_outside(record) => (Vec::new(), before_record(record.at)),
+                    None => (Vec::new(), record.at),
+                };
+                self.part(run, &mut events, &mark, at).await?;
                 first = 0;
+                last = held.map(|(_, at)| (0, at));
+                events = rest;
             }
+        }
+        if count == 0 && chunk.partial.is_none() {
+            mark_last(&mut events);
         }
         if matches!(chunk.snapshot, Some(Snapshotting::Complete)) {
             self.sweep(run, &chunk, &mut events, &mark).await?;
@@ -330,15 +375,26 @@ impl<'a> Taking<'a> {
             }
             mark.read_again = run.again.take().map(|again| again.version);
         }
-        if chunk.may_repeat {
-            run.appends.settle().await?;
-            self.skip_known(&mut events).await?;
-        }
         mark.partial = chunk.partial;
+        if let (Some(partial), Some((begins, at))) = (&mut mark.partial, last) {
+            partial.through = at.ordinal;
+            let events = events.split_off(begins);
+            run.held = Some(Held { events, at });
+        }
         if run.is_again {
             // It is beside the stream, which stays where it is.
             mark.partial = run.mark.as_ref().and_then(|mark| mark.partial);
             mark.resume = run.mark.as_ref().and_then(|mark| mark.resume.clone());
+        }
+        if chunk.snapshot.is_none()
+            && mark.partial.is_none()
+            && let Some(partial) = run.mark.as_ref().and_then(|mark| mark.partial)
+            && let Some(resume) = mark.resume.as_ref().and_then(Resume::lsn)
+            && resume < partial.commit
+        {
+            // The rest of that transaction is to come, and what is in must not be forgotten.
+            mark.partial = Some(partial);
+            mark.resume = None;
         }
         if mark.partial.is_some() && mark.resume.is_none() {
             mark.resume = run.mark.as_ref().and_then(|mark| mark.resume.clone());
@@ -360,21 +416,25 @@ impl<'a> Taking<'a> {
         self.shared.says(source, run.appends.is_settled());
     }
 
-    /// Skips what the log has already, and what is here twice. No other process appends it: the
-    /// mark is the fence.
+    /// Skips what the log has already, and what is here twice. An id that belongs to an event of
+    /// another stream is for the store to refuse. No other process appends it: the mark is the
+    /// fence.
     async fn skip_known(&self, events: &mut Vec<Placed>) -> Result<(), WorkError> {
         let ids: Vec<_> = events.iter().map(|(_, event)| event.id).collect();
         if ids.is_empty() {
             return Ok(());
         }
         let found = self.db.store().find(Partition(0), &ids).await?;
-        let mut known = std::collections::HashSet::new();
-        for (id, found) in ids.iter().zip(&found) {
-            if found.is_some() {
-                known.insert(*id);
+        let mut known = HashSet::new();
+        for ((to, event), found) in events.iter().zip(&found) {
+            if found
+                .as_ref()
+                .is_some_and(|found| found.placed.stream == *to)
+            {
+                known.insert((event.id, to.clone()));
             }
         }
-        events.retain(|(_, event)| known.insert(event.id));
+        events.retain(|(to, event)| known.insert((event.id, to.clone())));
         Ok(())
     }
 
@@ -386,6 +446,7 @@ impl<'a> Taking<'a> {
         of: &Mark,
         at: At,
     ) -> Result<(), WorkError> {
+        run.parts += 1;
         let mut mark = of.clone();
         mark.transactions = 0;
         mark.resume = run.mark.as_ref().and_then(|mark| mark.resume.clone());
@@ -403,9 +464,13 @@ impl<'a> Taking<'a> {
     async fn append(
         &mut self,
         run: &mut Run<'_>,
-        events: Vec<Placed>,
+        mut events: Vec<Placed>,
         mark: Mark,
     ) -> Result<(), WorkError> {
+        if run.may_be_known {
+            run.appends.settle().await?;
+            self.skip_known(&mut events).await?;
+        }
         run.mark = Some(mark.clone());
         let batch = Batch {
             events,
@@ -556,6 +621,20 @@ fn skip_of_row(row: &RowRecord) -> String {
         "{mend}, or skip it with `skip_row({table:?}, &[{}], reason)`",
         key.join(", ")
     )
+}
+
+/// Whether it is a message outside of transactions. Up to its LSN it is known, whatever is known of
+/// a transaction that was committed there.
+fn is_outside(record: &Record) -> bool {
+    matches!(&record.body, Body::Message(message) if !message.transactional)
+}
+
+/// Such that a part up to there has nothing of the record.
+pub(super) fn before_record(at: At) -> At {
+    At {
+        ordinal: at.ordinal.wrapping_sub(1),
+        ..at
+    }
 }
 
 /// The last event of a transaction says so. What comes from another log stays as it was.

@@ -1,5 +1,6 @@
 //! The connection for SQL: what the catalog says, and what is made before the stream begins.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};
@@ -51,6 +52,9 @@ pub(super) struct Published {
     pub(super) rows_about: u64,
     pub(super) has_primary_key: bool,
 }
+
+/// The tables of a publication, by the numbers that stay theirs under another name.
+pub(super) type NamedTables = BTreeMap<i64, TableName>;
 
 /// What a publication publishes.
 #[derive(Clone, Copy, Debug)]
@@ -209,6 +213,27 @@ impl Control {
                 truncates,
             }),
         )
+    }
+
+    /// The tables of a publication.
+    pub(super) async fn named_tables(
+        &mut self,
+        publication: &str,
+    ) -> Result<NamedTables, SourceError> {
+        let found: Result<Vec<(i64, String, String)>, _> = query_as(
+            "select c.oid::bigint, p.schemaname::text, p.tablename::text \
+             from pg_catalog.pg_publication_tables p \
+             join pg_catalog.pg_namespace n on n.nspname = p.schemaname \
+             join pg_catalog.pg_class c on c.relname = p.tablename and c.relnamespace = n.oid \
+             where p.pubname = $1",
+        )
+        .bind(publication)
+        .fetch_all(&mut self.connection)
+        .await;
+        let doing = "cannot read the tables of the publication";
+        let found = found.map_err(|error| of_control(doing, error))?.into_iter();
+        let named = found.map(|(number, schema, name)| (number, TableName::new(&schema, &name)));
+        Ok(named.collect())
     }
 
     /// The tables of a publication, with the columns that it publishes.

@@ -3,6 +3,7 @@
 mod again;
 mod copying;
 mod parts;
+mod tables;
 mod warnings;
 
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use crate::schema::TableName;
 use again::CopyAgain;
 use copying::make_publication;
 use parts::Large;
+use tables::Watched;
 use warnings::slot_warning;
 
 /// Records, and bytes of them, that go into one chunk.
@@ -80,6 +82,7 @@ pub(super) struct Session {
     /// Whether the status is another than the one that was given.
     has_news: bool,
     warnings: Vec<String>,
+    watched: Watched,
     again: CopyAgain,
 }
 
@@ -137,6 +140,8 @@ impl Session {
         }
         let (published, warnings) =
             checks::publication(&mut control, &publication, &settings.tables).await?;
+        let named = control.named_tables(&publication).await?;
+        let watched = Watched::of(&publication, &settings.tables, named);
         let keys = primary_keys(&published);
         let tables = published.iter().map(|of| of.schema.table.clone());
         let status = SourceStatus {
@@ -186,6 +191,7 @@ impl Session {
             status,
             has_news: false,
             warnings,
+            watched,
             again: CopyAgain::default(),
         })
     }
@@ -281,8 +287,11 @@ impl Session {
         self.heartbeat.send(&mut self.control, &self.ingest).await
     }
 
-    /// Asks the server for what the slot keeps.
+    /// Asks the server for what the slot keeps, and for the tables that are published.
     async fn measure(&mut self) -> Result<(), SourceError> {
+        let asked = self.control.named_tables(&self.publication);
+        let named = self.heartbeat.answer(asked).await?;
+        self.watched.look(&named);
         let asked = self.control.slot_size(&self.slot);
         let size = self.heartbeat.answer(asked).await?;
         self.heartbeat
@@ -349,15 +358,15 @@ impl Session {
 
     /// A message outside of all transactions.
     async fn message(&mut self, lsn: Lsn, bytes: &[u8]) -> Result<(), SourceError> {
+        // It ends at its LSN, and what was written next, such as a commit, begins there.
+        let is_in_part = self.known.is_some_and(|known| lsn <= known.commit);
+        let is_known = lsn <= self.resume || is_in_part;
         let record = self.decode(bytes).await?;
-        // One that was written at `end` would be sent again.
-        let end = Lsn::new(lsn.get() + 1);
-        if let Some(mut record) = record.filter(|_| end > self.resume) {
-            record.at.time = Some(now());
+        if let Some(record) = record.filter(|_| !is_known) {
             self.ready.records.push(record);
             self.ready.bytes += bytes.len();
             self.ready.transactions += 1;
-            self.ready.end = end;
+            self.ready.end = lsn;
         }
         Ok(())
     }
@@ -466,7 +475,9 @@ impl Session {
             && self.arriving.is_none()
             && self.large.is_none()
             && self.ready.records.is_empty();
-        (is_idle && self.idle > self.resume.max(self.given)).then_some(self.idle)
+        // A mark before the commit of a transaction that is in by parts would forget what is in.
+        let is_past = self.known.is_none_or(|known| self.idle > known.commit);
+        (is_idle && is_past && self.idle > self.resume.max(self.given)).then_some(self.idle)
     }
 
     /// How many heartbeats the next session may miss.
@@ -483,7 +494,7 @@ impl Session {
         }
         if let Some(Resume::Lsn(lsn)) = up_to.resume {
             self.resume = self.resume.max(lsn);
-            self.known = None;
+            self.known = self.known.filter(|known| known.commit >= lsn);
             self.transport.confirm(lsn);
             self.confirmed = Some(Instant::now());
         }
@@ -511,6 +522,7 @@ impl Session {
         }
         status.waits_since = self.heartbeat.waits_since();
         status.warnings = self.warnings.clone();
+        status.warnings.extend(self.watched.warnings());
         status.warnings.extend(self.heartbeat.warning());
         status.warnings.extend(self.again.warning());
         status.warnings.extend(slot_warning(&self.phase, &status));

@@ -141,3 +141,71 @@ async fn a_resync_that_cannot_go_on_leaves_the_stream() {
     assert!(ids(&program, "public.ex.deleted").await.is_empty());
     program.stop().await;
 }
+
+/// Skips the record that an ingest names when it stops, and says its commit.
+async fn skip_what_stops(program: &Program) -> String {
+    let why = stopped(program).await;
+    let (_, named) = why.rsplit_once("commit 0/").unwrap();
+    let (commit, named) = named.split_once(", record ").unwrap();
+    let (record, _) = named.split_once(':').unwrap();
+    let commit = format!("0/{commit}");
+    let shop = program.ingest("shop").unwrap();
+    let skipped = shop.skip(
+        commit.parse().unwrap(),
+        record.parse().unwrap(),
+        "no number",
+    );
+    skipped.await.unwrap();
+    commit
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_before_a_part_is_taken_in_once() {
+    // More rows than one append has events.
+    let rows = "insert into ex(v) select g::text from generate_series(1, 9000) g";
+    let (server, url, folder) = shop(&[], &format!("{EX} {rows}"));
+    let program = numbers(folder.path(), source(&url, &["ex"])).await;
+    following(&program).await;
+    program.stop().await;
+    drop(program);
+    server.psql(
+        "shop",
+        "select pg_logical_emit_message(false, 'app', 'hello'); truncate ex; \
+         insert into ex(v) values ('bad'); insert into ex(v) values ('9001')",
+    );
+    let program = numbers(folder.path(), source(&url, &["ex"])).await;
+    skip_what_stops(&program).await;
+    assert_eq!(ids_of(&program, INSERTED, 1).await, [9002]);
+    let events = world::events(&program).await;
+    let of_type = |wanted: &str| events.iter().filter(|of| &*of.event_type == wanted).count();
+    assert_eq!(of_type("message.app"), 1);
+    assert_eq!(of_type("public.ex.truncated"), 1);
+    assert_eq!(of_type("public.ex.deleted"), 9000);
+    program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_last_record_that_is_skipped_leaves_a_last_event() {
+    let (server, url, folder) = shop(&[], EX);
+    let parts = || source(&url, &["ex"]).spool_bytes(10_000).part_records(200);
+    let program = numbers(folder.path(), parts()).await;
+    following(&program).await;
+    // The last part has one record.
+    server.psql(
+        "shop",
+        "begin; insert into ex(v) select g::text from generate_series(1, 400) g; \
+         insert into ex(v) values ('bad'); commit",
+    );
+    let commit = skip_what_stops(&program).await;
+    server.psql("shop", "insert into ex(v) values ('402')");
+    assert_eq!(ids_of(&program, INSERTED, 401).await.len(), 401);
+    let events = world::events(&program).await.into_iter();
+    let of_it = events.filter(|of| of.metadata.keys.get("cdc.commit") == Some(&commit));
+    let last: Vec<_> = of_it
+        .map(|of| of.metadata.keys.contains_key("cdc.last"))
+        .collect();
+    // A number and a row of each, and how the table looks.
+    assert_eq!(last.len(), 801);
+    assert_eq!(last.iter().position(|is_last| *is_last), Some(800));
+    program.stop().await;
+}

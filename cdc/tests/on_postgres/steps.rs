@@ -6,6 +6,7 @@
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use annals::Store;
 use annals::cdc::{
@@ -13,16 +14,16 @@ use annals::cdc::{
     SourceError, TableName,
 };
 use annals::prelude::*;
-use annals::store::{Append, AppendError, Appended};
+use annals::store::{Append, AppendError, Appended, RecordedEvent};
 use annals_core::conformance::faulty::{FaultyStore, StoreFault};
 use annals_core::conformance::rounds;
 
 use super::procedures::kills::Process;
-use super::procedures::{EX, Ex, confirmed, resume, shop};
+use super::procedures::{EX, Ex, INSERTED, confirmed, resume, shop};
 use super::servers;
-use crate::server::Server;
+use crate::server::{Psql, Server};
 use crate::slot;
-use crate::world::{self, following, mark, source, start, start_with_copy, until};
+use crate::world::{self, following, ids_of, mark, source, start, start_with_copy, until};
 
 const URL: &str = "ANNALS_CDC_URL";
 const FOLDER: &str = "ANNALS_CDC_FOLDER";
@@ -273,5 +274,73 @@ async fn a_copy_that_is_killed_begins_again_and_is_exact() {
     servers::is_equal(&server, &program).await;
     server.psql("shop", "delete from ex where id > 6000");
     servers::is_equal(&server, &program).await;
+    program.stop().await;
+}
+
+/// Heartbeats of others, each far from the next in the log, as a slow transaction has them between
+/// its rows.
+const BETWEEN: &str = "do $$ begin for i in 1..30 loop \
+    perform pg_logical_emit_message(false, 'annals.heartbeat', 'another'); \
+    insert into noise(v) select repeat('n', 100) from generate_series(1, 3000); commit; \
+    end loop; end $$";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_half_in_is_finished_after_heartbeats_before_its_commit() {
+    let setup = format!(
+        "{EX} create table noise(id bigserial, v text); create publication cdc_pub for table ex"
+    );
+    let (server, url, folder) = shop(&[], &setup);
+    let program = start(folder.path(), careful(&url)).await;
+    following(&program).await;
+    program.stop().await;
+    drop(program);
+    let mut open = Psql::open(&url);
+    open.run("begin; insert into ex(v) select 'large' from generate_series(1, 500)");
+    server.psql("shop", BETWEEN);
+    open.run("commit");
+    open.end();
+    dies_at(Step::BetweenParts, &url, folder.path()).await;
+    let db = world::open(folder.path()).await;
+    assert!(mark(&db).await.unwrap().partial.is_some());
+    let program = start(folder.path(), careful(&url)).await;
+    server.psql("shop", "insert into ex(v) values ('last')");
+    let found = ids_of(&program, INSERTED, 501).await;
+    assert_eq!(found, (1..=501).collect::<Vec<_>>());
+    program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_right_after_a_message_is_taken_in() {
+    let (_server, url, folder) = shop(&[], EX);
+    // Nothing else is written.
+    let quiet = || source(&url, &["ex"]).heartbeat(Duration::from_secs(3600));
+    let program = start(folder.path(), quiet()).await;
+    following(&program).await;
+    let mut open = Psql::open(&url);
+    open.run(
+        "begin; insert into ex(v) values ('a'); \
+         select pg_logical_emit_message(false, 'app', 'outside')",
+    );
+    until("the message is in", || async {
+        let events = world::events(&program).await;
+        let is_it = |event: &RecordedEvent| &*event.event_type == "message.app";
+        events.iter().any(is_it).then_some(())
+    })
+    .await;
+    program.stop().await;
+    drop(program);
+    open.run("commit; insert into ex(v) values ('b')");
+    open.end();
+    let program = start(folder.path(), quiet()).await;
+    ids_of(&program, INSERTED, 1).await;
+    until("the last row is in", || async {
+        let found = world::ids(&program, INSERTED).await;
+        (found.last() == Some(&2)).then_some(())
+    })
+    .await;
+    assert_eq!(world::ids(&program, INSERTED).await, [1, 2]);
+    let events = world::events(&program).await;
+    let of_app = events.iter().filter(|of| &*of.event_type == "message.app");
+    assert_eq!(of_app.count(), 1);
     program.stop().await;
 }
