@@ -6,7 +6,6 @@
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 
 use annals::Store;
 use annals::cdc::{
@@ -14,7 +13,7 @@ use annals::cdc::{
     SourceError, TableName,
 };
 use annals::prelude::*;
-use annals::store::{Append, AppendError, Appended, RecordedEvent};
+use annals::store::{Append, AppendError, Appended};
 use annals_core::conformance::faulty::{FaultyStore, StoreFault};
 use annals_core::conformance::rounds;
 
@@ -285,7 +284,7 @@ const BETWEEN: &str = "do $$ begin for i in 1..30 loop \
     end loop; end $$";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_transaction_half_in_is_finished_after_heartbeats_before_its_commit() {
+async fn a_half_known_transaction_survives_heartbeats_before_its_commit() {
     let setup = format!(
         "{EX} create table noise(id bigserial, v text); create publication cdc_pub for table ex"
     );
@@ -311,36 +310,24 @@ async fn a_transaction_half_in_is_finished_after_heartbeats_before_its_commit() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_right_after_a_message_is_taken_in() {
-    let (_server, url, folder) = shop(&[], EX);
-    // Nothing else is written.
-    let quiet = || source(&url, &["ex"]).heartbeat(Duration::from_secs(3600));
-    let program = start(folder.path(), quiet()).await;
-    following(&program).await;
-    let mut open = Psql::open(&url);
-    open.run(
-        "begin; insert into ex(v) values ('a'); \
-         select pg_logical_emit_message(false, 'app', 'outside')",
+    let (server, url, folder) = with_oracle(&[]).await;
+    // The message ends where the commit begins, and is in before the first part.
+    server.psql(
+        "shop",
+        "begin; insert into ex(v) select 'large' from generate_series(1, 500); \
+         select pg_logical_emit_message(false, 'app', 'outside'); commit",
     );
-    until("the message is in", || async {
-        let events = world::events(&program).await;
-        let is_it = |event: &RecordedEvent| &*event.event_type == "message.app";
-        events.iter().any(is_it).then_some(())
-    })
-    .await;
-    program.stop().await;
-    drop(program);
-    open.run("commit; insert into ex(v) values ('b')");
-    open.end();
-    let program = start(folder.path(), quiet()).await;
-    ids_of(&program, INSERTED, 1).await;
-    until("the last row is in", || async {
+    dies_at(Step::BetweenParts, &url, folder.path()).await;
+    let program = start(folder.path(), careful(&url)).await;
+    server.psql("shop", "insert into ex(v) values ('last')");
+    let found = until("the last row is in", || async {
         let found = world::ids(&program, INSERTED).await;
-        (found.last() == Some(&2)).then_some(())
+        (found.last() == Some(&501)).then_some(found)
     })
     .await;
-    assert_eq!(world::ids(&program, INSERTED).await, [1, 2]);
-    let events = world::events(&program).await;
-    let of_app = events.iter().filter(|of| &*of.event_type == "message.app");
+    assert_eq!(found, (1..=501).collect::<Vec<_>>());
+    let events = world::events(&program).await.into_iter();
+    let of_app = events.filter(|event| &*event.event_type == "message.app");
     assert_eq!(of_app.count(), 1);
     program.stop().await;
 }

@@ -1,5 +1,5 @@
-//! The tables of a publication while the stream goes on: one that was taken out of it, or has another
-//! name, is not seen in the stream.
+//! The tables of a publication while the stream goes on: one that was taken out of it, or has
+//! another name, is not seen in the stream.
 
 use std::collections::BTreeMap;
 
