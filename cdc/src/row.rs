@@ -131,9 +131,9 @@ pub enum ColumnError {
         /// What is wrong.
         what: String,
         /// The type that the field is declared as.
-        expected: String,
+        expected: Box<str>,
         /// A type that reads what was found.
-        fits: String,
+        fits: Box<str>,
     },
 }
 
@@ -213,10 +213,10 @@ impl ReceivedRow<'_> {
                 table: table.clone(),
                 column: column.to_owned(),
                 what,
-                expected: type_name::<T>(),
+                expected: type_name::<T>().into(),
                 fits: match text {
-                    Some(text) => type_of(text).to_owned(),
-                    None => format!("Option<{}>", type_name::<T>()),
+                    Some(text) => type_of(text).into(),
+                    None => format!("Option<{}>", type_name::<T>()).into(),
                 },
             })?;
             return Ok(Some(value));
@@ -250,7 +250,8 @@ fn type_of(text: &str) -> &'static str {
     fn reads<T: FromColumn>(text: &str) -> bool {
         T::from_column(Some(text)).is_ok()
     }
-    let types: [(fn(&str) -> bool, &'static str); 9] = [
+    type Reads = fn(&str) -> bool;
+    let types: [(Reads, &'static str); 9] = [
         (reads::<bool>, "bool"),
         (reads::<i64>, "i64"),
         (reads::<Numeric>, "Numeric"),

@@ -40,10 +40,13 @@ pub struct EventMaker {
 #[derive(Default)]
 struct Known(Mutex<LastMade>);
 
+/// Where a transaction is, its number, and when it was committed.
+type Transaction = (Lsn, Option<u64>, Option<DateTime<Utc>>);
+
 #[derive(Clone, Default)]
 struct LastMade {
     tables: Vec<Arc<TableNames>>,
-    correlation: Option<((Lsn, Option<u64>, Option<DateTime<Utc>>), Uuid)>,
+    correlation: Option<(Transaction, Uuid)>,
 }
 
 /// Names of a table, as they are stored.
