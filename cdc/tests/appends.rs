@@ -323,7 +323,7 @@ async fn a_view_that_does_not_fit_its_table_says_so() {
         .with(Ingest::named("shop").from(Told::rows(&["12.50"])))
         .with(TableOf::<WithUuid>::projection())
         .with(Values::projection())
-        .start()
+        .start_in_background()
         .await
         .unwrap();
     for (view, why) in [
