@@ -214,10 +214,10 @@ fn a_store_that_keeps_the_promise_passes_every_case() {
 #[test]
 fn a_store_that_breaks_the_promise_fails_the_case() {
     for (wrong, case) in [
-        (Wrong::NamesNoOwner, "an_append_where_another"),
+        (Wrong::NamesNoOwner, "an_append_to_a_foreign"),
         (Wrong::NamesTheFirstOwner, "a_new_owner"),
-        (Wrong::TakesAppendsOfReaders, "an_append_where_another"),
-        (Wrong::TakesChangesOfReaders, "an_append_where_another"),
+        (Wrong::TakesAppendsOfReaders, "an_append_to_a_foreign"),
+        (Wrong::TakesChangesOfReaders, "an_append_to_a_foreign"),
         (
             Wrong::AcknowledgesWithoutOwning,
             "an_owner_that_was_shut_out",
