@@ -140,7 +140,7 @@ pub async fn shows_of_a_range_what_truncation_and_deletion_left(fixture: &dyn Fi
             if backward {
                 visible.reverse();
             }
-            visible.truncate(limit);
+            visible.truncate(limit.max(1));
             let page = store.read_stream(range(&journal, row)).await.unwrap();
             assert_eq!(versions(&page.events), visible, "{row:?} after {change:?}");
             assert_eq!(
