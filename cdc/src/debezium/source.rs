@@ -36,6 +36,8 @@ pub struct Debezium {
     /// Of each partition: up to where it was taken.
     taken: BTreeMap<u32, u64>,
     lines: Option<Lines>,
+    /// Whether the status says that the last line of a file is not complete.
+    is_unfinished: bool,
     /// What operators decided to skip: partitions and positions.
     skipped: BTreeSet<(u32, u64)>,
 }
@@ -68,6 +70,7 @@ impl Debezium {
             adapter: Adapter::default(),
             taken: BTreeMap::new(),
             lines: None,
+            is_unfinished: false,
             skipped: BTreeSet::new(),
         }
     }
@@ -109,7 +112,10 @@ impl Debezium {
         }
         loop {
             let lines = self.lines().await?;
-            if !lines.is_empty() {
+            let is_unfinished = self.lines.as_ref().is_some_and(Lines::is_unfinished);
+            // Nothing, when the status is another.
+            if !lines.is_empty() || is_unfinished != self.is_unfinished {
+                self.is_unfinished = is_unfinished && lines.is_empty();
                 return Ok(lines);
             }
             tokio::time::sleep(LOOK_AGAIN).await;
@@ -200,6 +206,7 @@ fn message_of(event: &RecordedEvent) -> Result<DebeziumMessage, serde_json::Erro
 impl Source for Debezium {
     async fn begin(&mut self, ingest: &str, last: Option<&Mark>) -> Result<(), SourceError> {
         self.lines = None;
+        self.is_unfinished = false;
         self.adapter.flush();
         self.taken.clear();
         if let Some(last) = last {
@@ -225,6 +232,9 @@ impl Source for Debezium {
 
     async fn next(&mut self) -> Result<Chunk, SourceError> {
         let messages = self.messages().await?;
+        if messages.is_empty() {
+            return Ok(Chunk::default());
+        }
         let mut records: Vec<Record> = Vec::new();
         for (partition, position, message) in messages {
             if let Some(message) = message {
