@@ -451,10 +451,15 @@ mod on_own_broker {
         assert_eq!(log.len(), 2);
 
         let (taken, mut outlet) = takes.go_on().await;
-        assert!(matches!(taken, Err(OutletError::Undecided(_))), "{taken:?}");
-        assert_eq!(outlet.open().await.unwrap(), []);
-        let batch = vec![outgoing(&published)];
-        outlet.take(batch, mark.clone()).await.unwrap();
+        match taken {
+            Err(OutletError::Undecided(_)) => {
+                assert_eq!(outlet.open().await.unwrap(), []);
+                let batch = vec![outgoing(&published)];
+                outlet.take(batch, mark.clone()).await.unwrap();
+            }
+            // On a busy machine the commit may come before the coordinator has aborted it.
+            other => other.unwrap(),
+        }
         assert_eq!(outlet.open().await.unwrap(), [mark]);
         let published = kafka.log(Topic::named(&published)).await.unwrap();
         let page = published.read(ReadLog::after(Position::START)).await;
