@@ -181,10 +181,10 @@ impl TablesAgain {
         }
     }
 
-    /// Whether an earlier try has read this row as it is, and nothing changed it since.
-    pub(super) fn was_copied(&self, table: &TableName, stream: &StreamId, row: &Columns) -> bool {
-        let of_table = self.tables.get(table);
-        of_table.is_some_and(|of| of.missing.was_copied(stream, row))
+    /// What the log has of a table, when an earlier try has read rows of it.
+    pub(super) fn copied(&self, table: &TableName) -> Option<&LiveRows> {
+        let missing = self.tables.get(table).map(|of| &of.missing);
+        missing.filter(|of| of.has_copied())
     }
 
     /// The rows of each table that are gone.

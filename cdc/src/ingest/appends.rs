@@ -1,4 +1,4 @@
-//! The append that is on its way while what comes next is made, and what waits for its end: one at
+//! The append that is in flight while what comes next is made, and what waits for its end: one at
 //! a time, in order, each under the version that the one before it left.
 
 use std::sync::Arc;
@@ -86,7 +86,7 @@ impl Batch {
 
 /// An append whose answer is not there.
 #[derive(Debug)]
-struct OnItsWay {
+struct InFlight {
     // It ends when this is dropped.
     task: JoinSet<Result<Option<Version>, WorkError>>,
     mark: Mark,
@@ -102,7 +102,7 @@ pub(super) struct Appends<'a> {
     shared: &'a Shared,
     /// Of the marks, after the last append that was answered.
     version: Version,
-    on_its_way: Option<OnItsWay>,
+    in_flight: Option<InFlight>,
     waiting: Option<Waiting>,
     /// The marks of appends that were answered, of which the source was not told.
     answered: Vec<Mark>,
@@ -123,7 +123,7 @@ impl<'a> Appends<'a> {
             store: Arc::clone(store),
             shared,
             version,
-            on_its_way: None,
+            in_flight: None,
             waiting: None,
             answered: Vec::new(),
         }
@@ -131,7 +131,7 @@ impl<'a> Appends<'a> {
 
     /// Whether everything was answered.
     pub(super) fn is_settled(&self) -> bool {
-        self.on_its_way.is_none()
+        self.in_flight.is_none()
     }
 
     /// Whether as much waits as may.
@@ -147,16 +147,16 @@ impl<'a> Appends<'a> {
                 Some(alone) => next = alone,
                 None => return Ok(()),
             }
-            // Then what waited is on its way.
+            // Then what waited is in flight.
             self.answer().await?;
         }
         self.waiting = Some(next);
         self.start_next()
     }
 
-    /// Starts what waits, when nothing is on its way.
+    /// Starts what waits, when nothing is in flight.
     fn start_next(&mut self) -> Result<(), WorkError> {
-        if self.on_its_way.is_some() {
+        if self.in_flight.is_some() {
             return Ok(());
         }
         let Some(Waiting { batch, .. }) = self.waiting.take() else {
@@ -185,7 +185,7 @@ impl<'a> Appends<'a> {
         };
         let mut task = JoinSet::new();
         task.spawn(appending.in_current_span());
-        self.on_its_way = Some(OnItsWay {
+        self.in_flight = Some(InFlight {
             task,
             mark,
             known_to: batch.known_to,
@@ -194,15 +194,15 @@ impl<'a> Appends<'a> {
         Ok(())
     }
 
-    /// Waits for the answer of what is on its way, and starts what waits. May be dropped.
+    /// Waits for the answer of what is in flight, and starts what waits. May be dropped.
     ///
     /// After an error nothing that waited is appended.
     pub(super) async fn answer(&mut self) -> Result<(), WorkError> {
-        let Some(of) = &mut self.on_its_way else {
+        let Some(of) = &mut self.in_flight else {
             return Ok(());
         };
         let joined = of.task.join_next().await;
-        let Some(of) = self.on_its_way.take() else {
+        let Some(of) = self.in_flight.take() else {
             return Ok(());
         };
         let appended = match joined {
@@ -225,7 +225,7 @@ impl<'a> Appends<'a> {
         self.start_next()
     }
 
-    fn is_answered(&mut self, of: OnItsWay) {
+    fn is_answered(&mut self, of: InFlight) {
         let mark = of.mark;
         let at = mark.resume.as_ref().and_then(Resume::lsn);
         self.shared.change(|status| {

@@ -43,7 +43,7 @@ struct Known(Mutex<LastMade>);
 /// Where a transaction is, its number, and when it was committed.
 type Transaction = (Lsn, Option<u64>, Option<DateTime<Utc>>);
 
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct LastMade {
     tables: Vec<Arc<TableNames>>,
     correlation: Option<(Transaction, Uuid)>,
@@ -53,9 +53,12 @@ struct LastMade {
 struct TableNames {
     table: TableName,
     category: String,
-    /// In the order of [`RowOp`].
+    /// In the order of [`OPS`].
     types: [String; 4],
 }
+
+/// In the order in which they are declared.
+const OPS: [RowOp; 4] = [RowOp::Read, RowOp::Insert, RowOp::Update, RowOp::Delete];
 
 /// So many tables are known by their names at most: then it begins again.
 const TABLES_MAX: usize = 64;
@@ -68,7 +71,8 @@ impl Known {
 
 impl Clone for Known {
     fn clone(&self) -> Known {
-        Known(Mutex::new(self.with(|last| last.clone())))
+        // It is made again where it is missing.
+        Known::default()
     }
 }
 
@@ -103,11 +107,10 @@ impl EventMaker {
             if let Some(found) = last.tables.iter().find(|of| of.table == *table) {
                 return Arc::clone(found);
             }
-            let ops = [RowOp::Read, RowOp::Insert, RowOp::Update, RowOp::Delete];
             let names = Arc::new(TableNames {
                 table: table.clone(),
                 category: category(&self.prefix, table),
-                types: ops.map(|op| self.event_type(table, what(op))),
+                types: OPS.map(|op| self.event_type(table, what(op))),
             });
             if last.tables.len() >= TABLES_MAX {
                 last.tables.clear();

@@ -113,11 +113,13 @@ impl LiveRows {
         }
     }
 
+    /// Whether an earlier try of the same copy has read any row that is still as it was.
+    pub(super) fn has_copied(&self) -> bool {
+        !self.copied.is_empty()
+    }
+
     /// Whether an earlier try of the same copy has read the row as it is now.
     pub(super) fn was_copied(&self, stream: &StreamId, row: &Columns) -> bool {
-        if self.copied.is_empty() {
-            return false;
-        }
         let copied = self.copied.get(&short(stream.as_str()));
         copied.is_some_and(|copied| *copied == short_row(row))
     }

@@ -57,10 +57,11 @@ impl Taking<'_> {
         let stream = run.maker.row_stream(&row.table, &row.key)?;
         let waiting = match again.read(&row.table, &stream) {
             Found::Untouched => {
-                let row = &*self.settings.digests.of(row);
-                let after = row.after.as_ref();
-                let was_copied =
-                    after.is_some_and(|row_now| again.was_copied(&row.table, &stream, row_now));
+                let was_copied = again.copied(&row.table).is_some_and(|copied| {
+                    let row = &*self.settings.digests.of(row);
+                    let after = row.after.as_ref();
+                    after.is_some_and(|after| copied.was_copied(&stream, after))
+                });
                 return Ok((!was_copied).then(|| record.clone()));
             }
             Found::Known => return Ok(None),

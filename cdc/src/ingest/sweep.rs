@@ -108,8 +108,12 @@ impl Taking<'_> {
         if row.op != RowOp::Read || row.key.is_empty() {
             return Ok(false);
         }
+        let missing = run.missing.get_mut(&row.table);
+        let Some(missing) = missing.filter(|of| of.has_copied()) else {
+            return Ok(false);
+        };
         let row = &*self.settings.digests.of(row);
-        let (Some(missing), Some(after)) = (run.missing.get_mut(&row.table), &row.after) else {
+        let Some(after) = &row.after else {
             return Ok(false);
         };
         let stream = run.maker.row_stream(&row.table, &row.key)?;

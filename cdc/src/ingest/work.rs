@@ -47,9 +47,9 @@ pub(super) struct Taking<'a> {
 
 /// What one run of the work knows.
 pub(super) struct Run<'a> {
-    /// What is on its way into the log. Whoever reads the log settles it first.
+    /// The append in flight, and what waits for it. What reads the log settles it first.
     pub(super) appends: Appends<'a>,
-    /// The last one that was made, which may be on its way.
+    /// The last one that was made, which may be in flight.
     pub(super) mark: Option<Mark>,
     pub(super) schemas: Schemas,
     pub(super) decisions: Decisions,
@@ -248,7 +248,7 @@ impl<'a> Taking<'a> {
             self.measured(run);
             return Ok(());
         }
-        // What comes before a copy, or beside the stream, or after a copy is alone on its way.
+        // What comes before a copy, or beside the stream, or after a copy is alone in flight.
         let is_alone = chunk.again.is_some()
             || matches!(
                 chunk.snapshot,
@@ -565,7 +565,7 @@ impl<'a> Taking<'a> {
     }
 }
 
-/// What comes next of the source. While an append is on its way its answer is waited for too, and
+/// What comes next of the source. While an append is in flight its answer is waited for too, and
 /// what waited for that is started.
 async fn next(source: &mut dyn Source, appends: &mut Appends<'_>) -> Result<Chunk, WorkError> {
     if appends.is_settled() {
