@@ -51,7 +51,7 @@ impl EventId {
     /// The id of the `index`-th event that `cause` leads to in `stream`, whatever else is
     /// appended with it (a UUIDv5).
     ///
-    /// Unlike the [derived](EventId::derived) ids of a request it stands for this one event: an
+    /// Unlike the [derived](EventId::derived) ids of a request it identifies this one event: an
     /// append in which some of such ids are known is refused, and so is one with other content.
     ///
     /// ```

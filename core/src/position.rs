@@ -10,7 +10,7 @@ use crate::error::Invalid;
 
 /// The place of an event in its partition of the log: 1, 2, 3 … in commit order.
 ///
-/// Nothing ever appears at or before a position that a reader has seen. [`Position::START`] stands
+/// Nothing ever appears at or before a position that a reader has seen. [`Position::START`] is
 /// before the first event.
 ///
 /// ```

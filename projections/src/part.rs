@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use annals_core::Phase;
 use annals_runner::{
     BoxFuture, Follower, GenerationWorkers, Kind, Part, Registry, RunningPart, Setup, StartError,
-    Supervisor, WorkerContext, find_or_begin, serving,
+    Supervisor, WorkerContext, find_or_begin,
 };
 use tokio::sync::watch;
 
@@ -93,15 +92,8 @@ fn check<V: View>(context: &ViewContext) -> Result<(), StartError> {
 /// How an older version is kept by the program that built it.
 async fn lifecycle_of_live<V: View>(context: &ViewContext) -> Result<Lifecycle, StartError> {
     let generations = context.views.generations(V::NAME).await?;
-    let serves = |inline| {
-        let mut spec = context.spec_of::<V>();
-        spec.inline = inline;
-        serving(&generations, &spec)
-    };
-    Ok(match (serves(true), serves(false)) {
-        (Some(inline), other) if inline.phase == Phase::Live || other.is_none() => {
-            Lifecycle::Inline
-        }
+    Ok(match view_kind::<V>().serving(&generations) {
+        Some(serving) if serving.spec.inline => Lifecycle::Inline,
         _ => Lifecycle::Async,
     })
 }

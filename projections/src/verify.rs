@@ -53,38 +53,38 @@ pub(crate) async fn sampled<V: View>(
     // The log up to the slowest slot is read first, which takes long. Slots go on meanwhile, each
     // by itself, so each row is compared where its own slot was when the row was taken.
     let checkpoints = context.views.checkpoints(generation.id).await?;
+    let slots = generation.spec.slots;
     for (partition, position) in &mut positions {
-        let slots = 0..generation.spec.slots;
-        let reached = slots.map(|slot| reached(&checkpoints, slot, *partition));
-        let up_to = reached.min().unwrap_or_default();
-        let part = (*partition, position, up_to);
-        fold_to::<V>(context, &mut replay, part, |_, _| true).await?;
+        let reached = (0..slots).map(|slot| reached(&checkpoints, slot, *partition));
+        let slowest = reached.min().unwrap_or_default();
+        let part = (*partition, position, slowest);
+        fold_to::<V>(context, &mut replay, part, |_| slowest).await?;
     }
     let mut found = HashMap::new();
-    let mut up_to: HashMap<String, Vec<Checkpoint>> = HashMap::new();
+    let mut ends: BTreeMap<Partition, HashMap<String, Position>> = BTreeMap::new();
     for key in keys {
         // A row alone is a page, and so of one moment.
         let row = KeyedRows::read(&*context.views, generation.id, from_ref(&key)).await?;
         found.extend(row.rows);
-        up_to.insert(key, row.checkpoints.unwrap_or_default());
+        let checkpoints = row.checkpoints.unwrap_or_default();
+        let slot = slot_of(&key, slots);
+        for partition in partitions() {
+            let end = reached(&checkpoints, slot, partition);
+            ends.entry(partition).or_default().insert(key.clone(), end);
+        }
     }
-    let row_is_at = |key: &str, partition| {
-        let slot = slot_of(key, generation.spec.slots);
-        let checkpoints = up_to.get(key).map_or(&[][..], Vec::as_slice);
-        reached(checkpoints, slot, partition)
-    };
-    for (partition, position) in &mut positions {
-        let furthest = up_to.keys().map(|key| row_is_at(key, *partition));
-        let furthest = furthest.max().unwrap_or_default();
-        let is_in = |key: &str, at| at <= row_is_at(key, *partition);
+    for (partition, ends) in &ends {
+        let furthest = ends.values().copied().max().unwrap_or_default();
+        let end_of = |key: &str| ends.get(key).copied().unwrap_or_default();
+        let position = positions.entry(*partition).or_default();
         let part = (*partition, position, furthest);
-        fold_to::<V>(context, &mut replay, part, is_in).await?;
+        fold_to::<V>(context, &mut replay, part, end_of).await?;
     }
-    Ok(replay.compared(found))
+    Ok(replay.compared(&found))
 }
 
 /// How far a slot has come in a partition.
-fn reached(checkpoints: &[Checkpoint], slot: u16, partition: Partition) -> Position {
+pub(crate) fn reached(checkpoints: &[Checkpoint], slot: u16, partition: Partition) -> Position {
     let mut of = checkpoints.iter();
     let of = of.find(|of| (of.slot, of.partition) == (slot, partition));
     of.map_or(Position::START, |of| of.position)
@@ -98,14 +98,14 @@ struct Replay {
 }
 
 impl Replay {
-    fn compared(&self, mut found: HashMap<String, Bytes>) -> Verified {
+    fn compared(&self, found: &HashMap<String, Bytes>) -> Verified {
         let mut compared = 0;
         for (key, replayed) in &self.rows {
             if self.touched.get(key).is_some_and(|of| of.len() > 1) {
                 continue;
             }
             compared += 1;
-            if let Some(difference) = difference(found.remove(key), replayed.as_ref()) {
+            if let Some(difference) = difference(found.get(key), replayed.as_ref()) {
                 return Verified::Differs {
                     what: format!(
                         "row `{}` differs from a replay of its events: {difference}",
@@ -191,27 +191,26 @@ fn folded_since(generation: &Generation) -> Position {
 }
 
 /// A fresh `RandomState` is seeded at random; no better dice are needed here.
-fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
 /// In what a row differs from its replay.
-fn difference(found: Option<Bytes>, replayed: Option<&Bytes>) -> Option<String> {
+pub(crate) fn difference(found: Option<&Bytes>, replayed: Option<&Bytes>) -> Option<String> {
     match (found, replayed) {
         (None, None) => None,
         (Some(_), None) => Some("it exists, and a replay gives none".into()),
         (None, Some(_)) => Some("it does not exist, and a replay gives one".into()),
-        (Some(found), Some(replayed)) => first_difference(&found, replayed),
+        (Some(found), Some(replayed)) => first_difference(found, replayed),
     }
 }
 
-/// Folds what a partition has up to a position onto the rows, those events that are about a key and
-/// `is_in` what its row was made of.
+/// Folds what a partition has up to a position onto the rows, for each key only up to its `end_of`.
 async fn fold_to<V: View>(
     context: &ViewContext,
     replay: &mut Replay,
     (partition, position, up_to): (Partition, &mut Position, Position),
-    is_in: impl Fn(&str, Position) -> bool,
+    end_of: impl Fn(&str) -> Position,
 ) -> Result<(), WorkError> {
     let handlers = V::handlers();
     let skips = Skips::of(context.views.skip_decisions(V::NAME).await?);
@@ -230,8 +229,8 @@ async fn fold_to<V: View>(
         }
         steps.retain(|step| step.keys.iter().any(|key| replay.rows.contains_key(key)));
         for (key, stored) in &mut replay.rows {
-            let is_of_row = |step: &&Step<V>| is_in(key, step.record().position);
-            let own = steps.iter().take_while(is_of_row).count();
+            let end = end_of(key);
+            let own = steps.partition_point(|step| step.record().position <= end);
             let own = &steps[..own];
             if !own.iter().any(|step| step.is_about(key)) {
                 continue;

@@ -89,7 +89,7 @@ impl Skips {
 /// assert_eq!(annals_runner::skip_call(1), "skip_event");
 /// assert_eq!(annals_runner::skip_call(3), "skip_event_in");
 /// ```
-pub fn skip_call(partitions: usize) -> &'static str {
+pub fn skip_call(partitions: u32) -> &'static str {
     match partitions {
         1 => "skip_event",
         _ => "skip_event_in",

@@ -2,6 +2,7 @@
 //! and those that served before. The first process that sees a generation at the head checks it and
 //! switches to it, so a build survives the process that began it.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -383,11 +384,10 @@ pub async fn find_or_begin(
     let coordination = Coordination::take(context, &spec.view).await?;
     let begun = async {
         let generations = context.views.generations(&spec.view).await?;
-        let ours = generations.iter().filter(|of| is_ours(of, spec));
-        let mut ours: Vec<_> = ours.cloned().collect();
+        let ours = generations.into_iter().filter(|of| is_ours(of, spec));
         // Programs that declare a version in two ways, and start in turn, need two generations.
-        ours.sort_by_key(|of| (of.phase == Phase::Kept).then_some(u64::MAX - of.id.0));
-        match ours.into_iter().next() {
+        let kept_last = |of: &Generation| (of.phase == Phase::Kept).then_some(Reverse(of.id));
+        match ours.min_by_key(kept_last) {
             Some(generation) => Ok(Some(generation).filter(|of| of.spec.log == spec.log)),
             None => Ok(Some(context.views.begin_generation(spec.clone()).await?)),
         }

@@ -231,7 +231,7 @@ async fn a_server_that_is_down_is_out_of_reach() {
     let name = generation.lease_name(0);
     let lease = store.acquire_lease(&name, "worker", ttl);
     let Acquired::Granted(lease) = lease.await.unwrap() else {
-        panic!("nobody else works here");
+        panic!("another worker holds it");
     };
     let to = Checkpoint {
         position: Position::new(1),

@@ -104,7 +104,7 @@ async fn a_missing_server_is_unavailable_and_a_missing_database_invalid() {
         .unwrap_err();
     assert_eq!(error.failure(), Failure::Unavailable);
     assert!(error.to_string().contains("cannot be reached"), "{error}");
-    // One that is silent, too: nobody takes its connections.
+    // One that is silent, too: it accepts no connection.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!(
         "postgres://somebody@{}/nothing",

@@ -186,7 +186,7 @@ impl Blueprint {
     }
 
     /// Why an event stops the pipeline, and what to do.
-    pub(crate) fn stuck(&self, partition: Partition, of: usize, stuck: &Stuck) -> String {
+    pub(crate) fn stuck(&self, partition: Partition, of: u32, stuck: &Stuck) -> String {
         let Stuck { position, why, .. } = stuck;
         let name = self.name;
         let reason = match why {

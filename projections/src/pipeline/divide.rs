@@ -65,7 +65,7 @@ pub(crate) trait DividedRows: Any + Send {
     /// Keeps the rows of these causes, and numbers the causes from the first.
     fn keep(&mut self, cause: &dyn Fn(usize) -> Option<usize>);
 
-    /// Tells of keys, at most so many, and of how many rows each stands for.
+    /// Tells of keys, at most so many, and of how many rows each has.
     fn sample(&self, most: usize, tell: &mut dyn FnMut(String, u64));
 
     fn into_any(self: Box<Self>) -> Box<dyn Any>;

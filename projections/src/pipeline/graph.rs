@@ -233,8 +233,8 @@ impl Making {
         mine
     }
 
-    /// An operator as the stage that a handle stands for, whose items and results are called so.
-    /// No item is late for it.
+    /// An operator as a stage of a pipeline, with the names of its items and results. No item is
+    /// late for it.
     pub(crate) fn stage<O>(
         &self,
         at: Numbered,

@@ -71,7 +71,7 @@ pub struct Results<K, A> {
     by_session: bool,
 }
 
-/// Which results a handle stands for.
+/// Which results a handle gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pass {
     OnClose,
@@ -159,7 +159,7 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
         pass
     }
 
-    /// The emissions that a handle stands for.
+    /// The emissions that a handle gives.
     fn emissions(&self, pass: Pass) -> Node<Emission<K, A>> {
         let pass = self.want(pass);
         let node = Node::new();
@@ -325,7 +325,7 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
         Keyed::of(at.lagging(self.lateness), node)
     }
 
-    /// The results that the handle stands for, as items.
+    /// The results that the handle gives, as items.
     pub(crate) fn results(&self) -> Keyed<K, Windowed<A>> {
         let node = Node::new();
         let at = self.at.clone();

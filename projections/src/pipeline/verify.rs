@@ -5,10 +5,9 @@
 //! others.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use annals_core::{Checkpoint, Generation, LogPage, Partition, Position, ReadLog};
+use annals_core::{Generation, LogPage, Partition, Position, ReadLog};
 use annals_runner::{Skips, Verified, WorkError, slot_of};
 use bytes::Bytes;
 
@@ -19,8 +18,8 @@ use super::machine::{Machine, OutRow, Saving, Taken};
 use super::output::END;
 use super::share::Share;
 use crate::context::ViewContext;
-use crate::fold::first_difference;
 use crate::keyed::KeyedRows;
+use crate::verify::{difference, random, reached};
 
 /// Rows that are compared at most.
 const ROWS: usize = 2_000;
@@ -47,7 +46,7 @@ pub(crate) async fn sampled(
     if spec.partitions > 1 && !spec.is_by_partition() {
         return not("in which order records of several partitions came was not recorded");
     }
-    // With a slot for each partition one of them stands for all.
+    // With a slot for each partition, one partition is verified.
     let partition = Partition((random() % u64::from(spec.partitions.max(1))) as u32);
     let keys = sample(blueprint, context, partition, wanted).await?;
     if keys.is_empty() {
@@ -61,28 +60,28 @@ pub(crate) async fn sampled(
         };
         by_slot.entry(slot).or_default().insert(key);
     }
-    let read = Reading {
+    let reading = Reading {
         blueprint,
         context,
         partition,
+        share: match spec.is_by_partition() {
+            true => Share::Partition(partition),
+            false => Share::everything(1),
+        },
         skips: Skips::of(context.views.skip_decisions(&spec.view).await?),
     };
-    let share = match spec.is_by_partition() {
-        true => Share::Partition(partition),
-        false => Share::everything(1),
-    };
     let runs = by_slot.into_iter();
-    let mut runs: Vec<_> = runs
-        .map(|(slot, keys)| Again::new(slot, keys, share))
-        .collect();
+    let mut runs: Vec<_> = runs.map(|(slot, keys)| Again::new(slot, keys)).collect();
     // The log up to the slowest slot is read first, and once, which takes long. Slots go on
-    // meanwhile, each by itself, so rows are compared where their own slot was when they were taken.
+    // meanwhile, each by itself, so rows are compared where their own slot was when they were
+    // taken.
     let checkpoints = context.views.checkpoints(generation.id).await?;
-    let slots = runs.iter().map(|of| read.reached(&checkpoints, of.slot));
+    let slots = runs.iter();
+    let slots = slots.map(|of| reached(&checkpoints, of.slot, partition));
     let slowest = slots.min().unwrap_or_default();
-    read.all_to(&mut runs, slowest).await?;
+    reading.all_to(&mut runs, slowest).await?;
     for again in &mut runs {
-        let differs = again.compared_with(&read, generation).await?;
+        let differs = again.compared_with(&reading, generation).await?;
         if let Some(what) = differs {
             return Ok(Verified::Differs { what });
         }
@@ -130,6 +129,7 @@ struct Reading<'a> {
     blueprint: &'a Blueprint,
     context: &'a ViewContext,
     partition: Partition,
+    share: Share,
     skips: Skips,
 }
 
@@ -137,7 +137,6 @@ struct Reading<'a> {
 struct Again {
     slot: u16,
     keys: Arc<BTreeSet<String>>,
-    share: Share,
     machine: Option<Machine>,
     position: Position,
     /// The rows that came out, as far as they are compared.
@@ -145,13 +144,6 @@ struct Again {
 }
 
 impl Reading<'_> {
-    /// How far a slot has come.
-    fn reached(&self, checkpoints: &[Checkpoint], slot: u16) -> Position {
-        let mut of = checkpoints.iter();
-        let of = of.find(|of| (of.slot, of.partition) == (slot, self.partition));
-        of.map_or(Position::START, |of| of.position)
-    }
-
     /// Runs all of them, which are at one position, up to another.
     async fn all_to(&self, runs: &mut [Again], to: Position) -> Result<(), WorkError> {
         while let Some(position) = runs.first().map(|of| of.position)
@@ -175,11 +167,10 @@ impl Reading<'_> {
 }
 
 impl Again {
-    fn new(slot: u16, keys: BTreeSet<String>, share: Share) -> Again {
+    fn new(slot: u16, keys: BTreeSet<String>) -> Again {
         Again {
             slot,
             keys: Arc::new(keys),
-            share,
             machine: None,
             position: Position::START,
             rows: BTreeMap::new(),
@@ -195,7 +186,7 @@ impl Again {
             let prepared = blueprint.prepare(page.clone(), partition, chosen);
             let machine = self
                 .machine
-                .get_or_insert_with(|| blueprint.machine(self.share));
+                .get_or_insert_with(|| blueprint.machine(reading.share));
             let mut rows = Vec::new();
             let skips = &reading.skips;
             let redo = match machine.take(&prepared, self.position, skips, &mut rows)? {
@@ -204,13 +195,13 @@ impl Again {
                     Saving::Redo(redo) => redo,
                 },
                 Taken::Stuck(stuck) => {
-                    let of = reading.context.log().partitions() as usize;
+                    let of = reading.context.log().partitions();
                     let why = blueprint.stuck(partition, of, &stuck);
                     return Err(WorkError::Stopped(why));
                 }
                 Taken::Redo(redo) => redo,
             };
-            machine.go_back(blueprint.machine(self.share), redo)?;
+            machine.go_back(blueprint.machine(reading.share), redo)?;
         };
         if let Some(machine) = &mut self.machine {
             machine.saves_at_once();
@@ -245,7 +236,7 @@ impl Again {
                 found = KeyedRows::read(views, generation.id, page).await?;
             }
             let checkpoints = found.checkpoints.unwrap_or_default();
-            let to = reading.reached(&checkpoints, self.slot);
+            let to = reached(&checkpoints, self.slot, reading.partition);
             reading.all_to(std::slice::from_mut(self), to).await?;
             let difference = page
                 .iter()
@@ -260,21 +251,11 @@ impl Again {
 
     fn difference(&self, key: &str, found: &HashMap<String, Bytes>) -> Option<String> {
         let again = self.rows.get(key).and_then(Option::as_ref);
-        let difference = match (found.get(key), again) {
-            (None, None) => return None,
-            (Some(_), None) => "it exists, and a replay gives none".to_owned(),
-            (None, Some(_)) => "it does not exist, and a replay gives one".to_owned(),
-            (Some(found), Some(again)) => first_difference(found, again)?,
-        };
+        let difference = difference(found.get(key), again)?;
         let (view, key) = key.split_once(END).unwrap_or(("", key));
         let key = shown(key);
         Some(format!(
             "row `{key}` of view `{view}` differs from a replay of its key alone: {difference}"
         ))
     }
-}
-
-/// A fresh `RandomState` is seeded at random; no better dice are needed here.
-fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
 }

@@ -397,7 +397,7 @@ impl<'a> Session<'a> {
                 let partition = self.readers[index].partition;
                 let oldest = Some(stuck.recorded_at);
                 work.progress.oldest(partition, oldest);
-                let of = work.context.log().partitions() as usize;
+                let of = work.context.log().partitions();
                 Err(WorkError::Stopped(
                     work.blueprint.stuck(partition, of, &stuck),
                 ))

@@ -170,7 +170,8 @@ impl<V: View> ViewHandle<V> {
         self.dead_letters().skip_event(position, reason).await
     }
 
-    /// [`skip_event`](ViewHandle::skip_event) of this partition: positions count for each partition.
+    /// [`skip_event`](ViewHandle::skip_event) of this partition: positions count for each partition
+    /// by itself.
     ///
     /// # Errors
     ///

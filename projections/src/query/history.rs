@@ -342,7 +342,8 @@ impl<V: View> ChangedBetween<V> {
                 let bytes =
                     |value: &Option<V>| value.as_ref().map(|value| encode(key, value)).transpose();
                 let differs = bytes(&before)? != bytes(&after)?;
-                filling.take(if differs { old + new } else { 0 });
+                // Rows that are the same at both moments are read, too.
+                filling.take(old + new);
                 if differs {
                     changes.push(RowDiff {
                         key: views.typed_key(key)?,

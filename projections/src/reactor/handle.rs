@@ -134,7 +134,8 @@ impl ReactorHandle {
         self.dead_letters.skip_event(position, reason).await
     }
 
-    /// [`skip_event`](ReactorHandle::skip_event) of this partition: positions count for each partition.
+    /// [`skip_event`](ReactorHandle::skip_event) of this partition: positions count for each
+    /// partition by itself.
     ///
     /// # Errors
     ///

@@ -241,11 +241,7 @@ impl<'a> ReactorSession<'a> {
     fn take(&mut self, index: usize, record: RecordedEvent) -> Result<(), String> {
         let work = self.work;
         let position = record.position;
-        let partitions = self.readers.len();
-        let of = match partitions {
-            1 => String::new(),
-            _ => format!(" of partition {}", record.partition),
-        };
+        let partition = record.partition;
         let event = Event {
             position,
             id: record.id,
@@ -256,6 +252,11 @@ impl<'a> ReactorSession<'a> {
                 let skips = &self.skips;
                 let skipped = record.clone();
                 let calls = work.handler.prepare(record).map_err(|error| {
+                    let partitions = work.context.log().partitions();
+                    let of = match partitions {
+                        1 => String::new(),
+                        _ => format!(" of partition {partition}"),
+                    };
                     format!(
                         "{}; its key is unknown, so nothing is called for later events. Repair \
                          the code that reads it, or skip the event at {position}{of} with `{}`",

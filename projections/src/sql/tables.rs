@@ -121,7 +121,8 @@ impl<P: SqlProjection> SqlProjectionHandle<P> {
         self.dead_letters().skip_event(position, reason).await
     }
 
-    /// [`skip_event`](SqlProjectionHandle::skip_event) of this partition: positions count for each partition.
+    /// [`skip_event`](SqlProjectionHandle::skip_event) of this partition: positions count for each
+    /// partition by itself.
     ///
     /// # Errors
     ///

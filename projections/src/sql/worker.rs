@@ -311,7 +311,7 @@ impl<P: SqlProjection> FillTables<P> {
              {reason}. No later event is handled, because it is unknown what the tables would \
              miss. Repair the projection or its tables, or skip the event with `{}`",
             reader.partition,
-            skip_call(self.context.log().partitions() as usize)
+            skip_call(self.context.log().partitions())
         )))
     }
 }

@@ -203,7 +203,7 @@ impl<'a, V: View> LeaseSession<'a, V> {
         let reader = &self.readers[index];
         let view = V::NAME;
         let at = reader.position.next();
-        let partitions = self.work.context.log().partitions() as usize;
+        let partitions = self.work.context.log().partitions();
         let call = skip_call(partitions);
         let partition = if partitions > 1 {
             format!(" of partition {}", reader.partition)

@@ -680,7 +680,7 @@ async fn slots_that_are_not_level_are_compared_with_the_log() {
     let db = Annals::on(store.handle()).with(setup);
     let db = db.start_in_background().await.unwrap();
 
-    // Nobody switches while this is held.
+    // No process switches while this is held.
     let views = store.views();
     let held = async {
         loop {
@@ -712,7 +712,7 @@ async fn slots_that_are_not_level_are_compared_with_the_log() {
         *of == [SlotState::Live, SlotState::Live]
     })
     .await;
-    // One slot stands at an event, the other goes on.
+    // One slot waits at an event, the other goes on.
     happens(&writer, &paced, deposited(1)).await;
     let done = happens(&writer, &free, deposited(1)).await;
     let generation = views.generations("paced").await.unwrap()[0].id;

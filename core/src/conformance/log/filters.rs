@@ -248,7 +248,7 @@ pub async fn refuses_names_that_no_event_has(fixture: &dyn Fixture) {
             assert_eq!(refused.failure(), Failure::Invalid, "{filter:?}");
             let said = format!(
                 "the filter names {named}, which holds a control character: no \
-                                event has one"
+                 event has one"
             );
             assert_eq!(refused.to_string(), said);
         }
