@@ -1,5 +1,6 @@
 //! Dead letters of processors: looking at them, and sending them back to where they came from.
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,16 +9,16 @@ use annals_core::chrono::DateTime;
 use annals_core::{Partition, StoreError};
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::message::{BorrowedMessage, Headers, Message as _};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message as _;
 use rdkafka::producer::Producer as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use crate::client::transaction::{self, Broken, Deliveries, Producer, drain};
-use crate::client::{ClientThread, Config, Context, Retry, TopicScan};
+use crate::client::transaction::{self, Broken, Producer, drain};
+use crate::client::{ClientThread, Config, Context, TopicScan, committed, headers_of};
 use crate::error::{failed, invalid, is_unknown_topic, unavailable};
 use crate::kafka::{ANSWER, Kafka};
-use crate::processor::{ERROR, OMITTED, REPLAYED, SENT_BYTES_MAX, headers_before, send};
+use crate::processor::{ERROR, OMITTED, REPLAYED, TOPIC, open_producer, said_of, send};
 use crate::topic::{NewRecord, Record};
 
 /// Letters of one transaction at most.
@@ -40,8 +41,8 @@ impl DeadLetters {
 
     /// Sends every letter that was not sent back yet to the topic that it came from, with its bytes
     /// and headers as they were and `annals.replayed` counted up. The letters and the offsets up to
-    /// which they were read are in one transaction: each is sent back once. A letter that was too
-    /// large for its topic is read from where its record lay.
+    /// which they were read are in one transaction: each is sent back once. The record of a letter
+    /// that was too large for its topic is read from its own topic, partition and offset.
     ///
     /// Returns how many were sent back.
     ///
@@ -86,11 +87,7 @@ fn replay(
     let name = format!("annals.replay.{topic}");
     let doing = || format!("the dead letters of topic `{topic}` were not sent back");
     let error = |error| failed(doing(), error);
-    let mut sends = config.transactional(&name);
-    sends.set("message.max.bytes", SENT_BYTES_MAX.to_string());
-    let producer =
-        Producer::from_config_and_context(&sends, Deliveries::default()).map_err(error)?;
-    let producer = Arc::new(producer);
+    let producer = Arc::new(open_producer(config.transactional(&name)).map_err(error)?);
     // A replay by another process is fenced, and offsets are read after that.
     transaction::fence(&producer).map_err(error)?;
     let consumer: BaseConsumer<Context> =
@@ -98,9 +95,7 @@ fn replay(
             .map_err(error)?;
     let mut list = TopicPartitionList::new();
     list.add_partition_range(topic, 0, ends.len().saturating_sub(1) as i32);
-    let committed = Retry::within(ANSWER)
-        .block(|within| committed(&consumer, list.clone(), within))
-        .map_err(error)?;
+    let committed = committed(&consumer, &list).map_err(error)?;
     let mut starts = TopicPartitionList::new();
     for element in committed.elements() {
         let offset = match element.offset() {
@@ -166,17 +161,6 @@ fn replay(
     Ok(sent)
 }
 
-/// The offsets of the group, by one look; a partition without an answer is a failure of all.
-fn committed(
-    consumer: &BaseConsumer<Context>,
-    list: TopicPartitionList,
-    within: Duration,
-) -> KafkaResult<TopicPartitionList> {
-    let found = consumer.committed_offsets(list, within)?;
-    found.elements().iter().try_for_each(|of| of.error())?;
-    Ok(found)
-}
-
 fn transact(
     producer: &Arc<Producer>,
     consumer: &BaseConsumer<Context>,
@@ -195,20 +179,22 @@ fn transact(
     transaction::commit(producer)
 }
 
-/// A letter as it was before it was one. What was left out of it is read from where it lay.
+/// A letter as it was before it was one. A record that was omitted from it is read again.
 fn sent_back(config: &Config, topic: &str, letter: &Record<'_>) -> Result<NewRecord, StoreError> {
-    let text = |name: &str| std::str::from_utf8(letter.header(&format!("{ERROR}{name}"))?).ok();
     let (at, of) = (letter.offset(), letter.partition());
-    let Some(source) = text("topic") else {
-        return Err(invalid(format!(
+    let is_none = || {
+        invalid(format!(
             "the record at offset {at} of partition {of} of topic `{topic}` does not say where it \
              came from: it is no dead letter"
-        )));
+        ))
     };
+    let (before, said) = said_of(letter).ok_or_else(is_none)?;
+    let text = |name: &str| std::str::from_utf8(said.header(&format!("{ERROR}{name}"))?).ok();
+    let source = text(TOPIC).ok_or_else(is_none)?;
     let mut record = NewRecord::to(source);
     record.key = letter.key().map(bytes::Bytes::copy_from_slice);
     record.value = letter.value().map(bytes::Bytes::copy_from_slice);
-    record.headers = headers_before(letter);
+    record.headers = not_replayed(before.headers.iter().cloned());
     if let Some(bytes) = text(OMITTED) {
         let offset = text("offset").and_then(|offset| offset.parse().ok());
         let partition = text("partition").and_then(|partition| partition.parse().ok());
@@ -234,7 +220,18 @@ fn sent_back(config: &Config, topic: &str, letter: &Record<'_>) -> Result<NewRec
     Ok(record.header(REPLAYED, (times.unwrap_or(0) + 1).to_string()))
 }
 
-/// The record at a place; nothing when it is not there any more. Blocks.
+/// Headers without the count of how often a record was sent back.
+fn not_replayed(
+    headers: impl IntoIterator<Item = (String, Option<bytes::Bytes>)>,
+) -> Vec<(Cow<'static, str>, Option<bytes::Bytes>)> {
+    let headers = headers.into_iter();
+    headers
+        .filter(|(name, _)| name != REPLAYED)
+        .map(|(name, value)| (Cow::Owned(name), value))
+        .collect()
+}
+
+/// The record at an offset of a partition; nothing when it is not there any more. Blocks.
 fn record_at(
     config: &Config,
     topic: &str,
@@ -254,26 +251,11 @@ fn record_at(
                 let mut record = NewRecord::to(topic);
                 record.key = message.key().map(bytes::Bytes::copy_from_slice);
                 record.value = message.payload().map(bytes::Bytes::copy_from_slice);
-                let headers = headers_of(message);
-                record.headers = headers
-                    .into_iter()
-                    .filter(|(name, _)| name != REPLAYED)
-                    .map(|(name, value)| (name.into(), value))
-                    .collect();
+                record.headers = not_replayed(headers_of(message));
                 found = Some(record);
             }
             ControlFlow::Break(())
         })?;
     }
     Ok(found)
-}
-
-fn headers_of(message: &BorrowedMessage<'_>) -> Vec<(String, Option<bytes::Bytes>)> {
-    let headers = message.headers().into_iter().flat_map(Headers::iter);
-    headers
-        .map(|header| {
-            let value = header.value.map(bytes::Bytes::copy_from_slice);
-            (header.key.to_owned(), value)
-        })
-        .collect()
 }

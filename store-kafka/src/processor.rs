@@ -19,10 +19,10 @@ use crate::error::{invalid, unavailable};
 use crate::kafka::Kafka;
 use crate::read::{Gaps, position_of};
 use crate::topic::{Record, TopicSpec, ensure, of_store};
-pub(crate) use out::{ERROR, OMITTED, REPLAYED, headers_before};
+pub(crate) use out::{ERROR, OMITTED, REPLAYED, TOPIC, said_of};
 use out::{Failed, Kind};
 pub(crate) use send::send;
-pub(crate) use worker::SENT_BYTES_MAX;
+pub(crate) use worker::open_producer;
 
 /// Tries of a record until it becomes a dead letter.
 const ATTEMPTS: u32 = 3;
@@ -123,8 +123,8 @@ impl Processor {
     ///
     /// When it is missing it is made, for letters somewhat larger than the records of the topic
     /// that is read (`max.message.bytes`). A letter that is larger than its topic takes has no
-    /// value, and the header `annals.error.omitted_bytes` says how much was left out; a replay
-    /// reads it where it was.
+    /// value, and the header `annals.error.omitted_bytes` says how much is omitted; a replay reads
+    /// the record again.
     pub fn dead_letters(mut self, topic: TopicSpec) -> Processor {
         self.dead_letters = Some(topic.name().to_owned());
         self.topics.push(topic);
@@ -252,7 +252,7 @@ impl Processor {
             kafka.ensure([topic]).await?;
         }
         let letters_max = match &self.dead_letters {
-            Some(topic) => record_bytes_max(kafka, topic).await,
+            Some(topic) => bytes_max_in(&ensure::settings(kafka, topic).await.unwrap_or_default()),
             None => None,
         };
         let source = source.with_letters_of(letters_max);
@@ -292,7 +292,8 @@ impl Processor {
 }
 
 impl Processor {
-    /// A topic with what it is made with: one for dead letters takes more than the one that is read.
+    /// A topic with what it is made with: one for dead letters takes larger records than the one
+    /// that is read.
     async fn as_made(
         &self,
         kafka: &Kafka,
@@ -309,9 +310,8 @@ impl Processor {
     }
 }
 
-/// How large a record of a topic may be, where this may be asked.
-async fn record_bytes_max(kafka: &Kafka, topic: &str) -> Option<usize> {
-    let settings = ensure::settings(kafka, topic).await.ok()?;
+/// How large a record of a topic with these settings may be, where they say so.
+fn bytes_max_in(settings: &[(String, String)]) -> Option<usize> {
     let found = settings.iter().find(|(key, _)| key == MAX_BYTES);
     found?.1.parse().ok()
 }

@@ -173,7 +173,6 @@ impl KafkaStore {
                 owner: Owner {
                     address: address.clone(),
                     instance: EventId::random().to_string(),
-                    partitions: count,
                 },
             };
             tasks.push(tokio::spawn(task.run()).abort_handle());

@@ -56,7 +56,7 @@ impl Url {
         };
         let (user, hosts) = match rest.rsplit_once('@') {
             Some((user, hosts)) => (Some(user), hosts),
-            // What stands before it is no host, but a part of a user and a password.
+            // What is before it is no host, but a part of a user and a password.
             None if name.is_some_and(|name| name.contains('@')) || query_has_user(query) => {
                 return Err(invalid(
                     "a Kafka URL has an `@` after its hosts; write `/` and `?` in a user or a \

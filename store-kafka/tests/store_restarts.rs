@@ -410,7 +410,7 @@ mod on_own_broker {
         }
     }
 
-    /// The coordinator aborts both transactions while nobody leads their partitions, and never
+    /// The coordinator aborts both transactions while no broker leads their partitions, and never
     /// tells the partitions (KAFKA-20734).
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn what_a_crashed_broker_left_open_is_ended() {

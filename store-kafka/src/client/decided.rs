@@ -5,7 +5,7 @@
 //! That happens when the only broker with the partition has crashed and comes back. Readers of what
 //! was committed never get past such a transaction, whether it was committed or aborted.
 //!
-//! What was decided stands in the log of the coordinators. The next transaction of the same
+//! What was decided is in the log of the coordinators. The next transaction of the same
 //! producer in the same partition ends both of them, in the way it ends itself. So a store
 //! acknowledges an append only once readers get past it: what the next transaction comes to is then
 //! no matter.

@@ -59,22 +59,13 @@ struct Undelivered {
 
 impl Undelivered {
     fn of(error: &KafkaError, message: &BorrowedMessage<'_>) -> Undelivered {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let headers = message.headers().into_iter().flat_map(Headers::iter);
-        let id = headers
-            .filter(|header| header.key == "ce_id")
-            .find_map(|header| header.value.map(text));
-        let id = id.map(|id| format!(" of event `{id}`")).unwrap_or_default();
-        let key = message.key().map(text);
-        let key = key.map(|key| format!(" with the key `{key}`"));
-        let bytes = message.payload_len();
+        let mut ids = headers.filter(|header| header.key == "ce_id");
+        let id = ids.find_map(|header| header.value);
         Undelivered {
             error: error.clone(),
             topic: message.topic().to_owned(),
-            what: format!(
-                "the record{id}{} and {bytes} bytes",
-                key.unwrap_or_else(|| " without a key".to_owned())
-            ),
+            what: record_text(id, message.key(), message.payload_len()),
         }
     }
 
@@ -89,6 +80,16 @@ impl Undelivered {
             _ if is_refusal(code) => Some(format!("topic `{topic}` refuses {what}: {code}")),
             _ => None,
         }
+    }
+}
+
+/// What an error text says of a record: its event, its key and how large its value is.
+pub(crate) fn record_text(id: Option<&[u8]>, key: Option<&[u8]>, bytes: usize) -> String {
+    let id = id.map(String::from_utf8_lossy);
+    let id = id.map(|id| format!(" of event `{id}`")).unwrap_or_default();
+    match key.map(String::from_utf8_lossy) {
+        Some(key) => format!("the record{id} with the key `{key}` and {bytes} bytes"),
+        None => format!("the record{id} without a key and {bytes} bytes"),
     }
 }
 
@@ -187,12 +188,10 @@ impl ProducerContext for Deliveries {
             }
             let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
             // Of what fails together, the record that can never be sent is the reason.
-            let is_known = |known: &Undelivered| known.refused().is_some();
-            if !failure.as_ref().is_some_and(is_known) {
-                let undelivered = Undelivered::of(error, message);
-                if failure.is_none() || is_known(&undelivered) {
-                    *failure = Some(undelivered);
-                }
+            let is_final = |error: &KafkaError| error.rdkafka_error_code().is_some_and(is_refusal);
+            let is_known = |known: &Undelivered| is_final(&known.error);
+            if failure.is_none() || is_final(error) && !failure.as_ref().is_some_and(is_known) {
+                *failure = Some(Undelivered::of(error, message));
             }
         }
     }

@@ -1,8 +1,8 @@
 //! What an outlet sent last to each topic: a topic that was deleted and recreated, or that has lost
 //! its end, does not hold it.
 //!
-//! The client says nothing of a topic's own id. So the last record stands for it: its place, and
-//! what it looks like. It is written beside the mark of the next batch, where it costs no wait, and
+//! The client says nothing of a topic's own id. So the last record tells: its partition and offset,
+//! and a digest of it. It is written beside the mark of the next batch, where it costs no wait, and
 //! beside that of the first one.
 
 use std::ops::ControlFlow;

@@ -8,10 +8,10 @@ use annals_core::chrono::{DateTime, Utc};
 use annals_core::{Outgoing, StoreError};
 use bytes::Bytes;
 use rdkafka::Message as _;
-use rdkafka::message::{BorrowedMessage, Headers as _};
+use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::Offset;
 
-use crate::client::{Config, TopicScan};
+use crate::client::{Config, TopicScan, headers_of};
 use crate::cloud_events;
 
 /// Offsets of each partition that are looked at; every second one may be a marker.
@@ -42,17 +42,10 @@ pub(super) fn records(
 }
 
 pub(super) fn outgoing(message: &BorrowedMessage<'_>, topic: &Arc<str>) -> Outgoing {
-    let headers: Vec<(Cow<'static, str>, Bytes)> =
-        message.headers().map_or_else(Vec::new, |headers| {
-            let header = headers.iter();
-            header
-                .map(|header| {
-                    let value = header.value.unwrap_or_default();
-                    let name = Cow::Owned(header.key.to_owned());
-                    (name, Bytes::copy_from_slice(value))
-                })
-                .collect()
-        });
+    let headers = headers_of(message).into_iter();
+    let headers: Vec<(Cow<'static, str>, Bytes)> = headers
+        .map(|(name, value)| (Cow::Owned(name), value.unwrap_or_default()))
+        .collect();
     let time = message.timestamp().to_millis();
     Outgoing {
         to: Arc::clone(topic),

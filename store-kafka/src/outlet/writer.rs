@@ -15,7 +15,7 @@ use super::ends::LastSent;
 use super::progress::Progress;
 use super::{last, mark, progress, topic};
 use crate::client::step::{Step, reached};
-use crate::client::transaction::{self, Broken, Deliveries, Producer, drain, queue};
+use crate::client::transaction::{self, Broken, Deliveries, Producer, drain, queue, record_text};
 use crate::client::{ClientThread, Config, Retry, decided, headers};
 use crate::cloud_events;
 use crate::error::{failed, invalid, is_denied, is_unknown_topic, unavailable};
@@ -374,15 +374,13 @@ fn send(producer: &Producer, outgoing: &Outgoing, partition: u32) -> Result<(), 
     }
     queue(producer, record).map_err(|broken| match broken {
         Broken::Client(KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge)) => {
-            let headers = outgoing.headers.iter();
-            let mut id = headers.filter(|(name, _)| name == "ce_id");
-            let id = id.next().map(|(_, id)| String::from_utf8_lossy(id));
+            let mut headers = outgoing.headers.iter();
+            let id = headers.find(|(name, _)| name == "ce_id");
+            let id = id.map(|(_, id)| &id[..]);
+            let bytes = outgoing.payload.as_ref().map_or(0, |payload| payload.len());
             Broken::Refused(format!(
-                "the record{} with the key `{}` and {} bytes for topic `{}` is larger than a \
-                 client may send (`message.max.bytes`)",
-                id.map(|id| format!(" of event `{id}`")).unwrap_or_default(),
-                String::from_utf8_lossy(&outgoing.key),
-                outgoing.payload.as_ref().map_or(0, |payload| payload.len()),
+                "{} for topic `{}` is larger than a client may send (`message.max.bytes`)",
+                record_text(id, Some(&outgoing.key), bytes),
                 outgoing.to
             ))
         }

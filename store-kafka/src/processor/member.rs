@@ -13,7 +13,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 
 use super::worker::{Ended, Source};
-use crate::client::{Context, Retry};
+use crate::client::{Context, Retry, committed};
 use crate::error::{failed, invalid};
 use crate::kafka::ANSWER;
 use crate::read::{Gaps, position_of};
@@ -55,13 +55,9 @@ impl Member {
             format!("processor `{processor}` did not find out where it begins")
         };
         let again = |error| Ended::Again(failed(doing(), error));
-        let asked = Retry::within(ANSWER).block(|within| {
-            let found = consumer.committed_offsets(list.clone(), within)?;
-            found.elements().iter().try_for_each(|of| of.error())?;
-            Ok(found)
-        });
+        let committed = committed(consumer, list).map_err(again)?;
         let mut starts = TopicPartitionList::new();
-        for of in asked.map_err(again)?.elements() {
+        for of in committed.elements() {
             let start = match of.offset() {
                 Offset::Offset(offset) if offset >= 0 => {
                     let bounds = Retry::within(ANSWER).block(|within| {

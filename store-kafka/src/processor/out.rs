@@ -11,18 +11,8 @@ use crate::topic::{NewRecord, Record};
 /// Headers that say why a record is a dead letter begin with this.
 pub(crate) const ERROR: &str = "annals.error.";
 
-/// What they are called after that.
-const SAID: [&str; 9] = [
-    "topic",
-    "partition",
-    "offset",
-    "time",
-    "kind",
-    "cause",
-    "attempts",
-    "processor",
-    OMITTED,
-];
+/// Where the record came from: the first of these headers.
+pub(crate) const TOPIC: &str = "topic";
 
 /// How many bytes of the record are not in its letter, because its topic would not take them.
 pub(crate) const OMITTED: &str = "omitted_bytes";
@@ -105,7 +95,7 @@ impl Failed {
 }
 
 /// The dead letter of a record: its bytes and headers unchanged, and why it is one. What makes it
-/// larger than its topic takes is left out: the value, then its headers, then its key.
+/// larger than its topic takes is omitted: the value, then its headers, then its key.
 pub(crate) fn dead_letter(
     (topic, largest): (&str, usize),
     source: &str,
@@ -121,12 +111,12 @@ pub(crate) fn dead_letter(
     letter.headers = headers
         .map(|(name, value)| (Cow::Owned(name.clone()), value.clone()))
         .collect();
-    let mut said = Vec::with_capacity(SAID.len());
+    let mut said = Vec::new();
     let mut say = |name: &str, value: String| {
         let name = Cow::Owned(format!("{ERROR}{name}"));
         said.push((name, Some(Bytes::from(value))));
     };
-    say("topic", source.to_owned());
+    say(TOPIC, source.to_owned());
     say("partition", record.partition().to_string());
     say("offset", record.offset().to_string());
     say("time", record.time_ms().to_string());
@@ -156,24 +146,14 @@ pub(crate) fn dead_letter(
     letter
 }
 
-/// The headers that a record had before it was a letter: a letter may have been one of a letter.
-pub(crate) fn headers_before(letter: &Record<'_>) -> Vec<(Cow<'static, str>, Option<Bytes>)> {
-    let is_said = |(name, _): &(String, Option<Bytes>)| {
-        let name = name.strip_prefix(ERROR);
-        name.is_some_and(|name| SAID.contains(&name))
-    };
-    let mut said: Vec<&str> = Vec::new();
-    let mut kept: Vec<(Cow<'static, str>, Option<Bytes>)> = Vec::new();
-    for header in letter.headers.iter().rev() {
-        // The last one of a name is the letter's.
-        if is_said(header) && !said.contains(&&*header.0) {
-            said.push(&header.0);
-        } else if header.0 != REPLAYED {
-            kept.push((Cow::Owned(header.0.clone()), header.1.clone()));
-        }
-    }
-    kept.reverse();
-    kept
+/// A letter with the headers that its record had before, and with those that say why it is one. It
+/// may be a letter of a letter, so what the last letter says counts.
+pub(crate) fn said_of<'a>(letter: &Record<'a>) -> Option<(Record<'a>, Record<'a>)> {
+    let mut headers = letter.headers.iter();
+    let begins = headers.rposition(|(name, _)| name.strip_prefix(ERROR) == Some(TOPIC))?;
+    let (before, said) = letter.headers.split_at(begins);
+    let with = |headers| Record { headers, ..*letter };
+    Some((with(before), with(said)))
 }
 
 #[cfg(test)]
@@ -225,10 +205,60 @@ mod tests {
                 "annals.error.processor=p"
             ]
         );
+        let of_letter = letter.headers.into_iter();
+        let of_letter: Vec<_> = of_letter
+            .map(|(name, value)| (name.into_owned(), value))
+            .collect();
+        let record = Record {
+            headers: &of_letter,
+            ..record
+        };
+        let (before, said) = said_of(&record).unwrap();
+        assert_eq!(before.headers, headers);
+        assert_eq!(said.header("annals.error.kind"), Some(&b"refused"[..]));
+        assert_eq!(said.header("annals.error.mine"), None);
     }
 
     #[test]
-    fn a_letter_leaves_out_what_its_topic_would_refuse() {
+    fn what_a_letter_of_a_letter_says_is_its_own() {
+        let value = vec![b'v'; 2_000];
+        let record = Record {
+            partition: 0,
+            offset: 7,
+            time_ms: 5,
+            key: None,
+            value: Some(&value),
+            headers: &[],
+        };
+        let failed = Failed::of(Kind::Refused, "no".to_owned());
+        let owned = |letter: NewRecord| -> Vec<_> {
+            let headers = letter.headers.into_iter();
+            headers
+                .map(|(name, value)| (name.into_owned(), value))
+                .collect()
+        };
+        let inner = owned(dead_letter(("dead", 1_500), "in", "p", &record, &failed, 1));
+        let of_inner = Record {
+            value: None,
+            headers: &inner,
+            ..record
+        };
+        let (_, said) = said_of(&of_inner).unwrap();
+        assert!(said.header("annals.error.omitted_bytes").is_some());
+        let outer = dead_letter(("deader", 9_000), "dead", "q", &of_inner, &failed, 1);
+        let outer = owned(outer);
+        let of_outer = Record {
+            headers: &outer,
+            ..of_inner
+        };
+        let (before, said) = said_of(&of_outer).unwrap();
+        assert_eq!(before.headers, inner);
+        assert_eq!(said.header("annals.error.omitted_bytes"), None);
+        assert_eq!(said.header("annals.error.topic"), Some(&b"dead"[..]));
+    }
+
+    #[test]
+    fn a_letter_omits_what_its_topic_would_refuse() {
         let failed = Failed::of(Kind::Undecodable, "é".repeat(9_000));
         let letter = |key: usize, value: usize, header: usize| {
             let (key, value) = (vec![b'k'; key], vec![b'v'; value]);

@@ -11,17 +11,17 @@ use rdkafka::ClientConfig;
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::{Header, Headers as _, Message as _};
+use rdkafka::message::Message as _;
 use rdkafka::producer::Producer as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::Processor;
 use super::member::Member;
 use super::out::{Failed, Kind, Out, dead_letter, size};
 use super::send::send;
+use super::{Processor, bytes_max_in};
 use crate::client::transaction::{self, Broken, Deliveries, Producer, drain};
-use crate::client::{Config, TRANSACTION_TIMEOUT_MS};
-use crate::error::{failed, invalid, is_out_of_range, is_unknown_topic};
+use crate::client::{Config, TRANSACTION_TIMEOUT_MS, headers_of};
+use crate::error::{failed, invalid, is_denied, is_out_of_range, is_unknown_topic};
 use crate::kafka::Kafka;
 use crate::read::retention_in;
 use crate::topic::{NewRecord, Record, ensure};
@@ -39,7 +39,7 @@ const RECORD_BYTES_MAX: usize = 1_048_588;
 
 /// The most that the client sends: a letter is as large as a record that was read, and a topic may
 /// take larger ones than a client sends by default.
-pub(crate) const SENT_BYTES_MAX: usize = 100 << 20;
+const SENT_BYTES_MAX: usize = 100 << 20;
 
 /// How long one poll waits.
 const POLL: Duration = Duration::from_millis(100);
@@ -81,12 +81,10 @@ impl Source {
     /// What is not known is as brokers have it by default.
     pub(super) async fn of(kafka: &Kafka, topic: &str) -> Source {
         let settings = ensure::settings(kafka, topic).await.unwrap_or_default();
-        let bytes = settings.iter().find(|(key, _)| key == super::MAX_BYTES);
-        let bytes = bytes.and_then(|(_, value)| value.parse().ok());
         Source {
             topic: topic.to_owned(),
             retention: retention_in(&settings),
-            record_bytes_max: bytes.unwrap_or(RECORD_BYTES_MAX),
+            record_bytes_max: bytes_max_in(&settings).unwrap_or(RECORD_BYTES_MAX),
             letter_bytes_max: RECORD_BYTES_MAX,
         }
     }
@@ -169,11 +167,11 @@ fn work(
             Some(instance) => format!("annals.processor.{name}.{instance}"),
             None => format!("annals.processor.{name}.{}", annals_core::EventId::random()),
         };
-        let producer = open(config.transactional(&id)).map_err(ended)?;
+        let producer = open_producer(config.transactional(&id)).map_err(ended)?;
         transaction::fence(&producer).map_err(ended)?;
         producer
     } else {
-        open(config.publisher()).map_err(ended)?
+        open_producer(config.publisher()).map_err(ended)?
     };
     let producer = Arc::new(producer);
     let largest = config
@@ -215,7 +213,8 @@ fn work(
     Ok(())
 }
 
-fn open(mut config: ClientConfig) -> KafkaResult<Producer> {
+/// A producer of results and letters.
+pub(crate) fn open_producer(mut config: ClientConfig) -> KafkaResult<Producer> {
     config.set("message.max.bytes", SENT_BYTES_MAX.to_string());
     Producer::from_config_and_context(&config, Deliveries::default())
 }
@@ -282,13 +281,7 @@ fn collect(
                     time_ms: message.timestamp().to_millis().unwrap_or(0),
                     key: message.key().map(<[u8]>::to_vec),
                     value: message.payload().map(<[u8]>::to_vec),
-                    headers: message.headers().map_or_else(Vec::new, |headers| {
-                        let owned = |header: Header<'_, &[u8]>| {
-                            let value = header.value.map(bytes::Bytes::copy_from_slice);
-                            (header.key.to_owned(), value)
-                        };
-                        headers.iter().map(owned).collect()
-                    }),
+                    headers: headers_of(&message),
                 });
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => _ = at_end.insert(partition),
@@ -453,6 +446,7 @@ fn commit(
     Err(match broken {
         Broken::Refused(why) => Ended::Stopped(invalid(format!("processor `{name}`: {why}"))),
         Broken::Slow => Ended::Again(StoreError::new(Failure::Unavailable, doing)),
+        Broken::Client(error) if is_denied(&error) => Ended::Stopped(failed(doing, error)),
         Broken::Client(error) => Ended::Again(failed(doing, error)),
         Broken::Store(error) => Ended::Again(error),
     })

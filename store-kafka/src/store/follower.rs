@@ -16,7 +16,7 @@ use rdkafka::message::{BorrowedMessage, Headers as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::note::OwnerNote;
-use super::record::{self, Assembler, Incoming, Parsed};
+use super::record::{self, Assembler, Incoming, Parsed, ParsedEvent};
 use crate::client::{Config, Context, PROPAGATION, Retry};
 use crate::error::{failed, is_out_of_range, is_unknown_topic};
 use crate::kafka::ANSWER;
@@ -43,8 +43,13 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Partitions that are added to a topic move streams: each would begin anew elsewhere, and its
-    /// ids would be forgotten.
+    /// The partition that a stream belongs to.
+    pub(super) fn partition_of(&self, stream: &StreamId) -> u32 {
+        crate::murmur2_partition(stream.as_str().as_bytes(), self.partitions)
+    }
+
+    /// Partitions that are added to a topic move streams: versions would begin again elsewhere, and
+    /// ids would not be known there.
     fn check_partitions(&self, offset: i64, parsed: &Parsed) -> Result<(), StoreError> {
         let count = self.partitions;
         let stream: &StreamId = match parsed {
@@ -58,7 +63,7 @@ impl Source {
             }
             Parsed::Whole(_) => return Ok(()),
         };
-        let belongs = crate::murmur2_partition(stream.as_str().as_bytes(), count);
+        let belongs = self.partition_of(stream);
         let Source {
             topic, partition, ..
         } = self;
@@ -91,6 +96,17 @@ pub(super) struct LastEvent {
     pub(super) position: Position,
     pub(super) id: EventId,
     pub(super) recorded_at: DateTime<Utc>,
+}
+
+impl LastEvent {
+    /// The event as a copy that ends with it has it.
+    fn of(parsed: &ParsedEvent) -> LastEvent {
+        LastEvent {
+            position: parsed.position,
+            id: parsed.event.id,
+            recorded_at: parsed.recorded_at,
+        }
+    }
 }
 
 /// What was read.
@@ -282,10 +298,12 @@ impl Follower {
     }
 
     /// Compares the record that the copy ends with by all that the copy knows of it. Of a change
-    /// it knows the id: whoever has the copy looks.
+    /// it knows the id: the task looks it up by that.
     fn compare(&mut self, record: Incoming, copied: &CopyEnd) -> Result<(), StoreError> {
         let why = match record::read(record) {
-            Ok(Parsed::Event(event)) if Some(event.as_last()) == copied.event => return Ok(()),
+            Ok(Parsed::Event(event)) if Some(LastEvent::of(&event)) == copied.event => {
+                return Ok(());
+            }
             Ok(Parsed::Event(_)) => "another event is at the end of the copy",
             Ok(Parsed::Whole(ReplicaEntry::Note(note))) if Some(&note) == copied.note.as_ref() => {
                 return Ok(());

@@ -13,7 +13,6 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::follower::LastEvent;
 use crate::topic::of_store::{CHANGE, CODEC, CONTROL, NOTE, PLACE, TYPE};
 
 /// The first byte of the header of an event.
@@ -57,19 +56,8 @@ pub(super) struct ParsedEvent {
     pub(super) stream: StreamId,
     pub(super) version: Version,
     pub(super) position: Position,
-    recorded_at: DateTime<Utc>,
+    pub(super) recorded_at: DateTime<Utc>,
     pub(super) event: NewEvent,
-}
-
-impl ParsedEvent {
-    /// The event as a copy knows it that ends with it.
-    pub(super) fn as_last(&self) -> LastEvent {
-        LastEvent {
-            position: self.position,
-            id: self.event.id,
-            recorded_at: self.recorded_at,
-        }
-    }
 }
 
 /// Why a record is not one of a store.

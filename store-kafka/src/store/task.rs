@@ -37,15 +37,14 @@ pub(super) struct Owner {
     pub(super) address: String,
     /// Distinguishes two that have the same address, and the partitions of one.
     pub(super) instance: String,
-    /// How many partitions the topic has.
-    pub(super) partitions: u32,
 }
 
 impl Owner {
-    fn note(&self) -> String {
+    /// What it says in a topic of so many partitions.
+    fn note(&self, partitions: u32) -> String {
         let note = OwnerNote {
             instance: &self.instance,
-            partitions: Some(self.partitions),
+            partitions: Some(partitions),
             address: &self.address,
         };
         note.to_string()
@@ -160,9 +159,11 @@ impl Task {
         let fence = ClientThread::start("kafka-store-fence", || ())?;
         let (config, topic) = (source.config.clone(), source.topic.clone());
         let (partition, state) = (source.partition, Arc::clone(&self.state));
-        let (of_end, note) = (source.clone(), ReplicaEntry::Note(self.owner.note()));
+        let of_end = source.clone();
+        let note = ReplicaEntry::Note(self.owner.note(source.partitions));
+        let of_writer = note.clone();
         let fenced = fence.call(move |()| {
-            let mut writer = Writer::fence(&config, &topic, partition, note, state)?;
+            let mut writer = Writer::fence(&config, &topic, partition, of_writer, state)?;
             writer.settle(&config)?;
             Ok::<_, StoreError>((writer, uncommitted_end(&of_end)?))
         });
@@ -199,9 +200,8 @@ impl Task {
             }
         }
         writer.begins_at(end);
-        let note = self.owner.note();
         let written = fence.call(move |()| {
-            let entries = [ReplicaEntry::Note(note)];
+            let entries = [note];
             let cursor = writer.record(&entries)?;
             Ok::<_, StoreError>((writer, entries, cursor))
         });
@@ -260,8 +260,7 @@ impl Task {
         let last = last.events.first();
         let source = self.source.clone();
         if let Some(last) = last {
-            let key = last.stream.as_str().as_bytes();
-            let belongs = crate::murmur2_partition(key, source.partitions);
+            let belongs = source.partition_of(&last.stream);
             if belongs != source.partition {
                 let why = format!("it ends with `{}`, of partition {belongs}", last.stream);
                 return Err(self.copy.is_of_another(&why));

@@ -125,7 +125,7 @@ async fn a_pipeline_killed_at_each_step_publishes_each_alert_once() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("payments.db").display().to_string();
     let store = SqliteStore::open(&format!("sqlite:{path}")).await.unwrap();
-    // It serves before there is anything: what is built sends all at once, and waits for nobody.
+    // It serves before there is anything: what is built sends all at once, and waits for no one.
     let log = Arc::new(store.clone());
     let begun = Annals::on(log).with(alerts(&kafka, &topic)).start();
     begun.await.unwrap().stop().await;

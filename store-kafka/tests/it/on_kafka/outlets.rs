@@ -76,7 +76,7 @@ async fn a_batch_and_its_mark_are_taken_together() {
 }
 
 #[tokio::test]
-async fn a_writer_that_was_shut_out_takes_nothing() {
+async fn a_writer_that_was_fenced_takes_nothing() {
     let kafka = kafka().await;
     let topic = topic(&kafka, "zombie", 1).await;
     let log = LogId::random();
