@@ -68,7 +68,13 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Stop> {
         say!("SKIPPED:   {skipped}");
     }
     if failed {
-        return Err(Stop::failed("a test failed, or did not compile"));
+        // The last words of a run, where somebody who sees only its end finds them.
+        let mut why = "a test failed, or did not compile".to_owned();
+        for line in summary.failures() {
+            why.push_str("\n    ");
+            why.push_str(line);
+        }
+        return Err(Stop::failed(why));
     }
     let missing = servers
         .iter()

@@ -85,6 +85,7 @@ fn summed(
     let mut summary = Summary::default();
     let mut lines = Lines::default();
     let passed = run(&mut |bytes| lines.take(bytes, |line| summary.take(line)))?;
+    summary.end();
     Ok((summary, passed))
 }
 

@@ -1,6 +1,13 @@
-//! How many tests ran and how long each suite took, read from what cargo and test programs print.
+//! How many tests ran, how long each suite took and what failed, read from what cargo and test
+//! programs print.
 
 use std::time::Instant;
+
+/// How many lines of what a failed test printed are repeated at the end.
+const LINES_OF_A_FAILURE: usize = 6;
+
+/// How much of such a line.
+const CHARACTERS_OF_A_LINE: usize = 300;
 
 /// Adds up every `test result:` line of a stream of output.
 #[derive(Debug, Default)]
@@ -11,6 +18,12 @@ pub(crate) struct Summary {
     suites: Vec<Suite>,
     /// What cargo said last that it runs, and when.
     running: Option<(String, Instant)>,
+    /// What the failed tests of the running program printed: name, and the first lines.
+    printed: Vec<(String, Vec<String>)>,
+    /// Whether such lines are being read.
+    prints: bool,
+    /// Each failed test, with its program and what it printed, and what did not compile.
+    failures: Vec<String>,
 }
 
 /// One test program, and what it took.
@@ -43,6 +56,7 @@ impl Summary {
     /// Takes the next line of output.
     pub(crate) fn take(&mut self, line: &str) {
         self.cargo_says(line);
+        self.failed_test_says(line);
         self.program_says(line);
     }
 
@@ -52,6 +66,14 @@ impl Summary {
         self.failed += other.failed;
         self.ignored += other.ignored;
         self.suites.extend(other.suites);
+        self.failures.extend(other.failures);
+    }
+
+    /// Says that there is no more output.
+    pub(crate) fn end(&mut self) {
+        if let Some((name, _)) = self.running.take() {
+            self.failures.push(format!("{name} ended in the middle"));
+        }
     }
 
     /// A line of cargo's own: `Running tests/it/main.rs (target/…/it-0f3a)`.
@@ -71,7 +93,32 @@ impl Summary {
                 Some((program, _)) if !is_documentation => format!("{program} ({source})"),
                 _ => format!("{name} (documentation)"),
             };
+            self.end();
             self.running = Some((shown, Instant::now()));
+        } else if self.running.is_none()
+            && (line.starts_with("error[") || line.starts_with("error: could not compile"))
+        {
+            self.failures.push(line.to_owned());
+        }
+    }
+
+    // `---- one::two stdout ----`, what the test printed, and after all of them `failures:`.
+    /// A line of what the test runner prints about failed tests.
+    fn failed_test_says(&mut self, line: &str) {
+        let name = line
+            .strip_prefix("---- ")
+            .and_then(|line| line.strip_suffix(" stdout ----"));
+        if let Some(name) = name {
+            self.printed.push((name.to_owned(), Vec::new()));
+            self.prints = true;
+        } else if line == "failures:" {
+            self.prints = false;
+        } else if self.prints
+            && !line.trim().is_empty()
+            && let Some((_, lines)) = self.printed.last_mut()
+            && lines.len() < LINES_OF_A_FAILURE
+        {
+            lines.push(line.chars().take(CHARACTERS_OF_A_LINE).collect());
         }
     }
 
@@ -110,6 +157,12 @@ impl Summary {
             Some((name, began)) => (name, began.elapsed().as_secs_f64()),
             None => ("another program".to_owned(), 0.0),
         };
+        for (test, lines) in self.printed.drain(..) {
+            self.failures.push(format!("{test} of {name}"));
+            self.failures
+                .extend(lines.into_iter().map(|line| format!("    {line}")));
+        }
+        self.prints = false;
         if tests > 0 {
             self.suites.push(Suite {
                 name,
@@ -143,6 +196,12 @@ impl Summary {
             ));
         }
         lines
+    }
+
+    /// What failed, or did not compile: each test with its program and, indented, the first lines
+    /// that it printed.
+    pub(crate) fn failures(&self) -> &[String] {
+        &self.failures
     }
 
     /// How many test programs were heard of.
@@ -188,6 +247,45 @@ the test result: unclear
             assert_eq!(summary.counts(), "7 passed, 1 failed, 1 skipped");
             assert_eq!(summary.programs(), "2 test programs");
         }
+    }
+
+    #[test]
+    fn failed_tests_are_named_with_what_they_printed() {
+        let mut summary = Summary::default();
+        let output = "error[E0425]: cannot find value `three` in this scope
+     Running tests/it/main.rs (target/debug/deps/it-2f)
+test one::two ... FAILED
+
+failures:
+
+---- one::two stdout ----
+
+thread 'one::two' (7) panicked at tests/it/one.rs:3:5:
+two is not three
+
+failures:
+    one::two
+
+test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s
+
+     Running tests/cut.rs (target/debug/deps/cut-2f)
+running 1 test
+error: test failed, to rerun pass `-p annals-core --test cut`
+     Running tests/last.rs (target/debug/deps/last-2f)
+running 1 test";
+        output.lines().for_each(|line| summary.take(line));
+        summary.end();
+        assert_eq!(
+            summary.failures(),
+            [
+                "error[E0425]: cannot find value `three` in this scope",
+                "one::two of it (tests/it/main.rs)",
+                "    thread 'one::two' (7) panicked at tests/it/one.rs:3:5:",
+                "    two is not three",
+                "cut (tests/cut.rs) ended in the middle",
+                "last (tests/last.rs) ended in the middle",
+            ]
+        );
     }
 
     #[test]
