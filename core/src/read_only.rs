@@ -75,6 +75,10 @@ impl Log for ReadOnly {
         self.log.partitions()
     }
 
+    fn grown_from(&self) -> Option<u32> {
+        self.log.grown_from()
+    }
+
     fn partition_of(&self, stream: &StreamId) -> Partition {
         self.log.partition_of(stream)
     }

@@ -132,6 +132,13 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
     /// How many partitions it has; they are numbered from 0.
     fn partitions(&self) -> u32;
 
+    /// The number of partitions that it may have had when its followers began, although it has
+    /// more now: somebody accepted that keys have moved. Where this is nothing, or more than a
+    /// follower began with, the follower stops.
+    fn grown_from(&self) -> Option<u32> {
+        None
+    }
+
     /// The partition of a stream.
     fn partition_of(&self, stream: &StreamId) -> Partition {
         Partition::of(stream.as_str(), self.partitions())

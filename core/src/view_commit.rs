@@ -125,6 +125,10 @@ pub struct ViewCommit {
     /// What the slot keeps for itself besides its rows, each key at most once: its bytes, or
     /// nothing when the key is removed. Whatever is not named here stays. Not of inline views.
     pub state: Vec<(Bytes, Option<Bytes>)>,
+    /// How many partitions the log has by now, where it was given more after the generation was
+    /// begun and going on is [accepted](crate::Log::grown_from); nothing for as many as the
+    /// generation was begun with.
+    pub partitions: Option<u32>,
 }
 
 impl ViewCommit {
@@ -147,6 +151,7 @@ impl ViewCommit {
             settled_letters: Vec::new(),
             advances: Vec::new(),
             state: Vec::new(),
+            partitions: None,
         }
     }
 
@@ -194,9 +199,9 @@ impl ViewCommit {
                 to.slot, generation.id, spec.slots
             ));
         }
-        if to.partition.0 >= spec.partitions {
+        let partitions = self.partitions.unwrap_or(spec.partitions);
+        if to.partition.0 >= partitions {
             let id = generation.id;
-            let partitions = spec.partitions;
             return invalid(format!(
                 "there is no partition {}, generation {id} has {partitions}",
                 to.partition

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_core::{
-    Checkpoint, Filter, Generation, Hint, LogPage, Partition, Phase, Position, ReadLog, StoreError,
+    Checkpoint, Filter, Generation, Hint, History, Lease, LogPage, Partition, Phase, Position,
+    ReadLog, StoreError, ViewCommit,
 };
 use tokio::sync::watch;
 
@@ -50,6 +51,12 @@ pub trait Work: Send + Sync + 'static {
 
     /// The events of the log that concern it.
     fn filter(&self) -> Filter;
+
+    /// Whether it can go on when the log is given more partitions, where that is
+    /// [accepted](annals_core::Log::grown_from). Default: yes.
+    fn may_grow(&self) -> bool {
+        true
+    }
 
     /// Whether [`work`](Work::work) ends by itself when it is stopped. Default: no, it is
     /// dropped; what it had begun is done as a whole or not at all.
@@ -129,6 +136,14 @@ impl Slot {
         Ok(found.unwrap_or_else(|| Checkpoint::start(self.number, partition)))
     }
 
+    /// A step of this slot that changes nothing but its checkpoint yet.
+    pub fn view_commit(&self, lease: Lease, from: Position, to: Checkpoint) -> ViewCommit {
+        let mut commit = ViewCommit::new(self.generation.id, lease, from, to);
+        let partitions = self.context.log().partitions();
+        commit.partitions = (partitions > self.generation.spec.partitions).then_some(partitions);
+        commit
+    }
+
     /// Reads a page of the log. Slots of one process that are at the same place read it once.
     ///
     /// # Errors
@@ -155,6 +170,36 @@ impl Slot {
             () = hint.wait(Duration::MAX) => {}
             () = self.context.poll.head_after(after) => {}
         }
+    }
+
+    /// Stops where the log has other partitions than the generation was begun with: what a key did
+    /// before may be in another partition than what it does now.
+    fn check_partitions(&self, may_grow: bool) -> Result<(), WorkError> {
+        let log = self.context.log();
+        let (id, spec) = (self.generation.id, &self.generation.spec);
+        let (had, has) = (spec.partitions, log.partitions());
+        let view = &spec.view;
+        if has == had {
+            return Ok(());
+        }
+        let begun = format!(
+            "generation {id} of `{view}` was begun when its log had {had} partition{}, it has {has} \
+             now",
+            if had == 1 { "" } else { "s" }
+        );
+        let can_grow = may_grow && spec.history == History::None && !spec.inline;
+        if has < had || !can_grow {
+            return Err(WorkError::Stopped(format!(
+                "{begun}, and keys have moved: rebuild it, or declare a new version"
+            )));
+        }
+        if log.grown_from().is_some_and(|from| from <= had) {
+            return Ok(());
+        }
+        Err(WorkError::Stopped(format!(
+            "{begun}, and keys have moved, so that what a key did may be read out of order: rebuild \
+             it, or go on in spite of it with `Topic::accept_more_partitions({had})`"
+        )))
     }
 
     /// Takes in how far a slot has come on which another process works.
@@ -256,6 +301,10 @@ async fn hold_and_work<W: Work>(
         Ok(None) => return (!*stop.borrow()).then_some(WorkError::Restart),
         Err(error) => return Some(error),
     };
+    if let Err(error) = slot.check_partitions(work.may_grow()) {
+        held.release().await;
+        return Some(error);
+    }
     slot.progress.held_by(Some(claim.owner()), decisions_seen);
     let tasks = slot.workers.tasks_of(slot.generation.id, slot.number);
     let ended = under_lease(work, &claim, &held, tasks, stop, decisions).await;

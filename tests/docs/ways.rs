@@ -30,6 +30,14 @@ const BEFORE: [&str; 5] = ["; ", ". ", ": ", ", ", ", or "];
 /// A part of a text, and the test that takes its way. The file of the test has the same part.
 const WALKED: &[(&str, &str)] = &[
     (
+        "rebuild it, or declare a new version",
+        "a_pipeline_over_more_partitions_needs_a_rebuild",
+    ),
+    (
+        "rebuild it, or go on in spite of it with",
+        "a_view_over_more_partitions_stops_before_it_folds_any",
+    ),
+    (
         "a view is called so too",
         "a_pipeline_with_the_name_of_a_view_is_refused",
     ),

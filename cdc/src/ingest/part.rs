@@ -86,6 +86,7 @@ impl Follower for Ingest {
                 GenerationSpec::new(Kind::Ingest.stored_name(name), 1, context.log().id());
             // It reads nothing of the log but its marks: archiving does not wait for it.
             spec.handles = vec![MARK.into()];
+            spec.partitions = context.log().partitions();
             let workers = GenerationWorkers::new(Kind::Ingest, spec);
             begin_live(&context, &workers, name).await?;
             let shared = Arc::new(Shared::new(name, Arc::clone(context.db.clock())));

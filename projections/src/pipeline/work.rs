@@ -57,6 +57,11 @@ impl Work for RunSlot {
         &self.slot
     }
 
+    /// The clocks of its partitions, and what it sends by them, are those that it began with.
+    fn may_grow(&self) -> bool {
+        false
+    }
+
     fn filter(&self) -> Filter {
         self.blueprint.filter()
     }

@@ -11,7 +11,7 @@ pub(super) async fn unmoved(
     change: impl FnOnce(&mut ViewCommit) + Send,
 ) -> Result<ViewCommit, WorkError> {
     let at = slot.checkpoint(partition).await?;
-    let mut commit = ViewCommit::new(slot.generation.id, held.lease(), at.position, at);
+    let mut commit = slot.view_commit(held.lease(), at.position, at);
     change(&mut commit);
     Ok(commit)
 }

@@ -363,7 +363,7 @@ impl<'a> ReactorSession<'a> {
                 state: Note::from(WindowNote::of(settled.above.clone(), low, position)).to_state(),
             };
             let mut commit =
-                ViewCommit::new(work.generation.id, self.held.lease(), reader.checkpoint, to);
+                work.view_commit(self.held.lease(), reader.checkpoint, to);
             commit.dead_letters.clone_from(&settled.dead_letters);
             commit.rows.clone_from(&settled.rows);
             let rows = commit.rows.len();

@@ -129,7 +129,7 @@ impl<P: SqlProjection> FillTables<P> {
             waiting,
             came: Arc::clone(&came),
         };
-        let step = ViewCommit::new(self.generation.id, held.lease(), at.position, at);
+        let step = self.view_commit(held.lease(), at.position, at);
         self.tables
             .store
             .commit_with(step, Box::new(work))

@@ -246,7 +246,7 @@ impl<P: SqlProjection> FillTables<P> {
             event,
             ..Checkpoint::start(0, reader.partition)
         };
-        let step = ViewCommit::new(self.generation.id, held.lease(), reader.position, to);
+        let step = self.view_commit(held.lease(), reader.position, to);
         let events = parts.len() as u64;
         let came = Arc::new(Mutex::new(Came::default()));
         let work = Batch::<P> {

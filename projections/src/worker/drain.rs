@@ -130,7 +130,7 @@ impl<V: View> FoldView<V> {
             settled_letters,
             still,
         } = drained::<V>(key, stored, version, waiting)?;
-        let mut commit = ViewCommit::new(self.generation.id, lease, at.position, at.clone());
+        let mut commit = self.view_commit(lease, at.position, at.clone());
         let drained = DrainResult {
             settled: settled_letters.len() as u64,
             still,

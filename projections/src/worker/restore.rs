@@ -49,7 +49,7 @@ impl<V: View> FoldView<V> {
     ) -> Result<Checkpoint, WorkError> {
         let earlier = GenerationId(was.from);
         let moment = at.position;
-        let mut commit = ViewCommit::new(self.generation.id, held.lease(), moment, at);
+        let mut commit = self.view_commit(held.lease(), moment, at);
         if !was.dead_letters_copied {
             // First, so that a queue that is emptied meanwhile is noticed at the end.
             commit.dead_letters = self.dead_letters_of(earlier, moment).await?;

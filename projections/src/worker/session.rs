@@ -257,7 +257,7 @@ impl<'a, V: View> LeaseSession<'a, V> {
             ..
         } = changes;
         self.dead_letters.check_room(work, dead_letters.len())?;
-        let mut commit = ViewCommit::new(work.generation.id, self.held.lease(), begun, to);
+        let mut commit = work.view_commit(self.held.lease(), begun, to);
         let watched = watched
             .or_else(|| (!inline && work.workers.is_watched(rows.len())).then(|| rows.clone()));
         let taken = CommittedStep {

@@ -297,6 +297,10 @@ impl Log for TopicLog {
         self.shared.partitions.len() as u32
     }
 
+    fn grown_from(&self) -> Option<u32> {
+        self.shared.topic.grown_from
+    }
+
     fn partition_of(&self, stream: &StreamId) -> Partition {
         let count = self.partitions();
         let found = self

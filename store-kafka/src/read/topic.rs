@@ -244,6 +244,10 @@ impl Topic {
     /// Reads on although the topic had only this many partitions when its views began. Keys have
     /// moved to other partitions, so what a key did before the change may be read after what it did
     /// later.
+    ///
+    /// Views, reactors and processes that began with this many partitions or more go on; those that
+    /// began with fewer stop, as without it. A pipeline stops whatever is accepted, because its
+    /// clocks are those of the partitions that it began with: it is rebuilt.
     pub fn accept_more_partitions(mut self, had: u32) -> Topic {
         self.grown_from = Some(had);
         self

@@ -159,7 +159,7 @@ pub(crate) async fn note_checkpoints(slot: &Slot, held: &HeldLease) -> Result<()
                 event: event_at(&**log, partition, reached).await?,
                 ..Checkpoint::start(slot.number, partition)
             };
-            let commit = ViewCommit::new(slot.generation.id, held.lease(), *noted, to);
+            let commit = slot.view_commit(held.lease(), *noted, to);
             slot.context.views.commit_view(commit).await?;
             *noted = reached;
         }

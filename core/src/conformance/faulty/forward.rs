@@ -111,6 +111,10 @@ forward! { Log to of_events {
         self.inner.partitions()
     }
 
+    fn grown_from(&self) -> Option<u32> {
+        self.inner.grown_from()
+    }
+
     fn partition_of(&self, stream: &StreamId) -> Partition {
         self.inner.partition_of(stream)
     }

@@ -261,6 +261,83 @@ async fn records_removed_before_they_were_folded_stop_the_view() {
     db.stop().await;
 }
 
+/// Gives a topic three partitions and waits until a broker says so.
+async fn grow(kafka: &Kafka, topic: &str) {
+    kafka.grow_topic(topic, 3).await.unwrap();
+    while kafka.partitions_of(topic).await.unwrap() < 3 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_view_over_more_partitions_stops_before_it_folds_any() {
+    let kafka = kafka().await;
+    let topic = topic(&kafka, "more", 2).await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sums.db");
+    produce(&kafka, &topic, 0, 100).await;
+    let db = follow(&kafka, sums(&topic), &path).await.unwrap();
+    for key in 0..KEYS {
+        assert_eq!(row(&db, &format!("k{key}")).await.unwrap().records, 2);
+    }
+    db.stop().await;
+    grow(&kafka, &topic).await;
+    produce(&kafka, &topic, 100, 200).await;
+    for accepted in [None, Some(3)] {
+        let read = match accepted {
+            Some(had) => sums(&topic).accept_more_partitions(had),
+            None => sums(&topic),
+        };
+        let db = follow(&kafka, read, &path).await.unwrap();
+        let why = stopped(&db).await;
+        assert!(why.contains("had 2 partitions, it has 3 now"), "{why}");
+        let way = "rebuild it, or go on in spite of it with `Topic::accept_more_partitions(2)`";
+        assert!(why.contains(way), "{why}");
+        for key in 0..KEYS {
+            let found = db.view::<Sum>().get(&format!("k{key}")).await.unwrap();
+            assert_eq!(found.unwrap().records, 2, "k{key}");
+        }
+        db.stop().await;
+    }
+
+    let read = sums(&topic).accept_more_partitions(2);
+    let db = follow(&kafka, read, &path).await.unwrap();
+    for key in 0..KEYS {
+        assert_eq!(row(&db, &format!("k{key}")).await.unwrap().records, 4);
+    }
+    db.stop().await;
+    // What it stored is found again.
+    produce(&kafka, &topic, 200, 300).await;
+    let read = sums(&topic).accept_more_partitions(2);
+    let db = follow(&kafka, read, &path).await.unwrap();
+    for key in 0..KEYS {
+        assert_eq!(row(&db, &format!("k{key}")).await.unwrap().records, 6);
+    }
+    db.stop().await;
+}
+
+#[tokio::test]
+async fn a_rebuild_goes_on_over_more_partitions() {
+    let kafka = kafka().await;
+    let topic = topic(&kafka, "rebuilt", 2).await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sums.db");
+    produce(&kafka, &topic, 0, 100).await;
+    let db = follow(&kafka, sums(&topic), &path).await.unwrap();
+    assert_eq!(row(&db, "k7").await.unwrap().records, 2);
+    db.stop().await;
+    grow(&kafka, &topic).await;
+    produce(&kafka, &topic, 100, 200).await;
+    let db = follow(&kafka, sums(&topic), &path).await.unwrap();
+    stopped(&db).await;
+    let building = db.rebuild::<Sum>().begin().await.unwrap();
+    building.finished(|_| {}).await.unwrap();
+    for key in 0..KEYS {
+        assert_eq!(row(&db, &format!("k{key}")).await.unwrap().records, 4);
+    }
+    db.stop().await;
+}
+
 #[tokio::test]
 async fn a_topic_made_again_stops_the_view() {
     let kafka = kafka().await;

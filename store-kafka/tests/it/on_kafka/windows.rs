@@ -6,7 +6,7 @@ use std::time::Duration;
 use annals::pipeline::{Pipeline, Window};
 use annals::prelude::*;
 use annals::sqlite::SqliteStore;
-use annals_kafka::{NewRecord, Topic};
+use annals_kafka::{Kafka, NewRecord, Topic};
 
 use super::rows::{Counted, now};
 use crate::broker::{TIMEOUT, kafka, topic};
@@ -28,23 +28,88 @@ fn minutes() -> Pipeline {
     })
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn both_layouts_count_the_same_records_of_a_topic() {
-    let kafka = kafka().await;
-    let topic = topic(&kafka, "minutes", 3).await;
+fn counted(topic: &str) -> Topic {
+    Topic::named(topic)
+        .every_record_is("account.counted")
+        .category("account")
+}
+
+async fn produce(kafka: &Kafka, topic: &str, records: u64) {
     let publisher = kafka.publisher().unwrap();
-    for number in 0..RECORDS {
-        let record = NewRecord::to(topic.as_str())
+    for number in 0..records {
+        let record = NewRecord::to(topic)
             .key(format!("k{}", number % KEYS))
             .value(format!(r#"{{"cents":{number}}}"#));
         publisher.queue(&record).await.unwrap();
     }
     publisher.flush().await.unwrap();
+}
+
+/// The sum of all windows.
+async fn records(db: &Program) -> u64 {
+    let token = now(db).await;
+    let rows = db.view::<Minutes>().rows().at_least(token).within(TIMEOUT);
+    let rows = rows.await.unwrap().rows;
+    rows.iter().map(|row| row.value.records).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pipeline_over_more_partitions_needs_a_rebuild() {
+    let layouts: [fn(Pipeline) -> Pipeline; 3] = [
+        |pipeline| pipeline,
+        |pipeline| pipeline.slots(2),
+        Pipeline::by_partition,
+    ];
+    let kafka = kafka().await;
+    for layout in layouts {
+        let topic = topic(&kafka, "more-minutes", 2).await;
+        let directory = tempfile::tempdir().unwrap();
+        let file = format!("sqlite:{}", directory.path().join("rows.db").display());
+        let views = Arc::new(SqliteStore::open(&file).await.unwrap());
+        produce(&kafka, &topic, 100).await;
+        let db = kafka.read(counted(&topic)).await.unwrap();
+        let db = db.with(layout(minutes())).views_in(Arc::clone(&views) as _);
+        let db = db.start().await.unwrap();
+        assert_eq!(records(&db).await, 100);
+        db.stop().await;
+        kafka.grow_topic(&topic, 3).await.unwrap();
+        while kafka.partitions_of(&topic).await.unwrap() < 3 {
+            tokio::task::yield_now().await;
+        }
+        produce(&kafka, &topic, 100).await;
+
+        let accepted = counted(&topic).accept_more_partitions(2);
+        let db = kafka.read(accepted).await.unwrap();
+        let db = db.with(layout(minutes())).views_in(views);
+        let db = db.start_in_background().await.unwrap();
+        let status = async {
+            loop {
+                let status = db.status()[0].to_string();
+                if status.contains("stopped") {
+                    return status;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let said = tokio::time::timeout(TIMEOUT, status).await.unwrap();
+        let why = "had 2 partitions, it has 3 now, and keys have moved: rebuild it, or declare a \
+                   new version";
+        assert!(said.contains(why), "{said}");
+        let rebuild = db.pipeline("minutes").unwrap().rebuild();
+        rebuild.begin().await.unwrap().finished(|_| {}).await.unwrap();
+        assert_eq!(records(&db).await, 200);
+        db.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_layouts_count_the_same_records_of_a_topic() {
+    let kafka = kafka().await;
+    let topic = topic(&kafka, "minutes", 3).await;
+    produce(&kafka, &topic, RECORDS).await;
     let mut seen = Vec::new();
     for pipeline in [minutes(), minutes().slots(2), minutes().by_partition()] {
-        let read = Topic::named(topic.as_str())
-            .every_record_is("account.counted")
-            .category("account");
+        let read = counted(&topic);
         let directory = tempfile::tempdir().unwrap();
         let file = format!("sqlite:{}", directory.path().join("rows.db").display());
         let views = Arc::new(SqliteStore::open(&file).await.unwrap());
