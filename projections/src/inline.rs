@@ -70,7 +70,7 @@ pub(crate) struct InlineFold<V: View> {
 }
 
 /// A stream of an append, with the row that is folded from it.
-struct Wanted<'a> {
+struct StreamToFold<'a> {
     stream: &'a StreamId,
     key: String,
     version: Version,
@@ -91,7 +91,7 @@ impl<V: View> InlineFold<V> {
         self.workers.serving().map(|of| of.id)
     }
 
-    fn wanted<'a>(&self, append: &'a Append) -> Vec<Wanted<'a>> {
+    fn wanted<'a>(&self, append: &'a Append) -> Vec<StreamToFold<'a>> {
         let mut wanted = Vec::new();
         for (stream, _) in &append.expectations {
             let (Some(key), Some(after)) =
@@ -111,7 +111,7 @@ impl<V: View> InlineFold<V> {
                 .collect();
             if !events.is_empty() {
                 let version = Version::new(after.get() - events.len() as u64);
-                wanted.push(Wanted {
+                wanted.push(StreamToFold {
                     stream,
                     key,
                     version,
@@ -149,7 +149,7 @@ impl<V: View> InlineFold<V> {
     async fn row(
         &self,
         generation: GenerationId,
-        wanted: &Wanted<'_>,
+        wanted: &StreamToFold<'_>,
         standing: VersionedRow,
     ) -> Result<Option<InlineRow>, WorkError> {
         let from = standing.at;
@@ -178,7 +178,7 @@ impl<V: View> InlineFold<V> {
     /// to bring it there.
     async fn caught_up(
         &self,
-        wanted: &Wanted<'_>,
+        wanted: &StreamToFold<'_>,
         standing: VersionedRow,
     ) -> Result<Option<Option<Bytes>>, WorkError> {
         let VersionedRow { key, value, at } = standing;
@@ -220,7 +220,7 @@ impl<V: View> InlineFold<V> {
     /// when one makes no sense.
     fn fold_at(
         &self,
-        wanted: &Wanted<'_>,
+        wanted: &StreamToFold<'_>,
         base: Option<&Bytes>,
         made_up: &MadeUp,
     ) -> Result<Option<Vec<InlineRowVersion>>, WorkError> {

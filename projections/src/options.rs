@@ -56,7 +56,7 @@ pub struct Options {
     pub history_for: Option<Duration>,
     /// Whether events that were archived before they were read are skipped; otherwise they stop
     /// the projection, and answers that would need them are errors. Default: no.
-    pub leaves_out_archived: bool,
+    pub skips_archived: bool,
 }
 
 impl Default for Options {
@@ -75,7 +75,7 @@ impl Default for Options {
             retry_after: Duration::from_secs(1),
             dead_letters_max: 100_000,
             history_for: None,
-            leaves_out_archived: false,
+            skips_archived: false,
         }
     }
 }
@@ -151,8 +151,8 @@ impl Options {
     /// Skips events that were archived before they were read: what the others give is right for
     /// this projection, now and as of any moment.
     #[must_use]
-    pub fn leave_out_archived(mut self) -> Options {
-        self.leaves_out_archived = true;
+    pub fn skip_archived(mut self) -> Options {
+        self.skips_archived = true;
         self
     }
 

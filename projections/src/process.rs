@@ -249,8 +249,8 @@ impl<P: Process> ProcessSetup<P> {
     }
 
     /// Skips events that were archived before they were read; otherwise they stop it.
-    pub fn leave_out_archived(mut self) -> ProcessSetup<P> {
-        self.options.leaves_out_archived = true;
+    pub fn skip_archived(mut self) -> ProcessSetup<P> {
+        self.options.skips_archived = true;
         self
     }
 

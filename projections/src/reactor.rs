@@ -157,7 +157,7 @@ impl Request {
 pub(crate) struct ReactorOptions {
     pub(crate) at_most_once: bool,
     pub(crate) from_the_beginning: bool,
-    pub(crate) leaves_out_archived: bool,
+    pub(crate) skips_archived: bool,
     pub(crate) calls_max: usize,
     pub(crate) window_events_max: usize,
     pub(crate) attempts: u32,
@@ -177,7 +177,7 @@ impl Default for ReactorOptions {
         ReactorOptions {
             at_most_once: false,
             from_the_beginning: false,
-            leaves_out_archived: false,
+            skips_archived: false,
             calls_max: 16,
             window_events_max: 1_000,
             attempts: 8,
@@ -222,8 +222,8 @@ impl<R: Reactor> ReactorSetup<R> {
     }
 
     /// Skips events that were archived before they were read; otherwise they stop it.
-    pub fn leave_out_archived(mut self) -> ReactorSetup<R> {
-        self.options.leaves_out_archived = true;
+    pub fn skip_archived(mut self) -> ReactorSetup<R> {
+        self.options.skips_archived = true;
         self
     }
 

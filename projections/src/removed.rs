@@ -18,7 +18,7 @@ const FOLDS_SUMMARIES: &str = "rebuild it, and it folds the summary";
 /// The ways out for one that has none.
 const FOLDS_NONE: &str = "name the event that says what was archived in `Project::SUMMARIES`, if \
      it says all that the view needs, and rebuild; or do without with \
-     `Options::leave_out_archived`";
+     `Options::skip_archived`";
 
 /// The events that count: those up to a position, and where a time is named only those that had
 /// occurred by then.
@@ -47,7 +47,7 @@ impl<V: View> Handlers<V> {
         removed: &[Removed],
         counted: CountedEvents,
     ) -> Result<Option<Removed>, StoreError> {
-        if options.leaves_out_archived {
+        if options.skips_archived {
             return Ok(None);
         }
         let mut known: BTreeMap<&StreamId, bool> = BTreeMap::new();
@@ -99,7 +99,7 @@ impl<V: View> Handlers<V> {
         is_building: bool,
     ) -> Result<(), WorkError> {
         // Rows that readers see are not made half of events and half of their summary.
-        let needed = if is_building || options.leaves_out_archived {
+        let needed = if is_building || options.skips_archived {
             let all = CountedEvents::up_to(Position::MAX);
             self.needed(store, options, removed, all).await?
         } else {
@@ -143,7 +143,7 @@ impl<V: View> Handlers<V> {
         counted: CountedEvents,
         stream: Option<&StreamId>,
     ) -> Result<Vec<Removed>, ViewError> {
-        if options.leaves_out_archived {
+        if options.skips_archived {
             return Ok(Vec::new());
         }
         let up_to = counted.up_to;

@@ -78,7 +78,7 @@ pub use join::{
     table::{Change, Newer, TableJoin},
     window::WindowJoin,
 };
-pub use operator::{Input, Kept, Key, Lacking, Operator, Output, Place, Row};
+pub use operator::{Input, Kept, Key, Omitted, Operator, Output, Place, Row};
 pub use order::InTimeOrder;
 pub use pattern::{Detect, Match, Pattern, Skip};
 pub use plan::{Plan, PlannedStage};

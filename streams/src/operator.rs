@@ -129,7 +129,7 @@ impl<T> Row<T> {
 /// assert!(out.lacking[0].of.is_none());
 /// ```
 #[derive(Debug)]
-pub struct Lacking<T> {
+pub struct Omitted<T> {
     /// The result, without its value.
     pub row: Row<T>,
     /// The item that is skipped, if it is one and no whole result.
@@ -154,7 +154,7 @@ pub struct Output<T, L> {
     /// The late side output.
     pub late: Vec<Row<L>>,
     /// What is missing because something panicked.
-    pub lacking: Vec<Lacking<T>>,
+    pub lacking: Vec<Omitted<T>>,
     when: u32,
 }
 
@@ -230,7 +230,7 @@ impl<T, L> Output<T, L> {
     /// assert_eq!(out.lacking.len(), 1);
     /// ```
     pub fn lack(&mut self, time: Time, item: T, panic: Panic) {
-        self.lacking.push(Lacking {
+        self.lacking.push(Omitted {
             row: Row {
                 when: self.when,
                 time,

@@ -118,11 +118,11 @@ const WALKED: &[(&str, &str)] = &[
         "a_view_that_cannot_be_inline_is_refused_at_start",
     ),
     (
-        "`Options::leave_out_archived`",
+        "`Options::skip_archived`",
         "archived_events_that_a_follower_lacks_require_a_rebuild",
     ),
     (
-        "`skip_to` a position after it, or do without with `leave_out_archived`",
+        "`skip_to` a position after it, or do without with `skip_archived`",
         "a_reactor_at_archived_events_continues_after_them",
     ),
     (

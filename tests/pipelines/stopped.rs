@@ -113,7 +113,7 @@ async fn archived_events_stop_it_unless_it_does_without() {
     let error = reason(&store, sales().options(options())).await;
     let names = "pipeline `sales` has not read position 1 of `order-1`, and that was archived";
     assert!(error.contains(names), "{error}");
-    let options = options().leave_out_archived();
+    let options = options().skip_archived();
     let db = Annals::on(Arc::new(store)).with(sales().options(options));
     let db = db.start().await.unwrap();
     rebuild(&db, "sales").await;

@@ -16,7 +16,7 @@ use crate::stop::Stop;
 use crate::terminal::say;
 use calls::Outcome;
 pub(crate) use need::State;
-use plan::Lacking;
+use plan::LackingServer;
 use server::Lacks;
 pub(crate) use server::{KINDS, Kind, Server, Started};
 
@@ -32,7 +32,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Stop> {
         .into_iter()
         .filter(|kind| plan::wants(kind, arguments));
     let servers: Vec<Server> = wanted.map(Server::find).collect();
-    let lacking: Vec<Lacking> = servers
+    let lacking: Vec<LackingServer> = servers
         .iter()
         .map(|server| (server.kind, server.lacks()))
         .collect();

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::machine::OutRow;
 use super::output::END;
-use super::panics::Lacking;
+use super::panics::Omitted;
 use crate::key::too_long;
 
 /// The output of dead letters. No view has a name like it.
@@ -100,8 +100,8 @@ impl Record {
     }
 
     /// An item of it, or a result that it caused, without which this stage went on.
-    pub(crate) fn lacking(&self, stage: &str, of: &Lacking) -> Dead {
-        let Lacking {
+    pub(crate) fn lacking(&self, stage: &str, of: &Omitted) -> Dead {
+        let Omitted {
             stage: number,
             item,
             of,

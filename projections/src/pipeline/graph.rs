@@ -18,7 +18,7 @@ use super::append::{AppendSpec, OpenOutlet};
 use super::divide::{DivideBy, Divided, Keying};
 use super::on_time::counted;
 use super::output::{Collected, OutputSpec};
-use super::panics::{self, Lacking, NameOf, Panics, Why};
+use super::panics::{self, NameOf, Omitted, Panics, Why};
 use super::source::Source;
 use super::stream::Flows;
 use crate::fold::first_difference;
@@ -136,7 +136,7 @@ impl Making {
         move |row, panic| {
             let reason = panics::text(panic);
             if let Some(panics) = &panics {
-                panics.lacks(Lacking {
+                panics.lacks(Omitted {
                     cause: row.cause(),
                     stage: of.stage,
                     item: name(&row.item),
@@ -156,7 +156,7 @@ impl Making {
         let panics = (of.divided || self.slot == 0).then(|| self.panics.clone());
         move |row, reason| {
             if let Some(panics) = &panics {
-                panics.lacks(Lacking {
+                panics.lacks(Omitted {
                     cause: row.cause(),
                     stage: of.stage,
                     item: name(&row.item),

@@ -167,7 +167,7 @@ impl Intake {
     /// # async fn example<Measured: Event>(
     /// #     intake: Intake, measured: Measured,
     /// # ) -> Result<(), StoreError> {
-    /// if intake.offer("sensor-7", &measured).await? == Offered::LeftOut {
+    /// if intake.offer("sensor-7", &measured).await? == Offered::Dropped {
     ///     println!("too many");
     /// }
     /// # Ok(())
@@ -180,7 +180,7 @@ impl Intake {
         let now = shared.clock.now();
         let event = (stream, new.at(now));
         if !shared.lock().lets(shared.overload, now)? {
-            return Ok(Offered::LeftOut);
+            return Ok(Offered::Dropped);
         }
         let mut blocked = None;
         loop {

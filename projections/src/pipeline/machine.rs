@@ -16,7 +16,7 @@ use super::hot::HotKeys;
 use super::journal::{Journal, Writes};
 use super::outbox::{self, Entry};
 use super::output::{Collected, take};
-use super::panics::{Lacking, Panics, Redo};
+use super::panics::{Omitted, Panics, Redo};
 use super::prepared::{BySource, PreparedPage, Stops, WhatWasRead};
 use super::share::{KeptCauses, Share};
 use super::source::Read;
@@ -375,7 +375,7 @@ impl Machine {
             let of_all = seen.lacking.into_iter();
             lacking.extend(of_all.filter_map(|lacking| {
                 let cause = kept.cause(lacking.cause)?;
-                Some(Lacking { cause, ..lacking })
+                Some(Omitted { cause, ..lacking })
             }));
         }
         let metadata = page.metadata().get(first..end).unwrap_or_default();

@@ -23,7 +23,7 @@ use crate::key::ViewKey;
 
 /// Something that a stage went on without.
 #[derive(Debug)]
-pub(crate) struct Lacking {
+pub(crate) struct Omitted {
     /// The record of the page.
     pub(crate) cause: usize,
     pub(crate) stage: u16,
@@ -94,10 +94,10 @@ impl fmt::Display for Spoiled {
 
 /// The panics in the stages of a slot.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Panics(Arc<Told>);
+pub(crate) struct Panics(Arc<SkipsAndState>);
 
 #[derive(Debug, Default)]
-struct Told {
+struct SkipsAndState {
     /// Whether any item is skipped.
     any: AtomicBool,
     /// Whether state is saved after each item.
@@ -111,7 +111,7 @@ struct State {
     spoiled: Option<Spoiled>,
     /// Whether something came out that could not have been saved.
     came_unsaved: bool,
-    lacking: Vec<Lacking>,
+    lacking: Vec<Omitted>,
 }
 
 impl Panics {
@@ -120,12 +120,12 @@ impl Panics {
     }
 
     /// A stage goes on without this.
-    pub(crate) fn lacks(&self, lacking: Lacking) {
+    pub(crate) fn lacks(&self, lacking: Omitted) {
         self.lock().lacking.push(lacking);
     }
 
     /// What stages went on without since the last time.
-    pub(crate) fn take_lacking(&self) -> Vec<Lacking> {
+    pub(crate) fn take_lacking(&self) -> Vec<Omitted> {
         std::mem::take(&mut self.lock().lacking)
     }
 
@@ -250,7 +250,7 @@ impl<I, R> SkipItems<I, R> for OfStage<I, R> {
         let Some(why) = state.skipped.get(&(self.stage, at)).cloned() else {
             return false;
         };
-        state.lacking.push(Lacking {
+        state.lacking.push(Omitted {
             cause: row.cause(),
             stage: self.stage,
             item: (self.item)(&row.item),
@@ -269,7 +269,7 @@ impl<I, R> SkipItems<I, R> for OfStage<I, R> {
     }
 
     fn refused(&mut self, row: &Row<I>, why: StateError) {
-        self.panics.lacks(Lacking {
+        self.panics.lacks(Omitted {
             cause: row.cause(),
             stage: self.stage,
             item: (self.item)(&row.item),
@@ -278,9 +278,9 @@ impl<I, R> SkipItems<I, R> for OfStage<I, R> {
         });
     }
 
-    fn lacks(&mut self, lacking: annals_streams::Lacking<R>) {
-        let annals_streams::Lacking { row, of, panic } = lacking;
-        self.panics.lacks(Lacking {
+    fn lacks(&mut self, lacking: annals_streams::Omitted<R>) {
+        let annals_streams::Omitted { row, of, panic } = lacking;
+        self.panics.lacks(Omitted {
             cause: row.cause(),
             stage: self.stage,
             item: (self.result)(&row.item),

@@ -16,7 +16,7 @@ use super::dead::Record;
 use super::divide::{DivideBy, DividedRows};
 use super::graph::{Draft, Making};
 use super::output::EmittedEvent;
-use super::panics::Lacking;
+use super::panics::Omitted;
 use super::source::{OpenSource, Read, micros};
 
 /// What is made of a page.
@@ -80,7 +80,7 @@ pub(crate) struct BySource {
 #[derive(Default)]
 pub(crate) struct SeenByAll {
     pub(crate) events: Vec<EmittedEvent>,
-    pub(crate) lacking: Vec<Lacking>,
+    pub(crate) lacking: Vec<Omitted>,
 }
 
 impl WhatWasRead {

@@ -35,7 +35,7 @@ impl Wants {
     }
 }
 
-pub(crate) type Wanted = Arc<Mutex<Wants>>;
+pub(crate) type WantedResults = Arc<Mutex<Wants>>;
 
 /// A result of a window, and whether the window has closed.
 ///
@@ -64,7 +64,7 @@ pub struct Windowed<A> {
 pub struct Results<K, A> {
     at: At,
     node: Node<Emission<K, A>>,
-    wanted: Wanted,
+    wanted: WantedResults,
     lateness: Span,
     pass: Pass,
     /// Whether the windows are sessions, which keys do not have in common.
@@ -116,7 +116,7 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
     pub(crate) fn new(
         at: At,
         node: Node<Emission<K, A>>,
-        wanted: Wanted,
+        wanted: WantedResults,
         lateness: Span,
     ) -> Results<K, A> {
         Results {
@@ -174,7 +174,7 @@ impl<K: PipelineKey, A: Flows> Results<K, A> {
     fn chosen(at: At, node: Node<Emission<K, A>>, lateness: Span) -> Results<K, A> {
         Results {
             pass: Pass::All,
-            ..Results::new(at, node, Wanted::default(), lateness)
+            ..Results::new(at, node, WantedResults::default(), lateness)
         }
     }
 

@@ -14,7 +14,7 @@ use super::graph::{Making, Node, Numbered, Port};
 use super::keyed::{Keyed, PipelineKey};
 use super::on_time::counted;
 use super::panics::{by_key, by_window};
-use super::results::{Results, Wanted};
+use super::results::{Results, WantedResults};
 use super::stream::{Flows, Stream};
 
 /// How items get their windows.
@@ -177,7 +177,7 @@ impl<K: PipelineKey, T: Flows> Windows<K, T> {
         let stage = at.numbered();
         let node: Node<Emission<K, A>> = Node::new();
         let to = node.clone();
-        let wanted: Wanted = Arc::default();
+        let wanted: WantedResults = Arc::default();
         let wants = Arc::clone(&wanted);
         let lateness = self.lateness;
         // Of several folds of the same windows one says what is late.

@@ -125,9 +125,9 @@ struct Committed {
 }
 
 /// While it lives, the status of the pipeline tells of the slot.
-struct Told<'a>(&'a RunSlot);
+struct StatusOfSlot<'a>(&'a RunSlot);
 
-impl Told<'_> {
+impl StatusOfSlot<'_> {
     fn of(&self, machine: &mut Machine) {
         let RunSlot { blueprint, .. } = self.0;
         let told = blueprint.seen(self.slot(), machine);
@@ -139,7 +139,7 @@ impl Told<'_> {
     }
 }
 
-impl Drop for Told<'_> {
+impl Drop for StatusOfSlot<'_> {
     fn drop(&mut self) {
         self.0.blueprint.left(self.slot());
     }
@@ -148,7 +148,7 @@ impl Drop for Told<'_> {
 /// From the taking of a lease to its loss.
 struct Session<'a> {
     work: &'a RunSlot,
-    told: Told<'a>,
+    told: StatusOfSlot<'a>,
     held: &'a HeldLease,
     machine: Machine,
     outbox: Outbox,
@@ -295,7 +295,7 @@ impl<'a> Session<'a> {
         }
         machine.resume(mine.iter())?;
         let decisions = views.skip_decisions(&generation.spec.view).await?;
-        let told = Told(work);
+        let told = StatusOfSlot(work);
         told.of(&mut machine);
         Ok(Session {
             work,
@@ -332,10 +332,9 @@ impl<'a> Session<'a> {
             oldest = oldest.or_else(|| page.oldest_after(from));
             work.progress
                 .head(reader.partition, page.head.visible, oldest);
-            if let (Some(removed), false) = (page.removed.first(), work.options.leaves_out_archived)
-            {
+            if let (Some(removed), false) = (page.removed.first(), work.options.skips_archived) {
                 let pipeline = format!("pipeline `{}`", work.blueprint.name);
-                let ways = "do without with `Options::leave_out_archived`";
+                let ways = "do without with `Options::skip_archived`";
                 return Err(not_read_before_removal(&pipeline, removed, ways));
             }
             if from >= page.scanned {

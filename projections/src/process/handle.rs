@@ -181,12 +181,12 @@ async fn react<P: Process>(
     let mut wanted = Vec::new();
     for (index, Step(kind)) in steps.into_iter().enumerate() {
         let Kind::Send { send, refused } = kind else {
-            wanted.push(Wanted::of(kind));
+            wanted.push(ToRecord::of(kind));
             continue;
         };
         match (send(db.clone(), format!("{key}:{index}")).await, refused) {
             (Ok(()), _) => {}
-            (Err(NotSent::Refused(_)), Some(event)) => wanted.push(Wanted::Emit(Arc::new(event))),
+            (Err(NotSent::Refused(_)), Some(event)) => wanted.push(ToRecord::Emit(Arc::new(event))),
             (Err(NotSent::Refused(said)), None) => {
                 return Err(ReactError::Permanent(format!(
                     "a command was refused: {said}"
@@ -217,21 +217,21 @@ async fn react<P: Process>(
 }
 
 /// What is to be recorded, as often as it has to be decided.
-enum Wanted<P: Process> {
+enum ToRecord<P: Process> {
     Emit(Arc<P::Event>),
     Deadline { name: String, at: DateTime<Utc> },
     Cancel { name: String },
     Finish,
 }
 
-impl<P: Process> Wanted<P> {
+impl<P: Process> ToRecord<P> {
     /// Of a step that is no command.
-    fn of(kind: Kind<P>) -> Wanted<P> {
+    fn of(kind: Kind<P>) -> ToRecord<P> {
         match kind {
-            Kind::Emit(event) => Wanted::Emit(Arc::new(event)),
-            Kind::Deadline { name, at } => Wanted::Deadline { name, at },
-            Kind::Cancel { name } => Wanted::Cancel { name },
-            Kind::Finish | Kind::Send { .. } => Wanted::Finish,
+            Kind::Emit(event) => ToRecord::Emit(Arc::new(event)),
+            Kind::Deadline { name, at } => ToRecord::Deadline { name, at },
+            Kind::Cancel { name } => ToRecord::Cancel { name },
+            Kind::Finish | Kind::Send { .. } => ToRecord::Finish,
         }
     }
 }
@@ -239,7 +239,7 @@ impl<P: Process> Wanted<P> {
 /// The events that record a reaction.
 fn events_of<P: Process>(
     instance: &Instance<P>,
-    wanted: &[Wanted<P>],
+    wanted: &[ToRecord<P>],
     handled: Noted,
 ) -> Vec<ProcessEvent<P>> {
     let mut events = vec![ProcessEvent::Noted(handled)];
@@ -251,8 +251,8 @@ fn events_of<P: Process>(
     let mut note = |noted| events.push(ProcessEvent::Noted(noted));
     for wanted in wanted {
         match wanted {
-            Wanted::Emit(_) => {}
-            Wanted::Deadline { name, at } => {
+            ToRecord::Emit(_) => {}
+            ToRecord::Deadline { name, at } => {
                 set.remove(&**name)
                     .into_iter()
                     .for_each(|before| note(Noted::DeadlineCancelled(before)));
@@ -265,12 +265,12 @@ fn events_of<P: Process>(
                 note(Noted::DeadlineSet(deadline.clone()));
                 set.insert(name, deadline);
             }
-            Wanted::Cancel { name } => {
+            ToRecord::Cancel { name } => {
                 set.remove(&**name)
                     .into_iter()
                     .for_each(|before| note(Noted::DeadlineCancelled(before)));
             }
-            Wanted::Finish => {
+            ToRecord::Finish => {
                 std::mem::take(&mut set)
                     .into_values()
                     .for_each(|before| note(Noted::DeadlineCancelled(before)));
@@ -279,7 +279,7 @@ fn events_of<P: Process>(
         }
     }
     let own = wanted.iter().filter_map(|wanted| match wanted {
-        Wanted::Emit(event) => Some(ProcessEvent::Own(Arc::clone(event))),
+        ToRecord::Emit(event) => Some(ProcessEvent::Own(Arc::clone(event))),
         _ => None,
     });
     // What the process emits comes before what becomes of its deadlines.

@@ -219,9 +219,9 @@ impl<'a> ReactorSession<'a> {
         if page.scanned <= from && page.events.is_empty() {
             return Ok(false);
         }
-        if let (Some(removed), false) = (page.removed.first(), work.options.leaves_out_archived) {
+        if let (Some(removed), false) = (page.removed.first(), work.options.skips_archived) {
             let name = work.generation.spec.view.trim_start_matches('$');
-            let ways = "`skip_to` a position after it, or do without with `leave_out_archived`";
+            let ways = "`skip_to` a position after it, or do without with `skip_archived`";
             return Err(not_read_before_removal(&format!("`{name}`"), removed, ways));
         }
         for record in page.events {
@@ -362,8 +362,7 @@ impl<'a> ReactorSession<'a> {
                 event: event_at(&**log, reader.partition, position).await?,
                 state: Note::from(WindowNote::of(settled.above.clone(), low, position)).to_state(),
             };
-            let mut commit =
-                work.view_commit(self.held.lease(), reader.checkpoint, to);
+            let mut commit = work.view_commit(self.held.lease(), reader.checkpoint, to);
             commit.dead_letters.clone_from(&settled.dead_letters);
             commit.rows.clone_from(&settled.rows);
             let rows = commit.rows.len();

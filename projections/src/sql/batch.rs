@@ -43,9 +43,9 @@ pub(super) struct Stuck {
     pub(super) reason: String,
 }
 
-/// What came of a step.
+/// The outcome of a step.
 #[derive(Debug, Default)]
-pub(super) struct Came {
+pub(super) struct StepOutcome {
     pub(super) stuck: Option<Stuck>,
     /// Keys of the events that became dead letters, one for each.
     pub(super) dead_letters: Vec<String>,
@@ -64,7 +64,7 @@ pub(super) struct Batch<P: SqlProjection> {
     /// Events that may become dead letters.
     pub(super) room: usize,
     pub(super) now: DateTime<Utc>,
-    pub(super) came: Arc<Mutex<Came>>,
+    pub(super) outcome: Arc<Mutex<StepOutcome>>,
 }
 
 /// Hands one event over; why not, when it makes no sense.
@@ -186,7 +186,7 @@ impl<P: SqlProjection> InTransaction<ConnectionOf<P>, ViewCommit> for Batch<P> {
         }
         let dead_letters = aside.iter().map(|letter| letter.key.clone()).collect();
         step.dead_letters.extend(aside);
-        *self.came.lock().unwrap_or_else(PoisonError::into_inner) = Came {
+        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = StepOutcome {
             stuck,
             dead_letters,
         };

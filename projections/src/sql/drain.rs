@@ -120,14 +120,14 @@ impl<P: SqlProjection> FillTables<P> {
             };
             waiting.push((letter, part));
         }
-        let came = Arc::new(Mutex::new((0, None)));
+        let outcome = Arc::new(Mutex::new((0, None)));
         let project = Arc::clone(&self.tables.project);
         let tables = Tables::of(self.generation.id);
         let work = DrainQueue::<P> {
             project,
             tables,
             waiting,
-            came: Arc::clone(&came),
+            outcome: Arc::clone(&outcome),
         };
         let step = self.view_commit(held.lease(), at.position, at);
         self.tables
@@ -135,8 +135,8 @@ impl<P: SqlProjection> FillTables<P> {
             .commit_with(step, Box::new(work))
             .await
             .map_err(ended)?;
-        let mut came = came.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok((came.0, came.1.take()))
+        let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok((outcome.0, outcome.1.take()))
     }
 }
 
@@ -152,7 +152,7 @@ struct DrainQueue<P: SqlProjection> {
     tables: Tables,
     waiting: Vec<Waiting<P>>,
     /// How many were settled, and the one on which the key waits now.
-    came: Arc<Mutex<(u64, Option<DeadLetter>)>>,
+    outcome: Arc<Mutex<(u64, Option<DeadLetter>)>>,
 }
 
 #[async_trait]
@@ -190,7 +190,7 @@ impl<P: SqlProjection> InTransaction<ConnectionOf<P>, ViewCommit> for DrainQueue
             settled += 1;
         }
         step.dead_letters.extend(still.clone());
-        *self.came.lock().unwrap_or_else(PoisonError::into_inner) = (settled, still);
+        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = (settled, still);
         Ok(())
     }
 }

@@ -15,7 +15,7 @@ use annals_runner::{
 };
 use tokio::sync::watch;
 
-use super::batch::{Batch, Came, Part, Stuck, ended};
+use super::batch::{Batch, Part, StepOutcome, Stuck, ended};
 use super::hook::Tabled;
 use super::{SqlProjection, Tables};
 use crate::options::Options;
@@ -66,7 +66,7 @@ struct PartitionReader {
 
 /// Its dead letters.
 #[derive(Default)]
-struct Aside {
+struct KeysWithLetters {
     keys: Arc<HashSet<String>>,
     events: usize,
 }
@@ -83,7 +83,7 @@ impl<P: SqlProjection> FillTables<P> {
     async fn follow(&self, held: &HeldLease, tasks: &mut Tasks) -> Result<(), WorkError> {
         let mut readers = self.begin(held).await?;
         let mut skips = self.skips().await?;
-        let mut aside = self.aside().await?;
+        let mut with_letters = self.with_letters().await?;
         let mut hint = self.context.log().hint();
         loop {
             hint.reset();
@@ -91,12 +91,12 @@ impl<P: SqlProjection> FillTables<P> {
                 let drained = self.drain_all(held, &task.keys).await;
                 task.answer(drained);
                 skips = self.skips().await?;
-                aside = self.aside().await?;
+                with_letters = self.with_letters().await?;
             }
             let mut moved = false;
             for reader in &mut readers {
                 let before = reader.position;
-                let stuck = self.step(held, reader, &skips, &mut aside).await?;
+                let stuck = self.step(held, reader, &skips, &mut with_letters).await?;
                 moved |= reader.position > before || stuck.is_some();
                 if let Some(stuck) = stuck {
                     self.try_later(reader, stuck).await?;
@@ -112,7 +112,7 @@ impl<P: SqlProjection> FillTables<P> {
                         let drained = self.drain_all(held, &task.keys).await;
                         task.answer(drained);
                         skips = self.skips().await?;
-                        aside = self.aside().await?;
+                        with_letters = self.with_letters().await?;
                     }
                 }
             }
@@ -161,7 +161,7 @@ impl<P: SqlProjection> FillTables<P> {
     }
 
     /// Its dead letters.
-    async fn aside(&self) -> Result<Aside, WorkError> {
+    async fn with_letters(&self) -> Result<KeysWithLetters, WorkError> {
         let mut keys = HashSet::new();
         let mut events = 0;
         let mut pages = DeadLetterPages::of(&*self.context.views, self.generation.id);
@@ -174,7 +174,7 @@ impl<P: SqlProjection> FillTables<P> {
             keys.extend(page.into_iter().map(|letter| letter.key));
         }
         self.progress.dead_letter_keys(keys.len() as u64);
-        Ok(Aside {
+        Ok(KeysWithLetters {
             keys: Arc::new(keys),
             events,
         })
@@ -186,7 +186,7 @@ impl<P: SqlProjection> FillTables<P> {
         held: &HeldLease,
         reader: &mut PartitionReader,
         skips: &Skips,
-        aside: &mut Aside,
+        with_letters: &mut KeysWithLetters,
     ) -> Result<Option<Stuck>, WorkError> {
         let log = self.context.log();
         let limit = self.options.batch_events_max.min(STEP_EVENTS);
@@ -200,9 +200,9 @@ impl<P: SqlProjection> FillTables<P> {
             page.head.visible,
             page.events.first().map(|record| record.recorded_at),
         );
-        if let (Some(removed), false) = (page.removed.first(), self.options.leaves_out_archived) {
+        if let (Some(removed), false) = (page.removed.first(), self.options.skips_archived) {
             let name = format!("`{}`", P::NAME);
-            let ways = "do without with `Options::leave_out_archived`, or bring its tables up to \
+            let ways = "do without with `Options::skip_archived`, or bring its tables up to \
                         date by hand and let it go on without";
             return Err(not_read_before_removal(&name, removed, ways));
         }
@@ -248,17 +248,20 @@ impl<P: SqlProjection> FillTables<P> {
         };
         let step = self.view_commit(held.lease(), reader.position, to);
         let events = parts.len() as u64;
-        let came = Arc::new(Mutex::new(Came::default()));
+        let outcome = Arc::new(Mutex::new(StepOutcome::default()));
         let work = Batch::<P> {
             project: Arc::clone(&self.tables.project),
             tables: Tables::of(self.generation.id),
             partition: reader.partition,
             parts,
             tried: (reader.attempts, self.options.attempts),
-            dead_letters: Arc::clone(&aside.keys),
-            room: self.options.dead_letters_max.saturating_sub(aside.events),
+            dead_letters: Arc::clone(&with_letters.keys),
+            room: self
+                .options
+                .dead_letters_max
+                .saturating_sub(with_letters.events),
             now: self.context.clock().now(),
-            came: Arc::clone(&came),
+            outcome: Arc::clone(&outcome),
         };
         let begun = Instant::now();
         self.tables
@@ -266,14 +269,15 @@ impl<P: SqlProjection> FillTables<P> {
             .commit_with(step, Box::new(work))
             .await
             .map_err(ended)?;
-        let Came {
+        let StepOutcome {
             stuck,
             dead_letters,
-        } = std::mem::take(&mut *came.lock().unwrap_or_else(PoisonError::into_inner));
+        } = std::mem::take(&mut *outcome.lock().unwrap_or_else(PoisonError::into_inner));
         if !dead_letters.is_empty() {
-            aside.events += dead_letters.len();
-            Arc::make_mut(&mut aside.keys).extend(dead_letters);
-            self.progress.dead_letter_keys(aside.keys.len() as u64);
+            with_letters.events += dead_letters.len();
+            Arc::make_mut(&mut with_letters.keys).extend(dead_letters);
+            self.progress
+                .dead_letter_keys(with_letters.keys.len() as u64);
         }
         let stuck = stuck.or(unreadable);
         let reached = stuck

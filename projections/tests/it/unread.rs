@@ -43,7 +43,7 @@ async fn a_reactor_stops_at_unread_archived_events() {
     check_stopped(&waited.unwrap_err(), &says);
     db.stop().await;
 
-    let db = reacting(&store, texts(&gateway).leave_out_archived()).await;
+    let db = reacting(&store, texts(&gateway).skip_archived()).await;
     let done = happens(&db, "alice", deposited(4)).await;
     settled(&db, &done).await;
     assert_eq!(gateway.sent_to("alice"), [4]);
@@ -67,7 +67,7 @@ async fn a_process_stops_at_unread_archived_events() {
     db.stop().await;
 
     let db = Annals::on(shop.store.handle()).with_clock(std::sync::Arc::clone(&shop.clock) as _);
-    let going_on = fulfilments().leave_out_archived();
+    let going_on = fulfilments().skip_archived();
     let db = db.with(going_on).start().await.unwrap();
     shop.placed("8").await;
     shop.until("fulfilment-8", "fulfilment.started").await;
@@ -109,7 +109,7 @@ async fn a_view_that_skips_archived_events_folds_the_others() {
     let setup = || ViewSetup::<Balance>::new();
     balances(&store, setup(), options()).await.stop().await;
     archived(&store).await;
-    let db = balances(&store, setup(), options().leave_out_archived()).await;
+    let db = balances(&store, setup(), options().skip_archived()).await;
     let done = happens(&db, "alice", deposited(4)).await;
     let view = db.view::<Balance>();
     for _ in 0..2 {

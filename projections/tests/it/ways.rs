@@ -357,7 +357,7 @@ async fn what_no_program_follows_is_dropped_before_archiving() {
 
     // Followers that have them again begin again: the view with what is left, the reactor with what
     // comes.
-    let view = Balance::projection().options(options().leave_out_archived());
+    let view = Balance::projection().options(options().skip_archived());
     let db = db.with(view).with(texts(&gateway)).start().await.unwrap();
     let done = happens(&db, "bob", deposited(3)).await;
     let row = db
@@ -386,7 +386,7 @@ async fn a_reactor_at_archived_events_continues_after_them() {
     let error = reactor.wait_for(&done, TIMEOUT).await.unwrap_err();
     says(
         &error,
-        &["`skip_to` a position after it, or do without with `leave_out_archived`"],
+        &["`skip_to` a position after it, or do without with `skip_archived`"],
     );
     let position = done.events()[0].position;
     reactor.skip_to(position).await.unwrap();
@@ -494,11 +494,11 @@ async fn archived_events_that_a_follower_lacks_require_a_rebuild() {
     let view = db.view::<Balance>();
     let error = view.wait_for(&done, TIMEOUT).await.unwrap_err();
     assert!(matches!(error, ViewError::Stopped { .. }), "{error}");
-    says(&error, &["position 2", "`Options::leave_out_archived`"]);
+    says(&error, &["position 2", "`Options::skip_archived`"]);
     assert_eq!(view.get("alice").await.unwrap(), balance(1, 1));
     db.stop().await;
 
-    let rest = Balance::projection().options(options().leave_out_archived());
+    let rest = Balance::projection().options(options().skip_archived());
     let db = Annals::on(store.handle()).with(rest);
     let db = db.views_in(Arc::clone(&views) as _).start().await.unwrap();
     let view = db.view::<Balance>();

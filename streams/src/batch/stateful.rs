@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Batch, Panic, Saved, Stage};
 use crate::{
-    Changes, Codec, Input, Lacking, Operator, Output, Place, Row, Span, State, StateError, Time,
+    Changes, Codec, Input, Omitted, Operator, Output, Place, Row, Span, State, StateError, Time,
 };
 
 /// Which item of a stage: the record that caused it, and its number among those that reach
@@ -48,7 +48,7 @@ pub trait SkipItems<I, R>: Send {
     fn refused(&mut self, row: &Row<I>, why: StateError);
 
     /// This result could not be put together, and has no value; or it goes on without an item.
-    fn lacks(&mut self, lacking: Lacking<R>);
+    fn lacks(&mut self, lacking: Omitted<R>);
 
     /// Whether state is saved after each item, to find the one with which that fails.
     fn saves_each(&self) -> bool {

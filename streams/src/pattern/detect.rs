@@ -21,7 +21,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// belonged to it. Matches of one watermark are ordered by (time, first time, key).
 ///
 /// An item over which a condition panics is skipped, as if it had not come, and said to be
-/// [lacking](crate::Lacking).
+/// [lacking](crate::Omitted).
 ///
 /// ```
 /// use annals_streams::{Detect, Input, Operator, Output, Pattern, Place, Span, Time};
@@ -69,12 +69,12 @@ struct Partial<T> {
 }
 
 type Found<K, T> = Vec<(Time, K, Match<T>)>;
-type Lacking<K, T> = Vec<(Time, Place, (K, Match<T>), Panic)>;
+type Omitted<K, T> = Vec<(Time, Place, (K, Match<T>), Panic)>;
 
 /// What came of looking at items: matches, and items over which a condition panicked.
 struct Looked<K, T> {
     found: Found<K, T>,
-    lacking: Lacking<K, T>,
+    lacking: Omitted<K, T>,
 }
 
 /// What an item is to a match that has begun.

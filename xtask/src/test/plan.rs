@@ -21,7 +21,7 @@ const TARGETS: [&str; 11] = [
 ];
 
 /// A kind of server, and what tests must do without.
-pub(crate) type Lacking = (&'static Kind, Lacks);
+pub(crate) type LackingServer = (&'static Kind, Lacks);
 
 /// Whether a test that these arguments choose may need a server of this kind.
 pub(crate) fn wants(kind: &Kind, arguments: &[String]) -> bool {
@@ -39,7 +39,7 @@ pub(crate) fn is_nothing_without(kind: &Kind, arguments: &[String]) -> bool {
 }
 
 /// What does not run, in words; nothing when all does.
-pub(crate) fn skips((kind, lacks): Lacking) -> Option<String> {
+pub(crate) fn skips((kind, lacks): LackingServer) -> Option<String> {
     let name = kind.name;
     match lacks {
         Lacks::Nothing => None,
@@ -60,7 +60,7 @@ pub(crate) fn skips((kind, lacks): Lacking) -> Option<String> {
 /// Without a choice of packages or targets: all of them, which takes two calls, because cargo runs
 /// the documentation's tests only when asked for nothing else. With a choice: one call, with that
 /// choice.
-pub(crate) fn cargo_calls(arguments: &[String], lacking: &[Lacking]) -> Vec<Vec<String>> {
+pub(crate) fn cargo_calls(arguments: &[String], lacking: &[LackingServer]) -> Vec<Vec<String>> {
     let for_cargo = for_cargo(arguments);
     let mut for_tests = arguments[for_cargo.len()..].to_vec();
     let chosen = |flags: &[&str]| for_cargo.iter().any(|argument| is_one_of(argument, flags));

@@ -36,7 +36,7 @@ pub enum Overload {
 /// ```
 /// use annals_projections::pipeline::Offered;
 ///
-/// assert_ne!(Offered::Taken, Offered::LeftOut);
+/// assert_ne!(Offered::Taken, Offered::Dropped);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums)]
@@ -44,7 +44,7 @@ pub enum Offered {
     /// It waits to be appended.
     Taken,
     /// It was dropped, as the intake was told to do when too many come.
-    LeftOut,
+    Dropped,
 }
 
 /// What came to an intake so far. Each event that was offered is counted once: it was appended,

@@ -96,7 +96,13 @@ async fn a_pipeline_over_more_partitions_needs_a_rebuild() {
                    new version";
         assert!(said.contains(why), "{said}");
         let rebuild = db.pipeline("minutes").unwrap().rebuild();
-        rebuild.begin().await.unwrap().finished(|_| {}).await.unwrap();
+        rebuild
+            .begin()
+            .await
+            .unwrap()
+            .finished(|_| {})
+            .await
+            .unwrap();
         assert_eq!(records(&db).await, 200);
         db.stop().await;
     }
