@@ -15,6 +15,7 @@ mod operator;
 mod part;
 mod pause;
 mod read_again;
+mod record;
 mod schemas;
 mod source;
 mod status;
