@@ -7,6 +7,7 @@ mod c_compiler;
 mod calls;
 mod need;
 mod plan;
+mod programs;
 mod server;
 mod summary;
 
@@ -49,7 +50,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Stop> {
         summary,
         ran,
         failed,
-    } = calls::run(&calls, &servers)?;
+    } = calls::run(&calls, &servers, arguments.is_empty())?;
 
     say!("\n{compiler}");
     servers.iter().for_each(|server| say!("{}", server.need));
