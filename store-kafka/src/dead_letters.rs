@@ -24,6 +24,9 @@ use crate::topic::{NewRecord, Record};
 /// Letters of one transaction at most.
 const BATCH: usize = 500;
 
+/// Bytes of the values of one transaction, after which it is given no more letters.
+const BATCH_BYTES: usize = 4 << 20;
+
 /// A topic of dead letters.
 #[derive(Clone, Debug)]
 pub struct DeadLetters {
@@ -111,6 +114,7 @@ fn replay(
     let mut at_end = vec![false; ends.len()];
     let mut sent = 0;
     let mut batch = Vec::new();
+    let mut bytes = 0;
     let mut offsets = std::collections::BTreeMap::new();
     let mut heard = Instant::now();
     while open > 0 {
@@ -130,7 +134,9 @@ fn replay(
                 if message.offset() < ends[index] {
                     offsets.insert(message.partition(), message.offset() + 1);
                     if chosen(&record) {
-                        batch.push(sent_back(config, topic, &record)?);
+                        let record = sent_back(config, topic, &record)?;
+                        bytes += record.value.as_ref().map_or(0, bytes::Bytes::len);
+                        batch.push(record);
                     }
                 }
                 (message.offset() + 1 >= ends[index]).then_some(index)
@@ -144,7 +150,8 @@ fn replay(
             at_end[index] = true;
             open -= usize::from(ends[index] > 0);
         }
-        if batch.len() >= BATCH || open == 0 && !offsets.is_empty() {
+        let is_full = batch.len() >= BATCH || bytes >= BATCH_BYTES;
+        if is_full || open == 0 && !offsets.is_empty() {
             transact(&producer, &consumer, topic, &batch, &offsets).map_err(
                 |broken| match broken {
                     Broken::Refused(why) => invalid(format!("{}: {why}", doing())),
@@ -155,6 +162,7 @@ fn replay(
             )?;
             sent += batch.len() as u64;
             batch.clear();
+            bytes = 0;
             offsets.clear();
         }
     }
