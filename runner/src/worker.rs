@@ -187,6 +187,13 @@ impl Slot {
              now",
             if had == 1 { "" } else { "s" }
         );
+        if spec.is_by_partition() {
+            return Err(WorkError::Stopped(format!(
+                "{begun}, and keys have moved, which have one partition each here: declare a new \
+                 version without `by_partition`, or follow a topic that was written with {has} \
+                 partitions"
+            )));
+        }
         let can_grow = may_grow && spec.history == History::None && !spec.inline;
         if has < had || !can_grow {
             return Err(WorkError::Stopped(format!(
@@ -197,8 +204,9 @@ impl Slot {
             return Ok(());
         }
         Err(WorkError::Stopped(format!(
-            "{begun}, and keys have moved, so that what a key did may be read out of order: rebuild \
-             it, or go on in spite of it with `Topic::accept_more_partitions({had})`"
+            "{begun}, and keys have moved, so that what a key did may be read out of order: if the \
+             order does not matter here, go on with `Topic::accept_more_partitions({had}, {has})`, or \
+             rebuild it; if it matters, follow a topic that was written with {has} partitions"
         )))
     }
 

@@ -34,7 +34,11 @@ const WALKED: &[(&str, &str)] = &[
         "a_pipeline_over_more_partitions_needs_a_rebuild",
     ),
     (
-        "rebuild it, or go on in spite of it with",
+        "declare a new version without `by_partition`",
+        "a_pipeline_over_more_partitions_needs_a_rebuild",
+    ),
+    (
+        "go on with `Topic::accept_more_partitions(",
         "a_view_over_more_partitions_stops_before_it_folds_any",
     ),
     (

@@ -102,9 +102,10 @@ impl TopicLog {
                 "topic `{name}` has {count} partitions, at most {PARTITIONS_MAX} can be followed"
             )));
         }
-        if let Some(had) = topic.grown_from.filter(|had| *had > count) {
+        if let Some((had, has)) = topic.grown.filter(|(had, has)| had > has || *has != count) {
             return Err(invalid(format!(
-                "topic `{name}` has {count} partitions and is said to have had {had} before it grew"
+                "topic `{name}` has {count} partitions, and it was accepted that they became {has} \
+                 from {had}"
             )));
         }
         let id = log_id(kafka.cluster(), &name);
@@ -205,8 +206,8 @@ impl TopicLog {
             .unwrap_or_else(Instant::now);
         Err(invalid(format!(
             "topic `{name}` had {had} partitions when it was opened and has {has}: keys have \
-             moved, and lost their order. Rebuild the views that follow it, or open it with \
-             `Topic::accept_more_partitions({had})`"
+             moved, and lost their order. Open it again; followers go on with \
+             `Topic::accept_more_partitions({had}, {has})`"
         )))
     }
 
@@ -298,7 +299,7 @@ impl Log for TopicLog {
     }
 
     fn grown_from(&self) -> Option<u32> {
-        self.shared.topic.grown_from
+        self.shared.topic.grown.map(|(had, _)| had)
     }
 
     fn partition_of(&self, stream: &StreamId) -> Partition {

@@ -60,7 +60,7 @@ pub struct Topic {
     pub(crate) instance: Option<String>,
     pub(crate) begins: Begins,
     pub(crate) gaps: Gaps,
-    pub(crate) grown_from: Option<u32>,
+    pub(crate) grown: Option<(u32, u32)>,
 }
 
 /// Where the log of a topic begins for everybody who reads it through this description.
@@ -98,7 +98,7 @@ impl Topic {
             instance: None,
             begins: Begins::First,
             gaps: Gaps::default(),
-            grown_from: None,
+            grown: None,
         }
     }
 
@@ -241,15 +241,16 @@ impl Topic {
         self
     }
 
-    /// Reads on although the topic had only this many partitions when its views began. Keys have
-    /// moved to other partitions, so what a key did before the change may be read after what it did
-    /// later.
+    /// Reads on although the topic had only so many partitions when its views began, and has more
+    /// now: exactly as many as are named, so that the next change is not accepted with this one.
+    /// Keys have moved to other partitions, so what a key did before a change may be read after
+    /// what it did later.
     ///
-    /// Views, reactors and processes that began with this many partitions or more go on; those that
+    /// Views, reactors and processes that began with `had` partitions or more go on; those that
     /// began with fewer stop, as without it. A pipeline stops whatever is accepted, because its
-    /// clocks are those of the partitions that it began with: it is rebuilt.
-    pub fn accept_more_partitions(mut self, had: u32) -> Topic {
-        self.grown_from = Some(had);
+    /// clocks are those of the partitions that it began with.
+    pub fn accept_more_partitions(mut self, had: u32, has: u32) -> Topic {
+        self.grown = Some((had, has));
         self
     }
 

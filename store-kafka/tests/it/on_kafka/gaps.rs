@@ -104,18 +104,19 @@ async fn the_events_of_a_topic_made_again_have_other_ids() {
 }
 
 #[tokio::test]
-async fn a_topic_said_to_have_shrunk_is_refused() {
+async fn only_the_accepted_number_of_partitions_is_followed() {
     let kafka = kafka().await;
     let topic = topic(&kafka, "grown", 2).await;
     kafka.grow_topic(&topic, 3).await.unwrap();
     // Brokers learn of it one after another.
-    let opened = || kafka.log(Topic::named(&topic).accept_more_partitions(2));
-    while opened().await.unwrap().partitions() < 3 {
+    let opened = || kafka.log(Topic::named(&topic).accept_more_partitions(2, 3));
+    while kafka.partitions_of(&topic).await.unwrap() < 3 {
         tokio::task::yield_now().await;
     }
-    let error = kafka
-        .log(Topic::named(&topic).accept_more_partitions(9))
-        .await
-        .unwrap_err();
-    assert_eq!(error.failure(), Failure::Invalid);
+    assert_eq!(opened().await.unwrap().partitions(), 3);
+    for (had, has) in [(9, 3), (2, 4), (1, 2)] {
+        let other = Topic::named(&topic).accept_more_partitions(had, has);
+        let error = kafka.log(other).await.unwrap_err();
+        assert_eq!(error.failure(), Failure::Invalid);
+    }
 }

@@ -283,15 +283,16 @@ async fn a_view_over_more_partitions_stops_before_it_folds_any() {
     db.stop().await;
     grow(&kafka, &topic).await;
     produce(&kafka, &topic, 100, 200).await;
-    for accepted in [None, Some(3)] {
+    for accepted in [false, true] {
         let read = match accepted {
-            Some(had) => sums(&topic).accept_more_partitions(had),
-            None => sums(&topic),
+            // That of another view, which began later.
+            true => sums(&topic).accept_more_partitions(3, 3),
+            false => sums(&topic),
         };
         let db = follow(&kafka, read, &path).await.unwrap();
         let why = stopped(&db).await;
         assert!(why.contains("had 2 partitions, it has 3 now"), "{why}");
-        let way = "rebuild it, or go on in spite of it with `Topic::accept_more_partitions(2)`";
+        let way = "go on with `Topic::accept_more_partitions(2, 3)`";
         assert!(why.contains(way), "{why}");
         for key in 0..KEYS {
             let found = db.view::<Sum>().get(&format!("k{key}")).await.unwrap();
@@ -300,7 +301,7 @@ async fn a_view_over_more_partitions_stops_before_it_folds_any() {
         db.stop().await;
     }
 
-    let read = sums(&topic).accept_more_partitions(2);
+    let read = sums(&topic).accept_more_partitions(2, 3);
     let db = follow(&kafka, read, &path).await.unwrap();
     for key in 0..KEYS {
         assert_eq!(row(&db, &format!("k{key}")).await.unwrap().records, 4);
@@ -308,7 +309,7 @@ async fn a_view_over_more_partitions_stops_before_it_folds_any() {
     db.stop().await;
     // What it stored is found again.
     produce(&kafka, &topic, 200, 300).await;
-    let read = sums(&topic).accept_more_partitions(2);
+    let read = sums(&topic).accept_more_partitions(2, 3);
     let db = follow(&kafka, read, &path).await.unwrap();
     for key in 0..KEYS {
         assert_eq!(row(&db, &format!("k{key}")).await.unwrap().records, 6);
