@@ -4,12 +4,13 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use annals_core::{Failure, StoreError};
 use rusqlite::Connection;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::connection::Opener;
 use crate::error::{StoreFault, reading};
@@ -32,6 +33,8 @@ struct Pool {
     room: Arc<Semaphore>,
     /// Notified when a thread ends.
     ended: Condvar,
+    /// Notified when a thread that never began was dropped while reads wait.
+    dropped: Notify,
     /// A store in memory has no journal beside which one could read; then reading and writing take
     /// turns.
     turns: Option<Arc<RwLock<()>>>,
@@ -39,6 +42,9 @@ struct Pool {
 
 /// Reads that wait for a thread; further ones wait before they are queued.
 const WAITING_MAX: usize = 4_096;
+
+/// How often a caller starts a thread for a read: its own runtime may be one that shuts down.
+const STARTS_MAX: usize = 100;
 
 /// How long closing waits for a read that has begun; a page takes some milliseconds.
 const READ_ENDS_MAX: Duration = Duration::from_secs(5);
@@ -91,6 +97,7 @@ impl Readers {
                 queue: Mutex::default(),
                 room: Arc::new(Semaphore::new(WAITING_MAX)),
                 ended: Condvar::new(),
+                dropped: Notify::new(),
                 turns,
             }),
         }
@@ -112,31 +119,41 @@ impl Readers {
                 let _ = answer.send(pool.read(reader, work));
             }
         });
-        let needs_a_thread = {
+        // It also counts what is dropped before it is waited for.
+        let mut dropped = pin!(self.pool.dropped.notified());
+        {
             let mut queue = self.pool.queue();
             if queue.closed {
                 return Err(closed());
             }
             queue.waiting.push_back(Job { run, _permit });
-            let needs_a_thread =
-                queue.threads < self.pool.count && queue.waiting.len() > queue.resting;
-            queue.threads += usize::from(needs_a_thread);
-            needs_a_thread
-        };
-        if needs_a_thread {
-            let thread = ReaderThread {
-                pool: Arc::clone(&self.pool),
-                has_ended: false,
-            };
-            tokio::task::spawn_blocking(move || thread.run());
         }
-        let lost = |_| {
-            Err(StoreError::new(
-                Failure::Unavailable,
-                "a read was cut short",
-            ))
+        let mut answered = pin!(answered);
+        for _ in 0..STARTS_MAX {
+            self.start_thread();
+            tokio::select! {
+                biased;
+                answer = &mut answered => return answer.unwrap_or_else(|_| cut_short()),
+                () = &mut dropped => dropped.set(self.pool.dropped.notified()),
+            }
+        }
+        cut_short()
+    }
+
+    /// Starts a thread in the runtime of the caller, if one more is of use.
+    fn start_thread(&self) {
+        {
+            let mut queue = self.pool.queue();
+            if queue.threads >= self.pool.count || queue.waiting.len() <= queue.resting {
+                return;
+            }
+            queue.threads += 1;
+        }
+        let thread = ReaderThread {
+            pool: Arc::clone(&self.pool),
+            has_ended: false,
         };
-        answered.await.unwrap_or_else(lost)
+        tokio::task::spawn_blocking(move || thread.run());
     }
 
     /// Closes the connections; no further read begins. Waits for those that have begun, because the
@@ -161,6 +178,13 @@ impl Readers {
             );
         }
     }
+}
+
+fn cut_short<R>() -> Result<R, StoreError> {
+    Err(StoreError::new(
+        Failure::Unavailable,
+        "a read was cut short",
+    ))
 }
 
 fn closed(name: &str) -> StoreError {
@@ -284,17 +308,16 @@ impl ReaderThread {
 }
 
 impl Drop for ReaderThread {
-    /// A runtime that shuts down may drop a thread that never began. When no other is left, what
-    /// waits is dropped, which its callers see.
+    /// A runtime that shuts down may drop a thread that never began. What waits is of other
+    /// runtimes, too: its callers start another thread there.
     fn drop(&mut self) {
         if self.has_ended {
             return;
         }
         let mut queue = self.pool.queue();
         queue.threads -= 1;
-        if queue.threads == 0 {
-            queue.waiting.clear();
-        }
+        drop(queue);
+        self.pool.dropped.notify_waiters();
         self.pool.ended.notify_all();
     }
 }
@@ -313,21 +336,48 @@ impl fmt::Debug for ReaderQueue {
 
 #[cfg(test)]
 mod tests {
-    use std::pin::pin;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Context, Waker};
 
     use super::*;
     use crate::options::Options;
 
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn dropped_reads_are_not_read() {
-        let options = Options::in_memory();
-        let opener = Opener::new(&options).unwrap();
-        let _keeps_it = opener.writer().unwrap();
+    /// Readers with one thread, and the connection that keeps what they read.
+    fn one_reader() -> (Readers, Connection) {
+        let opener = Opener::new(&Options::in_memory()).unwrap();
+        let keeps_it = opener.writer().unwrap();
         let log = annals_core::LogId::random();
         let identity = Arc::new(LogIdentity::new(log, None, opener.name.clone()));
-        let readers = Readers::new(opener, identity, 1, None);
+        (Readers::new(opener, identity, 1, None), keeps_it)
+    }
+
+    #[tokio::test]
+    async fn a_runtime_that_ends_takes_no_read_of_another_along() {
+        let (readers, _keeps_it) = one_reader();
+        let other = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .max_blocking_threads(1)
+            .build()
+            .unwrap();
+        // Its one thread for blocking work is taken, so that of the readers never begins.
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        other.spawn_blocking(move || released.recv());
+        let theirs = readers.clone();
+        other.spawn(async move { theirs.read(|_, _| Ok(())).await });
+        while readers.pool.queue().threads == 0 {
+            tokio::task::yield_now().await;
+        }
+        let mut ours = pin!(readers.read(|_, _| Ok(7)));
+        let polled = ours.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_pending());
+        other.shutdown_background();
+        release.send(()).unwrap();
+        assert_eq!(ours.await.unwrap(), 7);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn dropped_reads_are_not_read() {
+        let (readers, _keeps_it) = one_reader();
         let (release, released) = std::sync::mpsc::channel::<()>();
         let (begun, began) = oneshot::channel();
         let first = tokio::spawn({

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use annals_core::{
-    DeadLetter, Generation, Lease, Partition, Position, ReadRows, RowsBy, Version, ViewCommit,
-};
+use annals_core::{DeadLetter, Generation, Lease, Partition, Position, ReadRows, RowsBy, Version};
 use annals_runner::{
     BoxFuture, DeadLetters, Drain, DrainResult, GenerationWorkers, HeldLease, Skips, Slot,
     SlotClaim, WorkError, chain, queue, records_at,

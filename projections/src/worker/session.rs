@@ -9,7 +9,7 @@ use std::time::Instant;
 use annals_core::chrono::{DateTime, TimeDelta, Utc};
 use annals_core::{
     Checkpoint, CommitError, Failure, History, Partition, Phase, Position, StoreError, Version,
-    VersionedRow, ViewCommit,
+    VersionedRow,
 };
 use annals_runner::{
     Activity, CommittedStep, DrainResult, HeldLease, Skips, SlotState, WorkError, event_at,

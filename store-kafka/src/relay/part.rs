@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use annals_core::{
     Checkpoint, CommitError, Filter, Generation, GenerationId, GenerationSpec, Partition, Position,
-    ViewCommit,
 };
 use annals_runner::{
     Backoff, BoxFuture, DeadLetters, Drain, DrainResult, Follower, GenerationWorkers, HeldLease,
