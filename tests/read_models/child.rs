@@ -19,7 +19,7 @@ use async_trait::async_trait;
 
 use crate::fixture::Location;
 use crate::oracle::{Forgetful, TIMEOUT, Tally, options};
-use crate::rebuilt::{Bell, build};
+use crate::rebuilt::{Bell, build, build_options};
 use crate::shared::sharing;
 
 const PLACE: &str = "ANNALS_READ_MODELS_PLACE";
@@ -258,7 +258,7 @@ fn works_until_it_is_killed() {
         let _program = if work == format!("{:?}", Work::Build) {
             let bell = ReactorSetup::of(Bell).lease(options().lease);
             let setup = db
-                .with(ViewSetup::<Tally>::new().options(options()))
+                .with(ViewSetup::<Tally>::new().options(build_options()))
                 .with(bell);
             build(setup.start().await.unwrap()).await
         } else if work == format!("{:?}", Work::FollowForgetful) {
