@@ -3,9 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Instant;
 
-use annals_core::{
-    Checkpoint, PAGE_EVENTS, Partition, Position, ReadLog, RecordedEvent, ViewCommit,
-};
+use annals_core::{Checkpoint, PAGE_EVENTS, Partition, Position, ReadLog, RecordedEvent};
 use annals_runner::{
     CommittedStep, DeadLetterPages, HeldLease, Note, Skips, SlotState, Tasks, WindowNote,
     WorkError, chain, event_at, not_read_before_removal, same_log, settled_to, skip_call,
