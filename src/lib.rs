@@ -28,8 +28,70 @@ pub use annals_core::{conformance, conformance_of_custom_tables};
 #[cfg(feature = "cdc")]
 pub mod cdc {
     pub use annals_cdc::*;
+    /// Makes a struct a composite type of PostgreSQL.
+    ///
+    /// ```
+    /// use annals::cdc::FromColumn;
+    ///
+    /// #[derive(annals::cdc::Composite, Debug, PartialEq)]
+    /// struct Address {
+    ///     street: String,
+    ///     number: Option<i32>,
+    /// }
+    ///
+    /// let home = Address { street: "Main St, 1".into(), number: None };
+    /// assert_eq!(home.to_column().as_deref(), Some(r#"("Main St, 1",)"#));
+    /// assert_eq!(Address::from_column(Some(r#"("Main St, 1",)"#)), Ok(home));
+    /// ```
     #[cfg(feature = "macros")]
-    pub use annals_macros::{Composite, Label, TableRow};
+    pub use annals_macros::Composite;
+    /// Makes an enum an enum of PostgreSQL.
+    ///
+    /// ```
+    /// use annals::cdc::FromColumn;
+    ///
+    /// #[derive(annals::cdc::Label, Debug, PartialEq)]
+    /// enum Mood {
+    ///     VerySad,
+    ///     #[label("OK")]
+    ///     Fine,
+    /// }
+    ///
+    /// assert_eq!(Mood::from_column(Some("very_sad")), Ok(Mood::VerySad));
+    /// assert_eq!(Mood::Fine.to_column().as_deref(), Some("OK"));
+    /// ```
+    #[cfg(feature = "macros")]
+    pub use annals_macros::Label;
+    /// Makes a struct the rows of a table.
+    ///
+    /// ```
+    /// use annals::cdc::{ReceivedRow, TableRow};
+    ///
+    /// #[derive(TableRow, Clone, Debug, PartialEq)]
+    /// #[table("public.orders")]
+    /// struct Order {
+    ///     #[key]
+    ///     id: i64,
+    ///     #[column("state")]
+    ///     status: Status,
+    ///     #[column(default)]
+    ///     tags: Vec<String>,
+    /// }
+    ///
+    /// #[derive(annals::cdc::Label, Clone, Debug, PartialEq)]
+    /// enum Status { Pending, Shipped }
+    ///
+    /// let columns = annals::cdc::Columns::default()
+    ///     .with("id", Some("42"))
+    ///     .with("state", Some("shipped"));
+    /// let row = ReceivedRow { columns: &columns, unchanged: &[], schema: 1 };
+    /// let order = Order::from_columns(&row)?;
+    /// assert_eq!(order, Order { id: 42, status: Status::Shipped, tags: vec![] });
+    /// assert_eq!(Order::CATEGORY, "public.orders");
+    /// # Ok::<_, annals::cdc::ColumnError>(())
+    /// ```
+    #[cfg(feature = "macros")]
+    pub use annals_macros::TableRow;
 }
 /// Apache Kafka: topics as logs that read models follow, and logs as topics.
 #[cfg(feature = "kafka")]

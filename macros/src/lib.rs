@@ -281,33 +281,6 @@ pub fn derive_view(input: TokenStream) -> TokenStream {
 
 /// Makes a type the rows of a captured table, for change data capture.
 ///
-/// ```
-/// use annals::cdc::{ReceivedRow, TableRow};
-///
-/// #[derive(TableRow, Clone, Debug, PartialEq)]
-/// #[table("public.orders")]
-/// struct Order {
-///     #[key]
-///     id: i64,
-///     #[column("state")]
-///     status: Status,
-///     #[column(default)]
-///     tags: Vec<String>,
-/// }
-///
-/// #[derive(annals::cdc::Label, Clone, Debug, PartialEq)]
-/// enum Status { Pending, Shipped }
-///
-/// let columns = annals::cdc::Columns::default()
-///     .with("id", Some("42"))
-///     .with("state", Some("shipped"));
-/// let row = ReceivedRow { columns: &columns, unchanged: &[], schema: 1 };
-/// let order = Order::from_columns(&row)?;
-/// assert_eq!(order, Order { id: 42, status: Status::Shipped, tags: vec![] });
-/// assert_eq!(Order::CATEGORY, "public.orders");
-/// # Ok::<_, annals::cdc::ColumnError>(())
-/// ```
-///
 /// # On the type
 ///
 /// - `table("public.orders")`: the table; required. Without a dot it is in the schema `public`; a
@@ -334,20 +307,6 @@ pub fn derive_table_row(input: TokenStream) -> TokenStream {
 /// Makes an enum without fields the values of an enum of PostgreSQL, or of a text column: each
 /// variant is a label, in snake case unless `#[label("…")]` says another one.
 ///
-/// ```
-/// use annals::cdc::FromColumn;
-///
-/// #[derive(annals::cdc::Label, Debug, PartialEq)]
-/// enum Mood {
-///     VerySad,
-///     #[label("OK")]
-///     Fine,
-/// }
-///
-/// assert_eq!(Mood::from_column(Some("very_sad")), Ok(Mood::VerySad));
-/// assert_eq!(Mood::Fine.to_column().as_deref(), Some("OK"));
-/// ```
-///
 /// `#[label(crate = "path")]` on the type says where the derived code finds change data capture.
 #[proc_macro_derive(Label, attributes(label))]
 pub fn derive_label(input: TokenStream) -> TokenStream {
@@ -359,20 +318,6 @@ pub fn derive_label(input: TokenStream) -> TokenStream {
 
 /// Makes a struct the values of a composite type of PostgreSQL. Its fields are those of the type,
 /// all of them and in the same order; their names may differ.
-///
-/// ```
-/// use annals::cdc::FromColumn;
-///
-/// #[derive(annals::cdc::Composite, Debug, PartialEq)]
-/// struct Address {
-///     street: String,
-///     number: Option<i32>,
-/// }
-///
-/// let home = Address { street: "Main St, 1".into(), number: None };
-/// assert_eq!(home.to_column().as_deref(), Some(r#"("Main St, 1",)"#));
-/// assert_eq!(Address::from_column(Some(r#"("Main St, 1",)"#)), Ok(home));
-/// ```
 ///
 /// `#[composite(crate = "path")]` on the type says where the derived code finds change data
 /// capture.
