@@ -6,6 +6,7 @@ use std::sync::Arc;
 use annals_core::{AppendError, ChangeStream, Clock, Placed, StreamState};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use crate::error::StoreFault;
 use crate::request::Request;
 
 /// What the writer says of an append.
@@ -13,9 +14,12 @@ use crate::request::Request;
 pub(crate) enum Answer {
     /// It was written, and is on the disk.
     Committed(Vec<Placed>),
-    /// It was not written by this attempt, or that is not known: its ids and its streams must be
-    /// rechecked. What is seen then is final.
+    /// It was not written by this attempt, and may have been before: its ids and its streams must
+    /// be rechecked.
     Doubtful,
+    /// The connection was lost while it was written: it must be rechecked, and what is seen then is
+    /// final. Until then its outcome is unknown.
+    Lost(StoreFault),
     /// It did not happen, or (for an unknown outcome) may not have.
     Failed(AppendError),
 }

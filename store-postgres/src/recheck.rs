@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use annals_core::{AppendError, Appended, Duplicate, LogId, Violation, deduplicate};
+use annals_core::{AppendError, Appended, Duplicate, Incarnation, LogId, Violation, deduplicate};
 use sqlx::Error;
 
 use crate::database::Database;
@@ -30,7 +30,11 @@ pub(crate) async fn recheck(
     request: &Request,
 ) -> Result<Recheck, Error> {
     let history = database.incarnation.number();
-    let mut violations = Vec::new();
+    let incarnation = Incarnation::numbered(log, history);
+    let mut violations = match request.append.check_incarnation(incarnation) {
+        Err(AppendError::Conflict(outdated)) => outdated,
+        _ => Vec::new(),
+    };
     // The last position that a refusal would rest on.
     let mut last = 0;
     for (index, touched) in request.streams.iter().enumerate() {

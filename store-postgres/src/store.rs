@@ -200,7 +200,6 @@ impl PostgresStore {
     }
 
     async fn write(&self, append: Append) -> Result<Appended, AppendError> {
-        append.check_incarnation(self.incarnation())?;
         let database = self.database();
         let writer = self.writer()?;
         let mut request = self.request(append)?;
@@ -213,7 +212,9 @@ impl PostgresStore {
         let request = Arc::new(request);
         let mut checked_to = 0;
         let mut is_fresh = false;
-        let mut is_doubtful = false;
+        // What was decided on another incarnation may be a repetition.
+        let outdated = request.append.check_incarnation(self.incarnation());
+        let mut is_doubtful = outdated.is_err();
         if let Some(conditional) = &request.condition {
             checked_to = conditional.after().get();
             // A condition that lags far is checked here, so that the writer has little left to
@@ -224,11 +225,12 @@ impl PostgresStore {
                     database,
                     page::first_match(database, &conditional.condition, after)
                 )?;
-                is_doubtful = found.is_some();
+                is_doubtful |= found.is_some();
                 checked_to = head.max(checked_to);
             }
         }
         for _ in 0..TRIES_MAX {
+            let mut lost = None;
             if !is_doubtful {
                 match writer.append(&request, checked_to, is_fresh).await {
                     Answer::Committed(placed) => {
@@ -236,9 +238,15 @@ impl PostgresStore {
                     }
                     Answer::Failed(error) => return Err(error),
                     Answer::Doubtful => {}
+                    Answer::Lost(fault) => lost = Some(fault),
                 }
             }
-            match ask!(database, recheck(database, self.shared.log, &request))? {
+            let rechecked = ask!(database, recheck(database, self.shared.log, &request));
+            let rechecked = rechecked.map_err(|error| match lost {
+                Some(fault) => AppendError::Unknown(fault.error()),
+                None => error.into(),
+            })?;
+            match rechecked {
                 Recheck::Repeated(appended) => return Ok(appended),
                 Recheck::Refused(error) => return Err(error),
                 Recheck::Clear(checked) => {

@@ -12,7 +12,7 @@ use sqlx::{Error, Row, query};
 
 use crate::append_session::{AppendSession, busy};
 use crate::database::Database;
-use crate::error::{corrupt, may_have_happened};
+use crate::error::{StoreFault, corrupt, may_have_happened, refused};
 use crate::events::tags_of;
 use crate::job::ChangeJob;
 use crate::query_plan::hash;
@@ -71,6 +71,8 @@ impl AppendSession {
     /// Changes a stream when the expectation holds; the rules are those of
     /// [`StreamState::changed`].
     pub(crate) async fn change(&mut self, job: &ChangeJob) -> Result<StreamState, AppendError> {
+        // Why it is unknown whether a try before changed it.
+        let mut lost: Option<StoreFault> = None;
         for _ in 0..TRIES_MAX {
             let tried = match self.try_change(job).await {
                 // An answer that wrote nothing waits for what it was decided on.
@@ -83,20 +85,27 @@ impl AppendSession {
             };
             match tried {
                 Ok(Some(outcome)) => return outcome,
-                Ok(None) => {}
+                // It looked for the id of the change.
+                Ok(None) => lost = None,
                 Err((error, was_called)) => {
                     let fault = self.fault(&error);
                     self.lost(&error);
                     self.is_informed = false;
-                    if !may_have_happened(&error) {
-                        return Err(fault.error().into());
+                    // What the server refused did not happen, unless it was shutting down; and what
+                    // it answered happened, also when the answer is not understood.
+                    let may_have_happened = may_have_happened(&error);
+                    if was_called && (may_have_happened || refused(&error).is_none()) {
+                        lost.get_or_insert_with(|| fault.clone());
                     }
-                    // A change that was made is found by its id.
-                    if was_called && !self.is_over().await {
-                        return Err(AppendError::Unknown(fault.error()));
-                    }
-                    if self.connected().await.is_err() {
-                        return Err(fault.error().into());
+                    // A change that was made is found by its id, once nothing works at it.
+                    let goes_on = may_have_happened
+                        && (!was_called || self.is_over().await)
+                        && self.connected().await.is_ok();
+                    if !goes_on {
+                        return Err(match lost {
+                            Some(lost) => AppendError::Unknown(lost.error()),
+                            None => fault.error().into(),
+                        });
                     }
                 }
             }

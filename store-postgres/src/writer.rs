@@ -231,9 +231,11 @@ impl WriterLoop {
         let mut taken = Vec::new();
         let mut after_commit = Vec::new();
         let mut later = Vec::new();
+        let mut lost = None;
         for job in jobs {
-            if let Err(outdated) = self.session.check_incarnation(&job) {
-                job.answer(Answer::Failed(outdated));
+            // A repetition is known in each incarnation.
+            if self.session.check_incarnation(&job).is_err() {
+                job.answer(Answer::Doubtful);
                 continue;
             }
             match self.session.admit(&mut batch, &job) {
@@ -266,16 +268,20 @@ impl WriterLoop {
                     again(innocent, &mut later);
                 }
                 Ended::Failed(fault) => self.alone(taken, &fault).await,
-                Ended::Lost(true, _) => after_commit.extend(taken),
+                Ended::Lost(true, fault) => {
+                    after_commit.extend(taken);
+                    lost = Some(fault);
+                }
                 Ended::Lost(false, fault) => {
-                    for job in taken {
+                    // Those that wait for its commit name ids of it.
+                    for job in taken.into_iter().chain(after_commit.drain(..)) {
                         job.answer(Answer::Failed(AppendError::Unknown(fault.error())));
                     }
                 }
             }
         }
         for job in after_commit {
-            job.answer(Answer::Doubtful);
+            job.answer(lost.clone().map_or(Answer::Doubtful, Answer::Lost));
         }
         for job in later.into_iter().rev() {
             self.waiting.push_front(Job::Append(job));
@@ -310,7 +316,8 @@ impl WriterLoop {
                     .next()
                     .flatten()
                     .map_or(Answer::Doubtful, Answer::Committed),
-                Ended::Again | Ended::StoredId(_) | Ended::Lost(true, _) => Answer::Doubtful,
+                Ended::Again | Ended::StoredId(_) => Answer::Doubtful,
+                Ended::Lost(true, fault) => Answer::Lost(fault),
                 Ended::Failed(fault) => Answer::Failed(fault.error().into()),
                 Ended::Lost(false, fault) => Answer::Failed(AppendError::Unknown(fault.error())),
             };

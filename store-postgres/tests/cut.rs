@@ -13,12 +13,13 @@ use std::time::{Duration, Instant};
 
 use annals_core::conformance::numbered::{Numbered, check, whole_log};
 use annals_core::{
-    Acquired, AppendError, Checkpoint, EventStore, Failure, GenerationSpec, GenerationStore,
-    Leases, Log, Partition, Position, ReadRows, RowChange, RowStore, RowsBy, ViewCommit,
+    Acquired, AppendError, ChangeStream, Checkpoint, EventStore, Failure, GenerationSpec,
+    GenerationStore, Leases, Log, Partition, Position, ReadRows, RowChange, RowStore, RowsBy,
+    StreamChange, ViewCommit,
 };
 use annals_postgres::PostgresStore;
-use relay::Relay;
 use relay::cuts::Cuts;
+use relay::{Relay, Treatment};
 use server::Schema;
 
 /// Of so many requests that append, one is cut.
@@ -36,10 +37,12 @@ struct Tried {
 }
 
 /// Makes one append after another and asks again, with the same ids, until each is acknowledged.
-async fn appends(store: PostgresStore, task: u64, count: u64) -> Tried {
+/// What was answered with an error of the store is not there, as a store finds that is not cut.
+async fn appends(store: PostgresStore, direct: PostgresStore, task: u64, count: u64) -> Tried {
     let mut tried = Tried::default();
     for n in 0..count {
         let numbered = Numbered { run: 1, task, n };
+        let mut is_unknown = false;
         loop {
             match store.append(numbered.append()).await {
                 Ok(appended) => {
@@ -48,9 +51,14 @@ async fn appends(store: PostgresStore, task: u64, count: u64) -> Tried {
                     tried.acknowledged.insert(numbered);
                     break;
                 }
-                Err(AppendError::Unknown(_)) => tried.unknown += 1,
+                Err(AppendError::Unknown(_)) => {
+                    tried.unknown += 1;
+                    is_unknown = true;
+                }
                 Err(AppendError::Store(error)) if error.failure() == Failure::Unavailable => {
                     tried.refused += 1;
+                    let found = direct.find(Partition(0), &[numbered.id(0)]).await.unwrap();
+                    assert!(is_unknown || found == [None], "{numbered:?}: {error:?}");
                 }
                 Err(error) => panic!("{numbered:?}: {error:?}"),
             }
@@ -86,7 +94,8 @@ async fn cut(stores: u64, tasks: u64, count: u64) -> Arc<Cuts> {
     relay.choose(move || cutting.next());
     for (store, first) in opened.into_iter().zip((0..).step_by(tasks as usize)) {
         for task in first..first + tasks {
-            running.spawn(appends(store.clone(), task, count / stores / tasks));
+            let direct = direct.clone();
+            running.spawn(appends(store.clone(), direct, task, count / stores / tasks));
         }
     }
     let mut all = Tried::default();
@@ -140,6 +149,71 @@ async fn every_append_is_resolved_when_every_fifth_connection_is_lost() {
 async fn appends_of_one_batch_are_resolved_one_by_one() {
     let cuts = cut(1, 16, 2_000).await;
     assert!(cuts.all().into_iter().all(|count| count > 0), "{cuts:?}");
+}
+
+/// The answer of the first call of `function` is lost, and every other chosen request from then on
+/// is cut before the server has it, but for as many as `pass`.
+fn lose_the_answer(relay: &Relay, function: &'static str, mut pass: u32) {
+    let mut is_lost = false;
+    relay.choose_by(move |name| match is_lost {
+        false if name == function => {
+            is_lost = true;
+            Treatment::AnswerLost
+        }
+        true if pass == 0 => Treatment::NeverArrives,
+        true => {
+            pass -= 1;
+            Treatment::Passes
+        }
+        false => Treatment::Passes,
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stored_append_that_cannot_be_rechecked_is_unknown() {
+    let schema = Schema::new();
+    let direct = schema.store().await;
+    // The recheck sees a stream, and finds ids.
+    let relay = Relay::around(&["append_one", "string_agg", "unnest"]).await;
+    let store = PostgresStore::connect_with(relay.options(&schema.name))
+        .await
+        .unwrap();
+    let [first, second] = [0, 1].map(|n| Numbered { run: 1, task: 0, n });
+    // Its stream and its kind are known from then on.
+    store.append(first.append()).await.unwrap();
+    lose_the_answer(&relay, "append_one", 0);
+    let error = store.append(second.append()).await.unwrap_err();
+    assert!(matches!(error, AppendError::Unknown(_)), "{error:?}");
+    assert_eq!(whole_log(&direct).await.len(), 2);
+    relay.choose(|| Treatment::Passes);
+    assert!(store.append(second.append()).await.unwrap().was_repeated());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_made_change_that_cannot_be_looked_up_is_unknown() {
+    let schema = Schema::new();
+    let direct = schema.store().await;
+    let relay = Relay::around(&["change_stream", "log_identity"]).await;
+    let hour = Duration::from_secs(3_600);
+    let options = relay.options(&schema.name).poll_interval(hour);
+    let options = options.connect_timeout(Duration::from_millis(500));
+    let store = PostgresStore::connect_with(options).await.unwrap();
+    let first = Numbered {
+        run: 1,
+        task: 0,
+        n: 0,
+    };
+    let appended = store.append(first.append()).await.unwrap();
+    let stream = &appended.last().stream;
+    let change = ChangeStream::new(stream, StreamChange::Delete);
+    // It connects again to find out whether the server still works at it.
+    lose_the_answer(&relay, "change_stream", 1);
+    let error = store.change_stream(change.clone()).await.unwrap_err();
+    assert!(matches!(error, AppendError::Unknown(_)), "{error:?}");
+    let made = direct.stream_state(stream).await.unwrap();
+    assert_eq!(made.deletions.len(), 1);
+    relay.choose(|| Treatment::Passes);
+    assert_eq!(store.change_stream(change).await.unwrap(), made);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

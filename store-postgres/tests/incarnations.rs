@@ -96,6 +96,28 @@ async fn an_append_decided_on_a_lost_history_is_refused() {
 }
 
 #[tokio::test]
+async fn a_repetition_is_answered_in_another_incarnation() {
+    let schema = Schema::new();
+    let store = schema.store().await;
+    append(&store, "account-1", "account.opened").await;
+    let before = store.incarnation();
+    let debit = named("account-1", "account.debited".into())
+        .expecting(Expected::ActiveAt(Version::new(1)))
+        .decided_on(before);
+    let first = store.append(debit.clone()).await.unwrap();
+    append(&store, "account-1", "account.credited").await;
+    rewind(&schema, 2).await;
+    for _ in 0..2 {
+        let again = store.append(debit.clone()).await.unwrap();
+        assert!(again.was_repeated());
+        assert_eq!(again.events(), first.events());
+    }
+    append(&store, "account-1", "account.credited").await;
+    assert_ne!(store.incarnation(), before);
+    assert!(store.append(debit).await.unwrap().was_repeated());
+}
+
+#[tokio::test]
 async fn a_reader_of_another_history_has_other_names() {
     let schema = Schema::new();
     let (options, name) = schema.named(2);

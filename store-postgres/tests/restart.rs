@@ -15,7 +15,9 @@ mod server_restarts {
     use std::time::{Duration, Instant};
 
     use annals_core::conformance::numbered::{Numbered, check, whole_log};
-    use annals_core::{AppendError, EventStore, Failure, Log, Position, ReadLog, StoreError};
+    use annals_core::{
+        AppendError, EventStore, Failure, Log, Partition, Position, ReadLog, StoreError,
+    };
     use annals_postgres::PostgresStore;
 
     use crate::outage::control;
@@ -67,12 +69,14 @@ mod server_restarts {
         let mut n = 0;
         // The server is not asked faster than this while it is away.
         let mut again = tokio::time::interval(Duration::from_millis(5));
+        let mut is_unknown = false;
         while !done.stop.load(Ordering::Relaxed) {
             let numbered = Numbered { run: 1, task, n };
             match store.append(numbered.append()).await {
                 Ok(_) => {
                     done.acknowledged.lock().unwrap().insert(numbered);
                     n += 1;
+                    is_unknown = false;
                 }
                 Err(error) => {
                     let asked_again = match &error {
@@ -82,7 +86,19 @@ mod server_restarts {
                     };
                     assert!(asked_again, "{numbered:?}: {error:?}");
                     done.errors.fetch_add(1, Ordering::Relaxed);
+                    is_unknown |= matches!(error, AppendError::Unknown(_));
                     again.tick().await;
+                    // An error of the store says that nothing was written.
+                    while !is_unknown && !done.stop.load(Ordering::Relaxed) {
+                        match store.find(Partition(0), &[numbered.id(0)]).await {
+                            Ok(found) => {
+                                assert_eq!(found, [None], "{numbered:?}: {error:?}");
+                                break;
+                            }
+                            Err(error) => assert!(is_passing(&error), "{error:?}"),
+                        }
+                        again.tick().await;
+                    }
                 }
             }
         }

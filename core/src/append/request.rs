@@ -150,7 +150,7 @@ impl Append {
     }
 
     /// Refuses what was decided on another incarnation of the log than `now`. Every store asks it
-    /// where it writes.
+    /// where it writes, after it answered known ids: a repetition is one in each incarnation.
     ///
     /// # Errors
     ///

@@ -48,7 +48,7 @@ pub(crate) enum Arrives {
     All,
 }
 
-type Chooses = Box<dyn FnMut() -> Treatment + Send>;
+type Chooses = Box<dyn FnMut(&str) -> Treatment + Send>;
 
 /// Calls of functions of the schema, and which of them were seen.
 #[derive(Debug)]
@@ -59,14 +59,14 @@ struct Calls {
 }
 
 impl Calls {
-    /// Whether a statement is chosen: it calls one of the functions, or is that word.
-    fn contain(&self, statement: &str) -> bool {
+    /// Why a statement is chosen: it calls this one of the functions, or is that word.
+    fn chosen(&self, statement: &str) -> Option<&'static str> {
         let is_in = |name: &&&str| statement.contains(&format!(".{name}(")) || statement == **name;
         let Some(name) = self.names.iter().find(is_in) else {
-            return self.names.is_empty();
+            return self.names.is_empty().then_some("");
         };
         self.seen.lock().unwrap().insert(name);
-        true
+        Some(name)
     }
 }
 
@@ -99,7 +99,8 @@ impl Relay {
         let server = (server.get_host().to_owned(), server.get_port());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let chooses: Arc<Mutex<Chooses>> = Arc::new(Mutex::new(Box::new(|| Treatment::Passes)));
+        let chooses: Arc<Mutex<Chooses>> =
+            Arc::new(Mutex::new(Box::new(|_: &str| Treatment::Passes)));
         let choosing = Arc::clone(&chooses);
         let task = tokio::spawn(async move {
             // Aborted with the relay, because the set is dropped with this task.
@@ -146,7 +147,12 @@ impl Relay {
     }
 
     /// From now on the treatment of each chosen request is what this answers.
-    pub(crate) fn choose(&self, treatment: impl FnMut() -> Treatment + Send + 'static) {
+    pub(crate) fn choose(&self, mut treatment: impl FnMut() -> Treatment + Send + 'static) {
+        self.choose_by(move |_| treatment());
+    }
+
+    /// As [`Relay::choose`], by the function or the word for which the request is chosen.
+    pub(crate) fn choose_by(&self, treatment: impl FnMut(&str) -> Treatment + Send + 'static) {
         *self.chooses.lock().unwrap() = Box::new(treatment);
     }
 }
@@ -162,11 +168,11 @@ struct Connection {
     server: TcpStream,
     calls: Arc<Calls>,
     chooses: Arc<Mutex<Chooses>>,
-    /// What prepared statements say, by name.
-    statements: HashMap<Vec<u8>, bool>,
-    /// The request that is being received, and whether its treatment is chosen.
+    /// Why prepared statements are chosen, by name.
+    statements: HashMap<Vec<u8>, Option<&'static str>>,
+    /// The request that is being received, and why its treatment is chosen, if it is.
     request: Vec<u8>,
-    is_chosen_request: bool,
+    chosen_for: Option<&'static str>,
     /// How many answers the server owes.
     owed: u64,
 }
@@ -192,7 +198,7 @@ impl Connection {
             chooses,
             statements,
             request,
-            is_chosen_request: false,
+            chosen_for: None,
             owed: 0,
         }
     }
@@ -232,17 +238,17 @@ impl Connection {
         match frame.tag {
             Some(b'P') => {
                 let (name, statement) = frame.two_texts();
-                let chosen = self.calls.contain(&String::from_utf8_lossy(statement));
+                let chosen = self.calls.chosen(&String::from_utf8_lossy(statement));
                 self.statements.insert(name.to_vec(), chosen);
             }
             Some(b'B') => {
                 let (_portal, name) = frame.two_texts();
-                self.is_chosen_request |= self.statements.get(name).copied().unwrap_or(false);
+                let chosen = self.statements.get(name).copied().flatten();
+                self.chosen_for = chosen.or(self.chosen_for);
             }
             Some(b'Q') => {
-                self.is_chosen_request |= self
-                    .calls
-                    .contain(&String::from_utf8_lossy(frame.two_texts().0));
+                let statement = String::from_utf8_lossy(frame.two_texts().0);
+                self.chosen_for = self.calls.chosen(&statement).or(self.chosen_for);
             }
             _ => {}
         }
@@ -253,9 +259,9 @@ impl Connection {
 
     async fn pass_on(&mut self, from_server: &mut Frames) -> Result<(), Cut> {
         let request = std::mem::take(&mut self.request);
-        let treatment = match std::mem::take(&mut self.is_chosen_request) {
-            true => (self.chooses.lock().unwrap())(),
-            false => Treatment::Passes,
+        let treatment = match self.chosen_for.take() {
+            Some(name) => (self.chooses.lock().unwrap())(name),
+            None => Treatment::Passes,
         };
         match treatment {
             Treatment::NeverArrives => return Err(Cut),
