@@ -9,7 +9,7 @@ use std::path::Path;
 
 use annals::cdc::debezium::Debezium;
 use annals::cdc::{
-    Chunk, Ingest, IngestState, Ingests as _, Mark, Source, SourceError, TableOf, TableRow,
+    Chunk, Ingest, IngestState, Ingests as _, Mark, Resume, Source, SourceError, TableOf, TableRow,
 };
 use annals::prelude::*;
 use annals::store::{Append, ChangeStream, NewEvent, StreamChange};
@@ -30,6 +30,41 @@ fn line(op: &str, id: i64, v: &str, lsn: u64) -> String {
     format!(
         r#"{{"topic":"srv.public.t","key":{{"id":{id}}},"value":{{"op":"{op}","before":null,"after":{after},"source":{{"name":"srv","schema":"public","table":"t","txId":7,"lsn":{lsn},"ts_ms":1700000000000}}}}}}"#
     )
+}
+
+/// A line of a connector whose positions are these.
+fn line_at(op: &str, id: i64, v: &str, position: &str) -> String {
+    line(op, id, v, 0).replace(r#""txId":7,"lsn":0"#, position)
+}
+
+/// A row that was inserted into a table without a key.
+fn line_without_key(op: &str, v: &str, lsn: u64) -> String {
+    line(op, 0, v, lsn).replace(r#""key":{"id":0}"#, r#""key":null"#)
+}
+
+/// The halves of a changed key.
+fn halves(from: i64, to: i64, v: &str, lsn: u64) -> [String; 2] {
+    let half = |op: &str, id: i64, header: &str, other: i64| {
+        let headers = format!(r#""headers":{{"__debezium.{header}":{{"id":{other}}}}},"value""#);
+        line(op, id, v, lsn).replacen(r#""value""#, &headers, 1)
+    };
+    [half("d", from, "newkey", to), half("c", to, "oldkey", from)]
+}
+
+/// Waits until so many lines are in.
+async fn taken(program: &Program, lines: u64) {
+    until("the lines are taken", || async {
+        let resume = world::mark(program).await?.resume?;
+        let is_taken = |positions: &u64| *positions >= lines;
+        matches!(resume, Resume::Positions(of) if of.get(&0).is_some_and(is_taken)).then_some(())
+    })
+    .await;
+}
+
+async fn types(program: &Program) -> Vec<String> {
+    let events = world::events(program).await.into_iter();
+    let last = |name: &str| name.rsplit('.').next().unwrap().to_owned();
+    events.map(|of| last(&of.event_type)).collect()
 }
 
 fn write(file: &Path, lines: &[String]) {
@@ -104,6 +139,11 @@ async fn a_line_without_an_envelope_is_a_located_error() {
         "position 2 of partition 0 is unusable (skip it with `skip_message(0, 2, reason)`): a \
          message of topic `srv.public.t` cannot be read: its `op` is `x`"
     );
+    // The lines before it are in.
+    until("the first line is there", || async {
+        value(&program, 1).await
+    })
+    .await;
     program.stop().await;
     assert_eq!(world::status(&program).state, IngestState::Ended);
 }
@@ -269,4 +309,110 @@ async fn a_truncate_over_archived_rows_stops_instead_of_missing_some() {
         "{why}"
     );
     program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_of_one_row_at_one_moment_are_all_ingested() {
+    for positions in [
+        // MySQL, SQL Server, Oracle, and a connector that says no position.
+        [
+            r#""file":"bin.1","pos":200,"row":0"#,
+            r#""file":"bin.1","pos":200,"row":1"#,
+            r#""file":"bin.2","pos":200,"row":0"#,
+        ],
+        [
+            r#""commit_lsn":"c","change_lsn":"a","event_serial_no":1"#,
+            r#""commit_lsn":"c","change_lsn":"a","event_serial_no":2"#,
+            r#""commit_lsn":"c","change_lsn":"b","event_serial_no":1"#,
+        ],
+        [
+            r#""txId":"5.6.7","scn":"10","rs_id":"a","ssn":0"#,
+            r#""txId":"5.6.7","scn":"10","rs_id":"b","ssn":0"#,
+            r#""txId":"5.6.7","scn":"11","rs_id":"a","ssn":0"#,
+        ],
+        [r#""ord":1"#; 3],
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("t.jsonl");
+        let [a, b, c] = positions;
+        let lines = [
+            line_at("u", 1, "a", a),
+            line_at("u", 1, "b", b),
+            line_at("u", 1, "c", c),
+        ];
+        write(&file, &lines);
+        let program = start(folder.path()).await;
+        taken(&program, 3).await;
+        assert_eq!(types(&program).await, ["updated"; 3], "{positions:?}");
+        let is_exact = a != b;
+        if is_exact {
+            write(&file, &lines);
+            taken(&program, 6).await;
+            assert_eq!(types(&program).await, ["updated"; 3], "{positions:?}");
+        }
+        program.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn equal_rows_without_a_key_are_all_ingested() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("t.jsonl");
+    // A snapshot, of which a program that starts again reads the second half.
+    write(&file, &vec![line_without_key("r", "a", 10); 1_100]);
+    let program = world::start(folder.path(), Debezium::file(&file)).await;
+    taken(&program, 1_100).await;
+    program.stop().await;
+    drop(program);
+    write(&file, &vec![line_without_key("r", "a", 10); 50]);
+    let program = world::start(folder.path(), Debezium::file(&file)).await;
+    taken(&program, 1_150).await;
+    assert_eq!(types(&program).await.len(), 1_150);
+    // What one statement inserted is at one position, and is repeated in whole.
+    let mut inserted = vec![line_without_key("c", "b", 20); 3];
+    inserted.push(line_without_key("c", "c", 21));
+    write(&file, &inserted);
+    write(&file, &inserted);
+    taken(&program, 1_158).await;
+    assert_eq!(types(&program).await.len(), 1_154);
+    program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_key_is_known_however_its_halves_come() {
+    let [old, new] = halves(1, 2, "b", 11);
+    let apart: [&[&String]; 2] = [&[&old], &[&new]];
+    let together: [&[&String]; 2] = [&[&old, &new], &[]];
+    for [first, second] in [[apart, together], [together, apart]] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("t.jsonl");
+        let mut count = 0;
+        let mut wanted = Vec::new();
+        let newer = || vec![line("u", 2, "newer", 12)];
+        let inserted = || vec![line("c", 1, "a", 10)];
+        let given = |halves: [&[&String]; 2]| {
+            halves.map(|lines| lines.iter().map(|line| (*line).clone()).collect::<Vec<_>>())
+        };
+        let [one, two] = given(first);
+        let [three, four] = given(second);
+        for lines in [inserted(), one, two, newer(), three, four] {
+            // Each start reads a chunk of its own.
+            write(&file, &lines);
+            count += lines.len() as u64;
+            let program = start(folder.path()).await;
+            taken(&program, count).await;
+            if count <= 4 {
+                wanted = types(&program).await;
+            }
+            assert_eq!(types(&program).await, wanted);
+            program.stop().await;
+        }
+        let program = start(folder.path()).await;
+        assert_eq!(wanted.len(), 4, "{wanted:?}");
+        until("the newer value is there", || async {
+            (value(&program, 2).await.as_deref() == Some("newer")).then_some(())
+        })
+        .await;
+        program.stop().await;
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::envelope::{
@@ -11,6 +12,7 @@ use super::envelope::{
 use super::fold::{Half, Halves};
 use super::types::{self, ColumnType, Semantic};
 use crate::columns::Columns;
+use crate::ingest::{EqualRecord, EqualRecords};
 use crate::lsn::Lsn;
 use crate::payload::Because;
 use crate::record::{At, BeforeImage, Body, LogicalMessage, Record, RowOp, RowRecord, Truncate};
@@ -37,6 +39,8 @@ pub struct Adapter {
     unavailable: String,
     columns: BTreeMap<TableName, Vec<ColumnType>>,
     halves: Halves,
+    /// Of each partition: its last record, when others may be equal to it.
+    equal: EqualRecords,
 }
 
 impl Default for Adapter {
@@ -47,6 +51,7 @@ impl Default for Adapter {
             unavailable: UNAVAILABLE.to_owned(),
             columns: BTreeMap::new(),
             halves: Halves::default(),
+            equal: EqualRecords::default(),
         }
     }
 }
@@ -112,6 +117,17 @@ impl Adapter {
         self.halves.flush()
     }
 
+    /// Goes on after these records.
+    pub(super) fn resume(&mut self, equal: EqualRecords) {
+        self.halves = Halves::default();
+        self.equal = equal;
+    }
+
+    /// The last record of each partition, when others may be equal to it.
+    pub(super) fn equal(&self) -> &EqualRecords {
+        &self.equal
+    }
+
     fn read(&mut self, message: &DebeziumMessage) -> Result<Vec<Record>, String> {
         let Some(value) = message.value.as_deref() else {
             return Ok(Vec::new());
@@ -130,27 +146,28 @@ impl Adapter {
             return Err("it has no `op`: it is no envelope of Debezium".into());
         };
         let source = envelope.source.as_ref().ok_or("it has no `source`")?;
-        let repeat_key = repeat_key(source, op, message);
-        let record = |body, at| Record {
+        let record = |body, at, repeat_key| Record {
             body,
             at,
             origin: None,
-            repeat_key: Some(Arc::clone(&repeat_key)),
+            repeat_key: Some(repeat_key),
         };
+        let number = |value: &Option<Value>| value.as_ref().and_then(Value::as_u64);
         let at = At {
-            lsn: Lsn::new(source.lsn.unwrap_or_default()),
+            lsn: Lsn::new(number(&source.lsn).unwrap_or_default()),
             ordinal: 0,
-            xid: source.tx_id,
+            xid: number(&source.tx_id),
             time: types::source_time(source.ts_us, source.ts_ms),
         };
         if op == "m" {
-            let content = envelope.message.ok_or("it has no `message`")?;
-            let message = LogicalMessage {
-                prefix: content.prefix,
+            let content = envelope.message.as_ref().ok_or("it has no `message`")?;
+            let body = Body::Message(LogicalMessage {
+                prefix: content.prefix.clone(),
                 content: types::bytes(&content.content)?,
                 transactional: source.tx_id.is_some(),
-            };
-            return Ok(self.halves.whole(record(Body::Message(message), at)));
+            });
+            let repeat_key = self.repeat_key(source, op, message, None);
+            return Ok(self.halves.whole(record(body, at, repeat_key)));
         }
         let parts = Parts {
             table: table(source)?,
@@ -159,14 +176,13 @@ impl Adapter {
         };
         let body = match op {
             "t" => {
-                return Ok(self.halves.whole(record(
-                    Body::Truncate(Truncate {
-                        tables: vec![parts.table],
-                        cascade: None,
-                        restart_identity: None,
-                    }),
-                    at,
-                )));
+                let body = Body::Truncate(Truncate {
+                    tables: vec![parts.table],
+                    cascade: None,
+                    restart_identity: None,
+                });
+                let repeat_key = self.repeat_key(source, op, message, None);
+                return Ok(self.halves.whole(record(body, at, repeat_key)));
             }
             "r" => self.row(RowOp::Read, &envelope, source, parts)?,
             "c" => self.row(RowOp::Insert, &envelope, source, parts)?,
@@ -184,7 +200,55 @@ impl Adapter {
             RowOp::Insert => other("__debezium.oldkey")?.map(Half::New),
             _ => None,
         };
-        Ok(self.halves.take(record(Body::Row(body), at), half))
+        let keys = match &half {
+            Some(Half::Old(to)) => Some((&body.key, to)),
+            Some(Half::New(from)) => Some((from, &body.key)),
+            None => None,
+        };
+        let repeat_key = self.repeat_key(source, op, message, keys);
+        let record = record(Body::Row(body), at, repeat_key);
+        Ok(self.halves.take(record, half))
+    }
+
+    /// What is the same when the connector writes a change again, and of no other change. Both
+    /// halves of a changed key have one, as the update has that they become together.
+    fn repeat_key(
+        &mut self,
+        source: &Source,
+        op: &str,
+        message: &DebeziumMessage,
+        keys: Option<(&Columns, &Columns)>,
+    ) -> Arc<str> {
+        let name = source.name.as_deref().unwrap_or_default();
+        let position = source.position();
+        let topic = &message.topic;
+        let what = match (keys, message.key.as_deref()) {
+            (Some((from, to)), _) => format!("{from:?} to {to:?}"),
+            (None, Some(key)) => format!("{} {op}", key.get()),
+            // Rows without a key are in any partition.
+            (None, None) => format!("in {} {op}", message.partition),
+        };
+        let repeat_key = format!("{name} {position} {topic} {what}");
+        let has_key = message.key.is_some();
+        let is_exact = match op {
+            "m" | "t" => true,
+            "r" => has_key,
+            _ => source.is_of_one_row() || has_key && source.is_of_one_change(),
+        };
+        if is_exact {
+            self.equal.remove(&message.partition);
+            return repeat_key.into();
+        }
+        let of = format!("{repeat_key} {op} {:?} {:?}", source.ts_us, source.ts_ms);
+        match self.equal.entry(message.partition).or_default() {
+            last if last.of == of => last.count += 1,
+            last => *last = EqualRecord { of, count: 1 },
+        }
+        let count = self
+            .equal
+            .get(&message.partition)
+            .map_or(1, |last| last.count);
+        format!("{repeat_key} {count}").into()
     }
 
     fn row(
@@ -218,8 +282,8 @@ impl Adapter {
             }
         };
         let snapshot = match &source.snapshot {
-            Some(serde_json::Value::String(word)) if word != "false" => Some(word.as_str().into()),
-            Some(serde_json::Value::Bool(true)) => Some("true".into()),
+            Some(Value::String(word)) if word != "false" => Some(word.as_str().into()),
+            Some(Value::Bool(true)) => Some("true".into()),
             _ => None,
         };
         let mut row = RowRecord {
@@ -325,19 +389,4 @@ fn table(source: &Source) -> Result<TableName, String> {
         (Some(schema), Some(name)) => Ok(TableName::new(schema, name)),
         _ => Err("its `source` names no table".into()),
     }
-}
-
-/// What is the same when the connector writes a change again.
-fn repeat_key(source: &Source, op: &str, message: &DebeziumMessage) -> Arc<str> {
-    let key = message.key.as_deref().map_or("", RawValue::get);
-    let part = |part: &Option<String>| part.clone().unwrap_or_default();
-    format!(
-        "{} {} {:?} {:?} {} {key} {op}",
-        part(&source.name),
-        part(&source.sequence),
-        source.tx_id,
-        source.lsn,
-        message.topic
-    )
-    .into()
 }

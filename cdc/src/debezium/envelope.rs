@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::types::Semantic;
@@ -164,7 +165,7 @@ pub(super) struct Schema {
     #[serde(default)]
     field: String,
     #[serde(default, rename = "type")]
-    kind: Option<serde_json::Value>,
+    kind: Option<Value>,
     #[serde(default)]
     name: Option<String>,
     #[serde(default)]
@@ -176,7 +177,7 @@ pub(super) struct Schema {
 #[derive(Clone, Debug, Default, Deserialize)]
 struct Parameters {
     #[serde(default)]
-    scale: Option<serde_json::Value>,
+    scale: Option<Value>,
 }
 
 impl Schema {
@@ -252,13 +253,72 @@ pub(super) struct Source {
     pub(super) schema: Option<String>,
     pub(super) table: Option<String>,
     pub(super) collection: Option<String>,
+    // A number, or a text where the database has no number for it.
     #[serde(rename = "txId")]
-    pub(super) tx_id: Option<u64>,
-    pub(super) lsn: Option<u64>,
+    pub(super) tx_id: Option<Value>,
+    pub(super) lsn: Option<Value>,
     pub(super) sequence: Option<String>,
-    pub(super) snapshot: Option<serde_json::Value>,
+    // MySQL and MariaDB.
+    pub(super) gtid: Option<Value>,
+    pub(super) file: Option<Value>,
+    pub(super) pos: Option<Value>,
+    pub(super) row: Option<Value>,
+    // SQL Server, Db2, Informix.
+    pub(super) commit_lsn: Option<Value>,
+    pub(super) change_lsn: Option<Value>,
+    pub(super) event_serial_no: Option<Value>,
+    // Oracle.
+    pub(super) commit_scn: Option<Value>,
+    pub(super) scn: Option<Value>,
+    pub(super) rs_id: Option<Value>,
+    pub(super) ssn: Option<Value>,
+    // MongoDB.
+    pub(super) ord: Option<Value>,
+    pub(super) snapshot: Option<Value>,
     pub(super) ts_ms: Option<i64>,
     pub(super) ts_us: Option<i64>,
+}
+
+impl Source {
+    /// Where the change is in the log of its database: of each connector what it says.
+    pub(super) fn position(&self) -> String {
+        let said = [
+            &self.tx_id,
+            &self.lsn,
+            &self.gtid,
+            &self.file,
+            &self.pos,
+            &self.row,
+            &self.commit_lsn,
+            &self.change_lsn,
+            &self.event_serial_no,
+            &self.commit_scn,
+            &self.scn,
+            &self.rs_id,
+            &self.ssn,
+            &self.ord,
+        ];
+        let mut position = self.sequence.clone().unwrap_or_default();
+        for value in said {
+            position.push(' ');
+            if let Some(value) = value {
+                position.push_str(&value.to_string());
+            }
+        }
+        position
+    }
+
+    /// Whether no other row of its statement has this position.
+    pub(super) fn is_of_one_row(&self) -> bool {
+        self.pos.is_some() && self.row.is_some()
+            || self.change_lsn.is_some() && self.event_serial_no.is_some()
+            || self.rs_id.is_some() && self.ssn.is_some()
+    }
+
+    /// Whether no other change of the same row has this position.
+    pub(super) fn is_of_one_change(&self) -> bool {
+        self.is_of_one_row() || self.lsn.is_some() || self.change_lsn.is_some()
+    }
 }
 
 /// A logical message.

@@ -194,6 +194,7 @@ fn message_of(event: &RecordedEvent) -> Result<DebeziumMessage, serde_json::Erro
     let value = std::str::from_utf8(&event.payload).unwrap_or("\u{0}");
     let value = Some(value).filter(|value| !value.is_empty());
     let mut message = DebeziumMessage::new(event.stream.category(), own.or(named), value)?;
+    message.partition = event.partition.0;
     for (name, text) in &event.metadata.keys {
         if let Some(name) = name.strip_prefix("kafka.header.__debezium.") {
             message = message.header(&format!("__debezium.{name}"), text)?;
@@ -207,7 +208,8 @@ impl Source for Debezium {
     async fn begin(&mut self, ingest: &str, last: Option<&Mark>) -> Result<(), SourceError> {
         self.lines = None;
         self.is_unfinished = false;
-        self.adapter.flush();
+        self.adapter
+            .resume(last.map_or_else(Default::default, |last| last.equal.clone()));
         self.taken.clear();
         if let Some(last) = last {
             if !last.source.starts_with("debezium ") {
@@ -248,7 +250,9 @@ impl Source for Debezium {
         }
         // A half of a changed key does not wait for the other one beyond what is appended at once.
         records.extend(self.adapter.flush());
-        Ok(Chunk::repeatable(self.name(), records, self.taken.clone()))
+        let mut chunk = Chunk::repeatable(self.name(), records, self.taken.clone());
+        chunk.equal.clone_from(self.adapter.equal());
+        Ok(chunk)
     }
 
     fn skip_messages(&mut self, messages: &[(u32, u64)]) {

@@ -170,9 +170,15 @@ impl EventMaker {
         let payload = json_of(&RowPayloadOf::new(row, schema, carried.as_ref()))?;
         // Deletions of a truncate share the ordinal of the truncate.
         let event_type = names.types[row.op as usize].clone();
-        let id = self.id_of(record, &[what(row.op), " ", stream.as_str()]);
+        let moved_from = row.moved_from();
+        let of_id = match (&moved_from, &record.repeat_key) {
+            // Said again, it may be in halves.
+            (Some(_), Some(_)) => RowOp::Insert,
+            _ => row.op,
+        };
+        let id = self.id_of(record, &[what(of_id), " ", stream.as_str()]);
         let mut events = Vec::with_capacity(1);
-        if let Some(old) = row.moved_from() {
+        if let Some(old) = moved_from {
             events.push(self.moved(record, &row.table, &old, &row.key)?);
         }
         let mut event = self.blank.clone().id(id);

@@ -46,12 +46,28 @@ pub struct Mark {
     /// The version of the last request to read tables again that is complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_again: Option<Version>,
+    /// The last record of each partition, when others may be equal to it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) equal: EqualRecords,
     /// The transactions that end in its append.
     #[serde(default)]
     pub transactions: u64,
     /// The events of its append, without itself.
     #[serde(default)]
     pub events: u64,
+}
+
+/// Records of a source that says nothing by which to tell one from the next, such as rows without
+/// a key at one position: by partition, the last one.
+pub(crate) type EqualRecords = BTreeMap<u32, EqualRecord>;
+
+/// The last of records that are equal but for how many of them there are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct EqualRecord {
+    /// What is the same of all of them.
+    pub(crate) of: String,
+    /// How many have come in a row.
+    pub(crate) count: u64,
 }
 
 /// Where one goes on.
@@ -137,6 +153,7 @@ impl Mark {
             snapshot: None,
             decided: None,
             read_again: None,
+            equal: EqualRecords::new(),
             transactions: 0,
             events: 0,
         }

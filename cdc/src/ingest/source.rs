@@ -7,7 +7,7 @@ use annals_runner::WorkError;
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
-use super::mark::{Mark, Partial, Resume, SnapshotMark};
+use super::mark::{EqualRecords, Mark, Partial, Resume, SnapshotMark};
 use super::status::SourceStatus;
 use crate::record::Record;
 use crate::schema::TableName;
@@ -112,6 +112,8 @@ pub struct Chunk {
     pub transactions: u64,
     /// Whether the source may have said some of it before: what is known is skipped.
     pub may_repeat: bool,
+    /// The last record of each partition, when others may be equal to it.
+    pub(crate) equal: EqualRecords,
     /// Of a snapshot: where it is.
     pub snapshot: Option<Snapshotting>,
     /// Of tables that are read again beside the stream.

@@ -274,6 +274,7 @@ impl<'a> Taking<'a> {
         mark.read_again = run.mark.as_ref().and_then(|mark| mark.read_again);
         mark.resume = chunk.resume.clone();
         mark.transactions = chunk.transactions;
+        mark.equal.clone_from(&chunk.equal);
         match &chunk.snapshot {
             Some(Snapshotting::Begins(tables)) => {
                 self.shared
@@ -447,6 +448,10 @@ impl<'a> Taking<'a> {
         let mut mark = of.clone();
         mark.transactions = 0;
         mark.resume = run.mark.as_ref().and_then(|mark| mark.resume.clone());
+        mark.equal = run
+            .mark
+            .as_ref()
+            .map_or_else(Default::default, |mark| mark.equal.clone());
         if run.is_again {
             mark.partial = run.mark.as_ref().and_then(|mark| mark.partial);
         } else if mark.snapshot.is_none() {
