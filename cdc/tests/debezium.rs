@@ -379,6 +379,29 @@ async fn equal_rows_without_a_key_are_all_ingested() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeated_truncate_deletes_no_newer_row() {
+    let truncate = || line("d", 1, "", 11).replace(r#""op":"d""#, r#""op":"t""#);
+    let first = [line("c", 1, "a", 10), truncate(), line("c", 2, "b", 12)];
+    for starts_again in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("t.jsonl");
+        write(&file, &first);
+        if starts_again {
+            let program = start(folder.path()).await;
+            taken(&program, 3).await;
+            program.stop().await;
+        }
+        write(&file, &first[1..]);
+        write(&file, &[line("c", 3, "c", 13)]);
+        let program = start(folder.path()).await;
+        taken(&program, 6).await;
+        let wanted = ["inserted", "truncated", "deleted", "inserted", "inserted"];
+        assert_eq!(types(&program).await, wanted, "{starts_again}");
+        program.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_key_is_known_however_its_halves_come() {
     let [old, new] = halves(1, 2, "b", 11);
     let apart: [&[&String]; 2] = [&[&old], &[&new]];

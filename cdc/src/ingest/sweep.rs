@@ -8,7 +8,7 @@ use annals_runner::WorkError;
 
 use super::Placed;
 use super::live::{LiveRows, TooMany};
-use super::mark::{Mark, copy_tried_after};
+use super::mark::{Mark, Partial, copy_tried_after};
 use super::source::Chunk;
 use super::work::{APPEND_EVENTS_MAX, Run, Taking, before_record};
 use crate::columns::Columns;
@@ -38,6 +38,18 @@ impl Taking<'_> {
         };
         let mut keys = Vec::new();
         run.appends.settle().await?;
+        let id = run.maker.truncated(record, table, payload)?.1.id;
+        let is_here = events.iter().any(|(_, event)| event.id == id);
+        let known = store.find(Partition(0), &[id]).await?;
+        let is_known = is_here || known.first().is_some_and(Option::is_some);
+        if is_known && run.may_be_known {
+            // Said again: what the table has now is newer. But a crash may have left a part of it.
+            let At { lsn, ordinal, .. } = record.at;
+            let is_of = |of: &mut Partial| of.commit == lsn && of.through <= ordinal;
+            if is_here || run.unfinished.take_if(is_of).is_none() {
+                return Ok(());
+            }
+        }
         if self.settings.expand_truncates {
             let max = self.settings.sweep_rows_max;
             let live = LiveRows::of(self.db, &run.maker, table, events, None, max).await?;
@@ -45,11 +57,9 @@ impl Taking<'_> {
             payload.rows = Some(live.len() as u64);
             keys = live.keys(self.db, &run.maker, table, events).await?;
         }
-        let event = run.maker.truncated(record, table, payload)?;
         // A part of it may be in since before a crash.
-        let known = store.find(Partition(0), &[event.1.id]).await?;
-        if known.first().is_none_or(Option::is_none) {
-            events.push(event);
+        if !is_known {
+            events.push(run.maker.truncated(record, table, payload)?);
         }
         for key in keys {
             if events.len() > APPEND_EVENTS_MAX {

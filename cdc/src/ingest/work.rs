@@ -15,7 +15,7 @@ use super::appends::{Appends, Batch};
 use super::events::EventMaker;
 use super::handle::Shared;
 use super::live::LiveRows;
-use super::mark::{Mark, Resume, SnapshotMark, gap, last_mark};
+use super::mark::{Mark, Partial, Resume, SnapshotMark, gap, last_mark};
 use super::operator::{Decisions, decisions, newest};
 use super::pause::Pause;
 use super::schemas::Schemas;
@@ -59,6 +59,10 @@ pub(super) struct Run<'a> {
     pub(super) is_again: bool,
     /// Whether the log may have some of what is appended now.
     pub(super) may_be_known: bool,
+    /// Whether the row that is taken in has digests already, because it is made of one of the log.
+    pub(super) is_digested: bool,
+    /// Of a record of which a part was in at the beginning: which one it is.
+    pub(super) unfinished: Option<Partial>,
     /// Of a transaction that comes by parts: what its last record so far became. It waits for the
     /// next part, so that an event is there to say that it is the last, whatever is skipped.
     pub(super) held: Option<Held>,
@@ -187,13 +191,15 @@ impl<'a> Taking<'a> {
             schemas: Schemas::default(),
             decisions,
             maker,
-            mark,
             missing: BTreeMap::new(),
             again: None,
             is_again: false,
             may_be_known: false,
+            is_digested: false,
+            unfinished: mark.as_ref().and_then(|mark| mark.partial),
             held: None,
             parts: 0,
+            mark,
         };
         if !tables.is_empty() {
             let rows_max = self.settings.sweep_rows_max;
@@ -455,7 +461,7 @@ impl<'a> Taking<'a> {
         if run.is_again {
             mark.partial = run.mark.as_ref().and_then(|mark| mark.partial);
         } else if mark.snapshot.is_none() {
-            mark.partial = Some(super::mark::Partial {
+            mark.partial = Some(Partial {
                 commit: at.lsn,
                 through: at.ordinal.wrapping_add(1),
             });
