@@ -439,3 +439,28 @@ async fn a_changed_key_is_known_however_its_halves_come() {
         program.stop().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_is_not_the_one_that_was_read_stops() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("t.jsonl");
+    let lines = [line("c", 1, "a", 10), line("c", 2, "b", 11)];
+    write(&file, &lines);
+    let program = start(folder.path()).await;
+    taken(&program, 2).await;
+    program.stop().await;
+    drop(program);
+    let other = folder.path().join("other.jsonl");
+    write(&other, &lines);
+    let program = world::start(folder.path(), Debezium::file(&other)).await;
+    let why = world::stopped(&program).await;
+    assert!(why.contains("is of another source"), "{why}");
+    program.stop().await;
+    drop(program);
+    std::fs::remove_file(&file).unwrap();
+    write(&file, &lines[1..]);
+    let program = start(folder.path()).await;
+    let why = world::stopped(&program).await;
+    assert!(why.contains("has 1 line, and 2 were read"), "{why}");
+    program.stop().await;
+}

@@ -16,19 +16,22 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// After so many lines.
-    pub(super) async fn open(path: &Path, after: u64) -> std::io::Result<Lines> {
+    /// After so many lines, and how many of them there were.
+    pub(super) async fn open(path: &Path, after: u64) -> std::io::Result<(Lines, u64)> {
         let mut lines = Lines {
             reader: BufReader::new(File::open(path).await?),
             unfinished: Vec::new(),
             is_open: false,
         };
-        for _ in 0..after {
-            let mut line = Vec::new();
-            lines.reader.read_until(b'\n', &mut line).await?;
+        let mut line = Vec::new();
+        for found in 0..after {
+            line.clear();
+            if lines.reader.read_until(b'\n', &mut line).await? == 0 {
+                return Ok((lines, found));
+            }
             lines.is_open = !line.ends_with(b"\n");
         }
-        Ok(lines)
+        Ok((lines, after))
     }
 
     /// Whether a line has begun, and its end is not written yet.

@@ -1,7 +1,7 @@
 //! What Debezium wrote, as a source: a file of JSON lines, or the log of a topic.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::{Path, PathBuf};
 
 use annals_core::{Annals, RecordedEvent};
 use async_trait::async_trait;
@@ -133,7 +133,13 @@ impl Debezium {
         let mut number = self.taken.get(&0).copied().unwrap_or_default();
         let mut lines = match self.lines.take() {
             Some(lines) => lines,
-            None => Lines::open(path, number).await.map_err(cannot)?,
+            None => {
+                let (lines, found) = Lines::open(path, number).await.map_err(cannot)?;
+                if found < number {
+                    return Err(shorter(path, found, number));
+                }
+                lines
+            }
         };
         let mut messages = Vec::new();
         while messages.len() < CHUNK_LINES {
@@ -180,6 +186,17 @@ fn read(
     messages.collect()
 }
 
+/// What was read is not in the file any more.
+fn shorter(path: &Path, found: u64, read: u64) -> SourceError {
+    let lines = if found == 1 { "line" } else { "lines" };
+    let what = format!(
+        "{} has {found} {lines}, and {read} were read: it is not the file that was read. Put that \
+         file back, or give this ingest another name",
+        path.display()
+    );
+    SourceError::new(SourceFailure::Stop, what)
+}
+
 /// A message that an operator has to decide about.
 fn unfit(what: &str, partition: u32, position: u64) -> SourceError {
     let what = format!("{what} (skip it with `skip_message({partition}, {position}, reason)`)");
@@ -212,12 +229,13 @@ impl Source for Debezium {
             .resume(last.map_or_else(Default::default, |last| last.equal.clone()));
         self.taken.clear();
         if let Some(last) = last {
-            if !last.source.starts_with("debezium ") {
+            let name = self.name();
+            if *last.source != *name {
                 return Err(SourceError::new(
                     SourceFailure::Stop,
                     format!(
-                        "the last mark of `{ingest}` is of another source, `{}`: give this \
-                         ingest another name",
+                        "the last mark of `{ingest}` is of another source, `{}`, and this one is \
+                         `{name}`: give this ingest another name",
                         last.source
                     ),
                 ));
