@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use annals::Store;
 use annals::cdc::{
     At, Because, BeforeImage, Body, Change, Chunk, Columns, Ingest, IngestState, Ingests as _, Lsn,
-    Mark, Numeric, Record, Resume, RowOp, RowRecord, Source, SourceError, TableName, TableOf,
-    TableRow,
+    Mark, Numeric, Record, Resume, RowOp, RowRecord, Source, SourceError, TableName,
+    TableOf, TableRow,
 };
 use annals::prelude::*;
 use annals::store::{Append, AppendError, Appended, ReadStream};
@@ -92,7 +92,8 @@ fn record(id: u64, value: &str) -> Record {
 impl Source for Told {
     async fn begin(&mut self, _: &str, last: Option<&Mark>) -> Result<(), SourceError> {
         let resume = last.and_then(|last| last.resume.as_ref()?.lsn());
-        self.next = resume.unwrap_or_default().get() + 1;
+        let in_part = last.and_then(|last| last.partial).map(|of| of.commit);
+        self.next = resume.max(in_part).unwrap_or_default().get() + 1;
         Ok(())
     }
 
@@ -231,6 +232,45 @@ async fn what_came_before_a_poisonous_change_is_taken_in() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whole_transactions_before_a_poisonous_one_are_taken_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut source = Told::rows(&["1", "2", "bad", "4"]);
+    source.is_one_chunk = true;
+    let program = waiting(folder.path(), source, 0, false, false).await;
+    let why = stopped(&program).await;
+    assert!(why.contains("commit 0/3, record 0"), "{why}");
+    assert_eq!(ids_of(&program, INSERTED, 2).await, [1, 2]);
+    let shop = program.ingest("shop").unwrap();
+    shop.skip(Lsn::new(3), 0, "no number").await.unwrap();
+    assert_eq!(ids_of(&program, INSERTED, 3).await, [1, 2, 4]);
+    program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_too_large_for_one_append_are_in_several() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut source = Told::rows(&["1", "2", "3", "4", "5"]);
+    source.is_one_chunk = true;
+    // Five of them are more than an append may have.
+    let large = |_: &Change<T>| {
+        let text = "x".repeat(14 << 20);
+        Some(("nothing-1".to_owned(), Nothing::TooLong { text }))
+    };
+    let ingest = Ingest::named("shop").from(source).translate(large);
+    let db = world::open(folder.path()).await;
+    let program = db.with(ingest).start().await.unwrap();
+    until("all are in", || async {
+        match status(&program).state {
+            IngestState::Stopped(why) => panic!("{why}"),
+            _ => (ids(&program, INSERTED).await.len() == 5).then_some(()),
+        }
+    })
+    .await;
+    assert_eq!(ids(&program, INSERTED).await, [1, 2, 3, 4, 5]);
+    program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_that_cannot_be_appended_names_its_record() {
     let folder = tempfile::tempdir().unwrap();
     let mut source = Told::rows(&["1", "2", "17", "4"]);
@@ -239,6 +279,8 @@ async fn an_event_that_cannot_be_appended_names_its_record() {
     let why = stopped(&program).await;
     let wanted = "commit 0/3, record 0: skip it with `skip(commit, record, reason)`";
     assert!(why.contains(wanted), "{why}");
+    // The transactions before it are in.
+    assert_eq!(ids_of(&program, INSERTED, 2).await, [1, 2]);
     let shop = program.ingest("shop").unwrap();
     shop.skip(Lsn::new(3), 0, "too long").await.unwrap();
     assert_eq!(ids_of(&program, INSERTED, 3).await, [1, 2, 4]);

@@ -36,14 +36,17 @@ pub struct Debezium {
     /// Of each partition: up to where it was taken.
     taken: BTreeMap<u32, u64>,
     lines: Option<Lines>,
+    /// What was read, from a message on that stops it.
+    rest: VecDeque<Read>,
     /// Whether the status says that the last line of a file is not complete.
     is_unfinished: bool,
     /// What operators decided to skip: partitions and positions.
     skipped: BTreeSet<(u32, u64)>,
 }
 
-/// A message, with its partition and position; nothing of one that operators skip.
-type Read = (u32, u64, Option<DebeziumMessage>);
+/// A message, with its partition and position; nothing of one that operators skip, and what is
+/// wrong with one that cannot be read.
+type Read = (u32, u64, Result<Option<DebeziumMessage>, SourceError>);
 
 #[derive(Debug)]
 enum Input {
@@ -70,6 +73,7 @@ impl Debezium {
             adapter: Adapter::default(),
             taken: BTreeMap::new(),
             lines: None,
+            rest: VecDeque::new(),
             is_unfinished: false,
             skipped: BTreeSet::new(),
         }
@@ -105,10 +109,13 @@ impl Debezium {
     }
 
     /// Some messages, and where each was. Waits for them.
-    async fn messages(&mut self) -> Result<Vec<Read>, SourceError> {
+    async fn messages(&mut self) -> Result<VecDeque<Read>, SourceError> {
+        if !self.rest.is_empty() {
+            return Ok(std::mem::take(&mut self.rest));
+        }
         if let Input::Log(log) = &mut self.input {
             let events = log.next().await?;
-            return read(events, &self.skipped);
+            return Ok(read(events, &self.skipped));
         }
         loop {
             let lines = self.lines().await?;
@@ -122,9 +129,9 @@ impl Debezium {
         }
     }
 
-    async fn lines(&mut self) -> Result<Vec<Read>, SourceError> {
+    async fn lines(&mut self) -> Result<VecDeque<Read>, SourceError> {
         let Input::File(path) = &self.input else {
-            return Ok(Vec::new());
+            return Ok(VecDeque::new());
         };
         let cannot = |error: std::io::Error| {
             let what = format!("cannot read {}", path.display());
@@ -141,7 +148,7 @@ impl Debezium {
                 lines
             }
         };
-        let mut messages = Vec::new();
+        let mut messages = VecDeque::new();
         while messages.len() < CHUNK_LINES {
             let Some(line) = lines.next().await.map_err(cannot)? else {
                 break;
@@ -151,14 +158,14 @@ impl Debezium {
                 continue;
             }
             let message = match serde_json::from_slice(&line) {
-                _ if self.skipped.contains(&(0, number)) => None,
-                Ok(message) => Some(message),
+                _ if self.skipped.contains(&(0, number)) => Ok(None),
+                Ok(message) => Ok(Some(message)),
                 Err(error) => {
                     let what = format!("line {number} of {} is no message", path.display());
-                    return Err(unfit(&what, 0, number).because(error));
+                    Err(unfit(&what, 0, number).because(error))
                 }
             };
-            messages.push((0, number, message));
+            messages.push_back((0, number, message));
         }
         self.lines = Some(lines);
         Ok(messages)
@@ -166,22 +173,19 @@ impl Debezium {
 }
 
 /// The messages of events of a log.
-fn read(
-    events: Vec<RecordedEvent>,
-    skipped: &BTreeSet<(u32, u64)>,
-) -> Result<Vec<Read>, SourceError> {
+fn read(events: Vec<RecordedEvent>, skipped: &BTreeSet<(u32, u64)>) -> VecDeque<Read> {
     let messages = events.into_iter().map(|event| {
         let (partition, position) = (event.partition.0, event.position.get());
         if skipped.contains(&(partition, position)) {
-            return Ok((partition, position, None));
+            return (partition, position, Ok(None));
         }
         let message = message_of(&event).map_err(|error| {
             let what = format!(
                 "the event at {position} of partition {partition} is no message of Debezium"
             );
             unfit(&what, partition, position).because(error)
-        })?;
-        Ok((partition, position, Some(message)))
+        });
+        (partition, position, message.map(Some))
     });
     messages.collect()
 }
@@ -224,6 +228,7 @@ fn message_of(event: &RecordedEvent) -> Result<DebeziumMessage, serde_json::Erro
 impl Source for Debezium {
     async fn begin(&mut self, ingest: &str, last: Option<&Mark>) -> Result<(), SourceError> {
         self.lines = None;
+        self.rest.clear();
         self.is_unfinished = false;
         self.adapter
             .resume(last.map_or_else(Default::default, |last| last.equal.clone()));
@@ -251,19 +256,32 @@ impl Source for Debezium {
     }
 
     async fn next(&mut self) -> Result<Chunk, SourceError> {
-        let messages = self.messages().await?;
+        let mut messages = self.messages().await?;
         if messages.is_empty() {
             return Ok(Chunk::default());
         }
         let mut records: Vec<Record> = Vec::new();
-        for (partition, position, message) in messages {
-            if let Some(message) = message {
-                let taken = self.adapter.take(&message).map_err(|error| {
+        let mut count = 0;
+        while let Some((partition, position, message)) = messages.pop_front() {
+            let taken = match message {
+                Ok(Some(message)) => self.adapter.take(&message).map_err(|error| {
                     let what = format!("position {position} of partition {partition} is unusable");
                     unfit(&what, partition, position).because(error)
-                })?;
-                records.extend(taken);
+                }),
+                Ok(None) => Ok(Vec::new()),
+                Err(error) => Err(error),
+            };
+            match taken {
+                Ok(taken) => records.extend(taken),
+                Err(error) if count == 0 => return Err(error),
+                Err(error) => {
+                    // What comes before it is given first.
+                    messages.push_front((partition, position, Err(error)));
+                    self.rest = messages;
+                    break;
+                }
             }
+            count += 1;
             self.taken.insert(partition, position);
         }
         // A half of a changed key does not wait for the other one beyond what is appended at once.

@@ -10,19 +10,19 @@ use annals_core::{
 use annals_runner::WorkError;
 
 use super::Placed;
-use super::mark::{Mark, mark_stream};
+use super::mark::{Mark, Partial, Resume, mark_stream};
 
 /// Waits between tries of an append whose outcome is unknown.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
 
 /// Appends, and returns the version of the marks then; nothing when another process takes in under
-/// this name.
+/// this name. Of events that can never be appended, the whole transactions before are.
 pub(super) async fn append(
     store: &dyn Store,
     name: &str,
     version: Version,
     events: Vec<Placed>,
-    mark: &Mark,
+    (mark, last): (&Mark, Option<&Mark>),
     is_copied: bool,
 ) -> Result<Option<Version>, WorkError> {
     let stream = mark_stream(name)?;
@@ -53,14 +53,82 @@ pub(super) async fn append(
             Err(AppendError::Store(error)) => return Err(error.into()),
             // These events can never be appended.
             Err(error) => {
-                let what = match at_fault(store, &append, &error).await {
+                let fault = at_fault(store, &append, &error).await;
+                let what = match fault.and_then(|index| append.events.get(index)) {
                     Some((to, event)) => place_of(to, event, is_copied),
                     None => "no event of it is at fault".to_owned(),
                 };
+                if !is_copied && let Some(index) = fault {
+                    append_whole(store, (name, version), append, index, (mark, last)).await?;
+                }
                 return Err(WorkError::Stopped(format!("{error} ({what})")));
             }
         }
     }
+}
+
+/// Appends the transactions that are whole before an event that can never be appended. Where the
+/// source is read on is where it was.
+async fn append_whole(
+    store: &dyn Store,
+    (name, version): (&str, Version),
+    refused: Append,
+    index: usize,
+    (mark, last): (&Mark, Option<&Mark>),
+) -> Result<(), WorkError> {
+    let mut events = refused.events;
+    let refused_event = events.get(index).cloned();
+    events.truncate(index);
+    let is_last = |(_, event): &Placed| event.metadata.keys.contains_key("cdc.last");
+    let Some(end) = events.iter().rposition(is_last) else {
+        return Ok(());
+    };
+    let next = events.get(end + 1).or(refused_event.as_ref());
+    let partial = events
+        .get(end)
+        .and_then(|(_, event)| up_to(event, next.map(|(_, event)| event)));
+    let partial = match mark.resume {
+        Some(Resume::Lsn(_)) if partial.is_some() => partial,
+        // What is said again is known by its ids.
+        Some(Resume::Positions(_)) => None,
+        _ => return Ok(()),
+    };
+    events.truncate(end + 1);
+    let mut part = mark.clone();
+    part.partial = partial;
+    part.resume = last.and_then(|last| last.resume.clone());
+    part.equal = last.map_or_else(Default::default, |last| last.equal.clone());
+    part.transactions = 0;
+    part.events = events.len() as u64;
+    let stream = mark_stream(name)?;
+    let mut append = Append::default().requiring(stream.clone(), Expected::Version(version));
+    append.events = events;
+    append = append.event(stream, part.event()?);
+    if let Err(error) = store.append(append).await {
+        // It is made again with the next try.
+        tracing::info!(ingest = name, %error, "what came before was not appended");
+    }
+    Ok(())
+}
+
+/// Up to the last event of a transaction. A message outside of transactions may be where the commit
+/// begins that comes next: then nothing of that is in.
+fn up_to(event: &NewEvent, next: Option<&NewEvent>) -> Option<Partial> {
+    let commit = event.metadata.keys.get("cdc.commit")?;
+    let ordinal = event
+        .metadata
+        .keys
+        .get("cdc.ordinal")?
+        .parse::<u64>()
+        .ok()?;
+    let of_next = next.and_then(|next| next.metadata.keys.get("cdc.commit"));
+    Some(Partial {
+        commit: commit.parse().ok()?,
+        through: match of_next == Some(commit) {
+            true => ordinal,
+            false => ordinal + 1,
+        },
+    })
 }
 
 /// So many marks are there at most: then all but the last are archived, at once.
@@ -79,28 +147,23 @@ pub(super) async fn archive_marks(store: &dyn Store, stream: &StreamId, version:
     }
 }
 
-/// The event for which a store refuses an append of many transactions.
-async fn at_fault<'a>(
-    store: &dyn Store,
-    append: &'a Append,
-    error: &AppendError,
-) -> Option<&'a Placed> {
+/// Which event it is for which a store refuses an append of many transactions.
+async fn at_fault(store: &dyn Store, append: &Append, error: &AppendError) -> Option<usize> {
     let events = &append.events;
     match error {
         AppendError::IdClash(
             IdClash::OtherContent { index, .. } | IdClash::OtherStream { index, .. },
-        ) => events.get(*index),
+        ) => Some(*index),
         // The others of them are new.
         AppendError::IdClash(_) => {
             let ids: Vec<_> = events.iter().map(|(_, event)| event.id).collect();
             let found = store.find(Partition(0), &ids).await.ok()?;
-            let known = found.iter().position(Option::is_some)?;
-            events.get(known)
+            found.iter().position(Option::is_some)
         }
         _ => {
             let limits = store.limits();
             let mut ids = HashSet::new();
-            events.iter().find(|(to, event)| {
+            events.iter().position(|(to, event)| {
                 let alone = Append::new(to.clone(), [event.clone()]);
                 !ids.insert(event.id) || alone.check(&limits).is_err()
             })

@@ -102,6 +102,8 @@ pub(super) struct Appends<'a> {
     shared: &'a Shared,
     /// Of the marks, after the last append that was answered.
     version: Version,
+    /// The mark of that append.
+    last: Option<Mark>,
     in_flight: Option<InFlight>,
     waiting: Option<Waiting>,
     /// The marks of appends that were answered, of which the source was not told.
@@ -109,9 +111,9 @@ pub(super) struct Appends<'a> {
 }
 
 impl<'a> Appends<'a> {
-    /// After the mark of this version.
+    /// After this mark, which is of this version.
     pub(super) fn after(
-        version: Version,
+        (version, last): (Version, Option<Mark>),
         slot: &'a Slot,
         name: &'static str,
         store: &Arc<dyn Store>,
@@ -123,6 +125,7 @@ impl<'a> Appends<'a> {
             store: Arc::clone(store),
             shared,
             version,
+            last,
             in_flight: None,
             waiting: None,
             answered: Vec::new(),
@@ -167,6 +170,7 @@ impl<'a> Appends<'a> {
         let stream = mark_stream(self.name)?;
         let (store, name) = (Arc::clone(&self.store), self.name);
         let (version, of_append) = (self.version, mark.clone());
+        let last = self.last.clone();
         let appending = async move {
             let store = store.as_ref();
             let appended = append(
@@ -174,7 +178,7 @@ impl<'a> Appends<'a> {
                 name,
                 version,
                 batch.events,
-                &of_append,
+                (&of_append, last.as_ref()),
                 batch.is_copied,
             );
             let appended = appended.await?;
@@ -242,6 +246,7 @@ impl<'a> Appends<'a> {
         };
         let progress = &self.slot.progress;
         progress.settled_to(Partition(0), Position::START, taken);
+        self.last = Some(mark.clone());
         self.answered.push(mark);
     }
 

@@ -16,7 +16,8 @@ use crate::schema::TableName;
 #[async_trait]
 pub trait Source: Send + Sync {
     /// Begins after what the last mark says, once it is sure that it can. Without a mark nothing
-    /// was taken yet.
+    /// was taken yet. After where one [resumes](Mark::resume), transactions up to its
+    /// [part](Mark::partial) are in, too, and are not given again.
     ///
     /// # Errors
     ///

@@ -10,7 +10,7 @@ use super::Placed;
 use super::live::{LiveRows, TooMany};
 use super::mark::{Mark, Partial, copy_tried_after};
 use super::source::Chunk;
-use super::work::{APPEND_EVENTS_MAX, Run, Taking, before_record};
+use super::work::{Run, Taking, before_record, bytes_of, is_full};
 use crate::columns::Columns;
 use crate::payload::{Because, TruncatePayload};
 use crate::record::{At, BeforeImage, Body, Record, RowOp, RowRecord};
@@ -61,14 +61,19 @@ impl Taking<'_> {
         if !is_known {
             events.push(run.maker.truncated(record, table, payload)?);
         }
+        let bytes_max = self.append_bytes();
+        let mut bytes = bytes_of(events);
         for key in keys {
-            if events.len() > APPEND_EVENTS_MAX {
+            if is_full(events, bytes, bytes_max) {
                 // Its own record is not complete with this part, which is not its last.
                 self.part(run, events, mark, before_record(record.at))
                     .await?;
+                bytes = 0;
             }
             let gone = deleted(table, key, Because::Truncate);
-            events.extend(run.maker.row(record, &gone, 0, None)?);
+            let gone = run.maker.row(record, &gone, 0, None)?;
+            bytes += bytes_of(&gone);
+            events.extend(gone);
         }
         Ok(())
     }
@@ -171,6 +176,8 @@ impl Taking<'_> {
         if live.is_empty() {
             return Ok(());
         }
+        let bytes_max = self.append_bytes();
+        let mut bytes = bytes_of(events);
         for key in live.keys(self.db, &run.maker, table, &[]).await? {
             let row = deleted(table, key, Because::Sweep);
             // No row of a transaction that was committed there is the same.
@@ -181,8 +188,11 @@ impl Taking<'_> {
                 origin: None,
                 repeat_key: Some(repeat_key.into()),
             };
-            events.extend(run.maker.row(&record, &row, 0, None)?);
-            if events.len() > APPEND_EVENTS_MAX {
+            let gone = run.maker.row(&record, &row, 0, None)?;
+            bytes += bytes_of(&gone);
+            events.extend(gone);
+            if is_full(events, bytes, bytes_max) {
+                bytes = 0;
                 let mut part = mark.clone();
                 part.snapshot = run.mark.as_ref().and_then(|mark| mark.snapshot);
                 self.part(run, events, &part, at).await?;

@@ -29,6 +29,16 @@ use crate::schema::TableName;
 /// Events of one append, with room for what one record brings along.
 pub(super) const APPEND_EVENTS_MAX: usize = 8_000;
 
+/// Whether these are as much as one append takes, with room for what one record brings along.
+pub(super) fn is_full(events: &[Placed], bytes: usize, bytes_max: usize) -> bool {
+    events.len() > APPEND_EVENTS_MAX || bytes > bytes_max
+}
+
+/// What counts towards the limit of an append.
+pub(super) fn bytes_of(events: &[Placed]) -> usize {
+    events.iter().map(|(_, event)| event.size_bytes()).sum()
+}
+
 /// How often one looks for decisions that were made in other processes.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(5);
 
@@ -187,7 +197,13 @@ impl<'a> Taking<'a> {
         let maker = EventMaker::new(source, &self.settings.prefix);
         let db: &'a Annals = self.db;
         let mut run = Run {
-            appends: Appends::after(version, self.slot, self.name, db.store(), self.shared),
+            appends: Appends::after(
+                (version, mark.clone()),
+                self.slot,
+                self.name,
+                db.store(),
+                self.shared,
+            ),
             schemas: Schemas::default(),
             decisions,
             maker,
@@ -312,6 +328,10 @@ impl<'a> Taking<'a> {
             last = Some((0, held.at));
             events.extend(held.events);
         }
+        let bytes_max = self.append_bytes();
+        let mut bytes = bytes_of(&events);
+        // The last record of a transaction that is here in whole.
+        let mut whole: Option<At> = None;
         for (index, record) in chunk.records.iter().enumerate() {
             let before = events.len();
             let parts = run.parts;
@@ -328,7 +348,16 @@ impl<'a> Taking<'a> {
                     return Ok(());
                 }
             } else {
-                self.record(run, record, &mut events, &mark).await?;
+                if let Err(error) = self.record(run, record, &mut events, &mark).await {
+                    let whole_events = match chunk.may_repeat {
+                        _ if run.parts > parts => 0,
+                        true => before,
+                        false => first,
+                    };
+                    events.truncate(whole_events);
+                    let whole = whole.filter(|_| !is_copy);
+                    return Err(self.stops_after(run, events, &mark, whole, error).await);
+                }
                 if let Some(again) = &mut run.again {
                     let noted = again.note(&run.maker, record, self.settings.expand_truncates);
                     self.gives_up_again(run, noted)?;
@@ -338,8 +367,10 @@ impl<'a> Taking<'a> {
                 // What was there before it is appended, and a part of its own.
                 first = 0;
                 last = (!events.is_empty()).then_some((0, record.at));
+                bytes = bytes_of(&events);
             } else if events.len() > before {
                 last = Some((before, record.at));
+                bytes += bytes_of(events.get(before..).unwrap_or_default());
             }
             // A message outside of transactions may end where the commit begins that comes next.
             let transaction = |of: &Record| (of.at.lsn, of.at.xid);
@@ -350,7 +381,13 @@ impl<'a> Taking<'a> {
                 mark_last(events.get_mut(first..).unwrap_or_default());
                 first = events.len();
             }
-            if events.len() > APPEND_EVENTS_MAX && index + 1 < count {
+            if is_last || chunk.may_repeat {
+                whole = Some(match is_outside(record) {
+                    true => before_record(record.at),
+                    false => record.at,
+                });
+            }
+            if is_full(&events, bytes, bytes_max) && index + 1 < count {
                 // Some records bring many events along: a part of what is here.
                 let held = last.filter(|(begins, _)| *begins > 0 && !is_last);
                 let (rest, at) = match held {
@@ -362,6 +399,7 @@ impl<'a> Taking<'a> {
                 first = 0;
                 last = held.map(|(_, at)| (0, at));
                 events = rest;
+                bytes = bytes_of(&events);
             }
         }
         if count == 0 && chunk.partial.is_none() {
@@ -412,6 +450,36 @@ impl<'a> Taking<'a> {
                 .change(|status| status.state = IngestState::Following);
         }
         Ok(())
+    }
+
+    /// So many bytes are in one append, but for what its last record brings along.
+    pub(super) fn append_bytes(&self) -> usize {
+        self.db.store().limits().append_bytes_max / 2
+    }
+
+    /// Appends what is whole before a record that stops it, and returns why it stops.
+    async fn stops_after(
+        &mut self,
+        run: &mut Run<'_>,
+        mut events: Vec<Placed>,
+        mark: &Mark,
+        whole: Option<At>,
+        error: WorkError,
+    ) -> WorkError {
+        let Some(at) = whole.filter(|_| matches!(error, WorkError::Stopped(_))) else {
+            return error;
+        };
+        let taken = async {
+            if run.may_be_known {
+                run.appends.settle().await?;
+                self.skip_known(&mut events).await?;
+            }
+            match events.is_empty() {
+                true => Ok(()),
+                false => self.part(run, &mut events, mark, at).await,
+            }
+        };
+        taken.await.err().unwrap_or(error)
     }
 
     /// The source has something to say of itself.
