@@ -12,13 +12,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use annals::Store;
 use annals::cdc::{
     At, Because, BeforeImage, Body, Change, Chunk, Columns, Ingest, IngestState, Ingests as _, Lsn,
-    Mark, Numeric, Record, Resume, RowOp, RowRecord, Source, SourceError, TableName,
+    Mark, Numeric, Record, Records, Resume, RowOp, RowRecord, Source, SourceError, TableName,
     TableOf, TableRow,
 };
 use annals::prelude::*;
-use annals::store::{Append, AppendError, Appended, ReadStream};
+use annals::store::{Append, AppendError, Appended, NewEvent, ReadStream};
 use annals_core::conformance::faulty::{FaultyStore, StoreFault};
-use annals_core::{Failure, StoreError};
+use annals_core::{Failure, Metadata, StoreError};
 use tokio::sync::watch;
 use world::{ids, ids_of, status, stopped, until};
 
@@ -409,5 +409,25 @@ async fn a_view_that_does_not_fit_its_table_says_so() {
     })
     .await;
     assert_eq!(value.v, 1250);
+    program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_of_another_log_stay_as_they_are() {
+    let (there, here) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let log = world::open(there.path()).await;
+    let event = || {
+        let metadata = Metadata::default().key("cdc.commit", "0/1");
+        NewEvent::json(INSERTED, "{}").metadata(metadata)
+    };
+    let append = Append::new(StreamId::new("public.t-1").unwrap(), [event(), event()]);
+    log.store().append(append).await.unwrap();
+    let program = world::start(here.path(), Records::of(&log)).await;
+    ids_of(&program, INSERTED, 2).await;
+    let metadata = async |db: &Annals| {
+        let events = world::events(db).await.into_iter();
+        events.map(|event| event.metadata).collect::<Vec<_>>()
+    };
+    assert_eq!(metadata(&program).await, metadata(&log).await);
     program.stop().await;
 }

@@ -378,7 +378,10 @@ impl<'a> Taking<'a> {
             let is_last = chunk.partial.is_none()
                 && next.is_none_or(|next| transaction(next) != transaction(record));
             if is_last {
-                mark_last(events.get_mut(first..).unwrap_or_default());
+                // What comes from another log stays as it was.
+                if !matches!(record.body, Body::Event(_)) {
+                    mark_last(events.get_mut(first..).unwrap_or_default());
+                }
                 first = events.len();
             }
             if is_last || chunk.may_repeat {
@@ -598,7 +601,7 @@ pub(super) fn before_record(at: At) -> At {
     }
 }
 
-/// The last event of a transaction says so. What comes from another log stays as it was.
+/// The last event of a transaction says so.
 fn mark_last(events: &mut [Placed]) {
     if let Some((_, event)) = events.last_mut()
         && event.metadata.keys.contains_key("cdc.commit")
