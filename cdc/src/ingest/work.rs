@@ -544,11 +544,17 @@ impl<'a> Taking<'a> {
         &mut self,
         run: &mut Run<'_>,
         mut events: Vec<Placed>,
-        mark: Mark,
+        mut mark: Mark,
     ) -> Result<(), WorkError> {
         if run.may_be_known {
             run.appends.settle().await?;
             self.skip_known(&mut events).await?;
+        } else if let Some(partial) = &mut mark.partial
+            && let Some(known) = run.mark.as_ref().and_then(|mark| mark.partial)
+            && known.commit == partial.commit
+        {
+            // What is in stays in.
+            partial.through = partial.through.max(known.through);
         }
         run.mark = Some(mark.clone());
         let batch = Batch {

@@ -45,6 +45,8 @@ pub(super) enum Step {
     BeforeConfirm,
     /// A part of a large transaction is in.
     BetweenParts,
+    /// Some parts of it are in.
+    LaterPart,
 }
 
 const STREAMING: [Step; 5] = [
@@ -90,6 +92,7 @@ impl Source for Deadly {
         match self.1 {
             Step::BeforeConfirm if up_to.events > 0 => die(),
             Step::BetweenParts if up_to.partial.is_some() => die(),
+            Step::LaterPart if up_to.partial.is_some_and(|of| of.through > 300) => die(),
             _ => self.0.confirm(up_to).await,
         }
     }
@@ -132,7 +135,7 @@ async fn takes_in_until_a_step() {
     };
     let step = STREAMING
         .into_iter()
-        .chain([Step::Copying, Step::ReadingAgain])
+        .chain([Step::Copying, Step::ReadingAgain, Step::LaterPart])
         .find(|of| format!("{of:?}") == step)
         .unwrap();
     let db = world::open(folder.as_ref()).await;
@@ -329,5 +332,26 @@ async fn a_commit_right_after_a_message_is_taken_in() {
     let events = world::events(&program).await.into_iter();
     let of_app = events.filter(|event| &*event.event_type == "message.app");
     assert_eq!(of_app.count(), 1);
+    program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_in_a_large_transaction_forgets_no_part() {
+    let (server, url, folder) = with_oracle(&[]).await;
+    // What is in is more than a part may have.
+    let large = "insert into ex(v) select repeat('x', 10000) from generate_series(1, 600)";
+    server.psql("shop", large);
+    let through = async || {
+        let db = world::open(folder.path()).await;
+        mark(&db).await.unwrap().partial.unwrap().through
+    };
+    dies_at(Step::LaterPart, &url, folder.path()).await;
+    let known = through().await;
+    assert!(known > 300, "{known}");
+    dies_at(Step::BetweenParts, &url, folder.path()).await;
+    assert!(through().await >= known, "{} of {known}", through().await);
+    let program = start(folder.path(), careful(&url)).await;
+    ids_of(&program, INSERTED, 600).await;
+    assert_eq!(taken(&program).await, committed(&server));
     program.stop().await;
 }

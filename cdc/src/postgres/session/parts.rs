@@ -38,6 +38,7 @@ impl Session {
             return Ok(None);
         };
         let mut records: Vec<Record> = large.ahead.take().into_iter().collect();
+        // Of records that are new: what is known may be more than a part.
         let mut bytes = 0;
         // Read one record ahead, so that the last part is known to be the last.
         let is_last = loop {
@@ -45,7 +46,6 @@ impl Session {
                 break true;
             };
             let is_full = records.len() >= self.settings.part_records || bytes >= PART_BYTES;
-            bytes += message.len();
             if let Some(record) = self.decode(&message).await?
                 && self.is_new(large.commit, large.end, &record)
             {
@@ -53,6 +53,7 @@ impl Session {
                     large.ahead = Some(record);
                     break false;
                 }
+                bytes += message.len();
                 records.push(record);
             }
         };
