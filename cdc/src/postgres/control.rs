@@ -48,6 +48,8 @@ pub(super) struct Published {
     pub(super) schema: Arc<TableSchema>,
     pub(super) filter: Option<String>,
     pub(super) bytes: i64,
+    /// Whether its rows are those of its partitions.
+    pub(super) is_partitioned: bool,
     /// Its rows, as far as the server has counted them.
     pub(super) rows_about: u64,
     pub(super) has_primary_key: bool,
@@ -241,11 +243,11 @@ impl Control {
         &mut self,
         publication: &str,
     ) -> Result<Vec<Published>, SourceError> {
-        type Found = (String, String, Option<String>, String, i64, i64, bool);
+        type Found = (String, String, Option<String>, String, i64, bool, i64, bool);
         let doing = "cannot read the tables of the publication";
         let found: Result<Vec<Found>, _> = query_as(
             "select p.schemaname::text, p.tablename::text, p.rowfilter, c.relreplident::text, \
-             pg_relation_size(c.oid), greatest(c.reltuples, 0)::bigint, \
+             pg_relation_size(c.oid), c.relkind = 'p', greatest(c.reltuples, 0)::bigint, \
              exists (select from pg_catalog.pg_index i \
              where i.indrelid = c.oid and i.indisprimary) \
              from pg_catalog.pg_publication_tables p \
@@ -257,7 +259,7 @@ impl Control {
         .fetch_all(&mut self.connection)
         .await;
         let mut published = Vec::new();
-        for (schema, name, filter, identity, bytes, rows_about, has_primary_key) in
+        for (schema, name, filter, identity, bytes, is_partitioned, rows_about, has_primary_key) in
             found.map_err(|error| of_control(doing, error))?
         {
             let table = TableName::new(&schema, &name);
@@ -275,6 +277,7 @@ impl Control {
                 }),
                 filter,
                 bytes,
+                is_partitioned,
                 rows_about: u64::try_from(rows_about).unwrap_or_default(),
                 has_primary_key,
             });

@@ -205,8 +205,13 @@ fn copy_of(range: &Range) -> String {
     } else {
         format!(" where {}", conditions.join(" and "))
     };
+    // In the stream a row of a table that inherits from this one is of that table.
+    let only = match range.published.is_partitioned {
+        true => "",
+        false => "only ",
+    };
     format!(
-        "copy (select {} from {}{filter}) to stdout",
+        "copy (select {} from {only}{}{filter}) to stdout",
         columns.join(", "),
         schema.table.quoted()
     )
@@ -227,6 +232,7 @@ mod tests {
         };
         Published {
             rows_about: 0,
+            is_partitioned: false,
             schema: Arc::new(TableSchema {
                 table: TableName::new("public", "t"),
                 identity: Identity::Default,
@@ -244,7 +250,7 @@ mod tests {
             .iter()
             .map(copy_of)
             .collect();
-        let select = "copy (select \"a\"\"b\" from \"public\".\"t\" where ctid >= ";
+        let select = "copy (select \"a\"\"b\" from only \"public\".\"t\" where ctid >= ";
         assert_eq!(
             copies,
             [

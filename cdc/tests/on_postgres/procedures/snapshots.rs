@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals::cdc::{IngestState, Ingests as _};
+use annals::cdc::{Ingest, IngestState, Ingests as _};
+use annals::prelude::*;
 use annals_core::conformance::rounds;
 use tokio::sync::Notify;
 
@@ -169,5 +170,29 @@ async fn rows_without_a_key_are_counted_once() {
     }
     server.psql("shop", "insert into heap values ('a')");
     are([4, 2, 1, 1]).await;
+    program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_of_a_parent_has_no_rows_of_its_children() {
+    let (_server, url, folder) = shop(
+        &[],
+        &format!(
+            "{EX} create table child(primary key (id)) inherits (ex); \
+             create table parts(id int primary key) partition by range (id); \
+             create table part partition of parts for values from (0) to (10); \
+             insert into ex(v) values ('parent'); insert into child(v) values ('child'); \
+             insert into parts values (7); \
+             create publication cdc_pub for table ex, parts \
+             with (publish_via_partition_root = true)"
+        ),
+    );
+    let source = source(&url, &["ex", "child", "parts"]).publication("cdc_pub");
+    let program = start(folder.path(), source).await;
+    following(&program).await;
+    for (table, wanted) in [("ex", 1), ("child", 2), ("parts", 7)] {
+        let read = format!("public.{table}.read");
+        assert_eq!(world::ids(&program, &read).await, [wanted], "{table}");
+    }
     program.stop().await;
 }
