@@ -25,6 +25,14 @@ pub(super) const PINNED: [(&str, &str); 6] = [
     ("client_encoding", "UTF8"),
 ];
 
+/// Timeouts that a role, a database or the server may set, and that would end each try to read a
+/// large table, or the session that holds its snapshot.
+const NO_TIMEOUTS: [(&str, &str); 3] = [
+    ("statement_timeout", "0"),
+    ("idle_in_transaction_session_timeout", "0"),
+    ("idle_session_timeout", "0"),
+];
+
 /// What a URL may ask for the sake of safety, and neither client does.
 const NOT_FOLLOWED: [&str; 7] = [
     "channel_binding",
@@ -90,7 +98,8 @@ impl Address {
                 .options(
                     PINNED
                         .into_iter()
-                        .filter(|(name, _)| *name != "client_encoding"),
+                        .filter(|(name, _)| *name != "client_encoding")
+                        .chain(NO_TIMEOUTS),
                 ),
             password: password(url),
         })
@@ -106,6 +115,7 @@ impl Address {
     ) -> ReplicationConfig {
         let options: Vec<String> = PINNED
             .iter()
+            .chain(&NO_TIMEOUTS)
             .map(|(name, value)| format!("-c {name}={value}"))
             .collect();
         let control = &self.control;

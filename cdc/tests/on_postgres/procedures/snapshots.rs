@@ -196,3 +196,21 @@ async fn a_copy_of_a_parent_has_no_rows_of_its_children() {
     }
     program.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn timeouts_of_the_role_do_not_end_a_copy() {
+    let (server, _, folder) = shop(
+        &[],
+        &format!(
+            "{EX} insert into ex(v) select 'v' from generate_series(1, 20000); \
+             create role hasty login superuser; alter role hasty set statement_timeout = '1ms'; \
+             alter role hasty set idle_in_transaction_session_timeout = '1ms'; \
+             alter role hasty set idle_session_timeout = '1ms'"
+        ),
+    );
+    let url = server.url("shop").replace("postgres@", "hasty@");
+    let program = start_with_copy::<Ex>(folder.path(), source(&url, &["ex"])).await;
+    following(&program).await;
+    servers::is_equal(&server, &program).await;
+    program.stop().await;
+}
