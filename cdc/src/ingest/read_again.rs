@@ -19,10 +19,13 @@ impl Taking<'_> {
         events: &mut Vec<Placed>,
         mark: &Mark,
     ) -> Result<(), WorkError> {
-        match self.read_again(run, record, events).await? {
-            Some(record) => self.record(run, &record, events, mark).await,
-            None => Ok(()),
-        }
+        let Some((record, is_digested)) = self.read_again(run, record, events).await? else {
+            return Ok(());
+        };
+        run.is_digested = is_digested;
+        let taken = self.record(run, &record, events, mark).await;
+        run.is_digested = false;
+        taken
     }
 
     /// What stops the reading of tables does not stop the stream: the status warns, and the tables
@@ -44,13 +47,14 @@ impl Taking<'_> {
         }
     }
 
-    /// A row of a table that is read again, as it is now; nothing when the log has it.
+    /// A row of a table that is read again, as it is now, and whether it has digests already;
+    /// nothing when the log has it.
     pub(super) async fn read_again(
         &self,
         run: &mut Run<'_>,
         record: &Record,
         events: &[Placed],
-    ) -> Result<Option<Record>, WorkError> {
+    ) -> Result<Option<(Record, bool)>, WorkError> {
         let (Body::Row(row), Some(again)) = (&record.body, &mut run.again) else {
             return Ok(None);
         };
@@ -62,7 +66,7 @@ impl Taking<'_> {
                     let after = row.after.as_ref();
                     after.is_some_and(|after| copied.was_copied(&stream, after))
                 });
-                return Ok((!was_copied).then(|| record.clone()));
+                return Ok((!was_copied).then(|| (record.clone(), false)));
             }
             Found::Known => return Ok(None),
             Found::Waiting(waiting) => waiting,
@@ -71,18 +75,20 @@ impl Taking<'_> {
         let Some(mut now) = known_row(store, events, &waiting.stream).await? else {
             return Ok(None);
         };
+        // As those that the log has.
+        let mut row = self.settings.digests.of(row).into_owned();
         for name in &waiting.columns {
             if let Some(value) = row.after.as_ref().and_then(|after| after.get(name)) {
                 now.set(name, value.map(str::to_owned));
             }
         }
-        let mut row = row.clone();
         row.key = waiting.key;
         row.after = Some(now);
-        Ok(Some(Record {
+        let record = Record {
             body: Body::Row(row),
             ..record.clone()
-        }))
+        };
+        Ok(Some((record, true)))
     }
 
     /// As `sweep`, of the tables that were read again beside the stream.

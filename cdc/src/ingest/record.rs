@@ -1,5 +1,6 @@
 //! What becomes of one record: its events, or why an operator has to decide.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use annals_runner::WorkError;
@@ -51,7 +52,10 @@ impl Taking<'_> {
         }
         match &record.body {
             Body::Row(row) => {
-                let row = &*self.settings.digests.of(row);
+                let row = &*match run.is_digested {
+                    true => Cow::Borrowed(row),
+                    false => self.settings.digests.of(row),
+                };
                 let mut number = 0;
                 if let Some(schema) = &row.schema {
                     let numbered = run.schemas.number(store, &run.maker, schema).await?;

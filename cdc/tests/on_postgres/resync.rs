@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use annals::cdc::{Ingests as _, Postgres, TableRow};
+use annals::cdc::{Change, Ingest, IngestState, Ingests as _, Postgres, TableRow};
 use annals::prelude::*;
 use annals_core::conformance::rounds;
 use tokio::sync::Notify;
@@ -168,6 +168,45 @@ async fn a_table_is_read_again_under_writers_and_is_equal() {
         shop.is_equal().await;
         program.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_digest_is_not_digested_again() {
+    let (server, url, folder) = shop(&[], DOCS);
+    let held = lets_one();
+    let source = docs(&url).hold_snapshot(Arc::clone(&held));
+    let ingest = Ingest::named("shop").from(source);
+    let ingest = ingest.large_values_as_digest("public.doc", "v");
+    let db = world::open(folder.path()).await;
+    let program = db.with(ingest).start().await.unwrap();
+    following(&program).await;
+    server.psql("shop", CHANGED_UNPUBLISHED);
+    let shop = Held {
+        server,
+        url,
+        program,
+        held,
+        _folder: folder,
+    };
+    shop.resync("doc").await;
+    // The copy has its other columns.
+    let update = "update doc set v = 'abc' where id = 2";
+    shop.server.psql("shop", update);
+    shop.held.notify_one();
+    read_again(&shop.program, 1).await;
+    let events = world::events(&shop.program).await.into_iter();
+    let of_row = events.filter(|event| event.stream.as_str() == "public.doc-2");
+    let last = of_row.last().unwrap();
+    let payload = String::from_utf8_lossy(&last.payload);
+    assert_eq!(&*last.event_type, "public.doc.read");
+    assert!(payload.contains(" of 3 bytes"), "{payload:.300}");
+    shop.program.stop().await;
+}
+
+#[derive(Event, Debug, PartialEq, Serialize, Deserialize)]
+#[event(category = "note")]
+enum Note {
+    Made { text: String },
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
