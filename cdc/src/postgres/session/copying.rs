@@ -91,7 +91,10 @@ impl Session {
             chunk.records = records_of(read, "snapshot", point, first, time);
             return Ok(chunk);
         }
+        // Whoever drops the slot and makes another one loses what was written in between.
+        self.is_the_slot_that_was_made(point).await?;
         self.transport.start().await?;
+        self.is_the_slot_that_was_made(point).await?;
         self.phase = Phase::Streams;
         let missed_max = self.heartbeat.next_missed_max();
         self.heartbeat = Heartbeat::every(self.settings.heartbeat, missed_max);
@@ -104,6 +107,21 @@ impl Session {
         let mut chunk = self.chunk(Snapshotting::Complete);
         chunk.resume = Some(Resume::Lsn(point));
         Ok(chunk)
+    }
+}
+
+impl Session {
+    /// Checks that the slot still begins where the copy was taken: nothing was confirmed to it.
+    async fn is_the_slot_that_was_made(&mut self, point: Lsn) -> Result<(), SourceError> {
+        let found = self.control.slot(&self.slot).await?;
+        match found.and_then(|slot| slot.confirmed) {
+            Some(confirmed) if confirmed == point => Ok(()),
+            _ => Err(retry(format!(
+                "slot `{}` was dropped or made again while the tables were copied: the copy begins \
+                 again",
+                self.slot
+            ))),
+        }
     }
 }
 

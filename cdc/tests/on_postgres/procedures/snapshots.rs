@@ -214,3 +214,32 @@ async fn timeouts_of_the_role_do_not_end_a_copy() {
     servers::is_equal(&server, &program).await;
     program.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_made_again_during_a_copy_begins_another() {
+    let (server, url, folder) = shop(&[], EX);
+    server.psql("shop", "insert into ex(v) values ('a')");
+    let held = Arc::new(Notify::new());
+    let held_source = source(&url, &["ex"]).hold_snapshot(Arc::clone(&held));
+    let program = start_with_copy::<Ex>(folder.path(), held_source).await;
+    until("the slot is made", || async {
+        let ask = "select count(*) from pg_replication_slots \
+            where confirmed_flush_lsn is not null and not active";
+        (server.psql("shop", ask) == "1").then_some(())
+    })
+    .await;
+    server.psql(
+        "shop",
+        "select pg_drop_replication_slot('annals_shop'); insert into ex(v) values ('between'); \
+         select pg_create_logical_replication_slot('annals_shop', 'pgoutput')",
+    );
+    held.notify_one();
+    until("the copy is there", || async {
+        (world::ids(&program, "public.ex.read").await == [1]).then_some(())
+    })
+    .await;
+    held.notify_one();
+    following(&program).await;
+    servers::is_equal(&server, &program).await;
+    program.stop().await;
+}
