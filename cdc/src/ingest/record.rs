@@ -41,6 +41,13 @@ impl Taking<'_> {
             let made = made.map_err(|error| unfit(&error.to_string()))?;
             events.extend(made.into_iter().flatten());
         }
+        // A row of a copy is there, whatever becomes of it.
+        if let Body::Row(row) = &record.body
+            && row.op == RowOp::Read
+            && let Some(missing) = run.missing.get_mut(&row.table)
+        {
+            missing.seen(&run.maker.row_stream(&row.table, &row.key)?);
+        }
         let is_replaced = self.settings.only_translated
             || self
                 .settings
@@ -63,11 +70,6 @@ impl Taking<'_> {
                     if numbered.1 {
                         events.push(run.maker.schema(record, schema, number)?);
                     }
-                }
-                if row.op == RowOp::Read
-                    && let Some(missing) = run.missing.get_mut(&row.table)
-                {
-                    missing.seen(&run.maker.row_stream(&row.table, &row.key)?);
                 }
                 let mut taken_along = None;
                 if let Some(old) = row.moved_from().filter(|_| !row.unchanged.is_empty()) {

@@ -243,3 +243,25 @@ async fn a_slot_made_again_during_a_copy_begins_another() {
     servers::is_equal(&server, &program).await;
     program.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_of_which_no_event_is_made_are_not_swept() {
+    let (server, url, folder) = shop(&[], EX);
+    server.psql("shop", "insert into ex(v) values ('a'), ('b')");
+    let program = start(folder.path(), source(&url, &["ex"])).await;
+    following(&program).await;
+    program.stop().await;
+    drop(program);
+    let db = world::open(folder.path()).await;
+    let ingest = Ingest::named("shop").from(source(&url, &["ex"]));
+    let program = db.with(ingest.only_translated()).start().await.unwrap();
+    following(&program).await;
+    server.psql("shop", "delete from ex where id = 2");
+    let handle = program.ingest("shop").unwrap();
+    handle.resync_all("to be sure").await.unwrap();
+    let deleted = "public.ex.deleted";
+    assert_eq!(ids_of(&program, deleted, 1).await, [2]);
+    following(&program).await;
+    assert_eq!(world::ids(&program, deleted).await, [2]);
+    program.stop().await;
+}
