@@ -286,6 +286,7 @@ impl<'a> Taking<'a> {
             return Ok(());
         }
         let is_copy = run.is_again || chunk.snapshot.is_some();
+        let before_copy = run.mark.as_ref().filter(|_| run.is_again).cloned();
         let keeps_ids = self.settings.translators.iter().any(|of| of.keeps_ids());
         run.may_be_known = chunk.may_repeat || is_copy && keeps_ids;
         if *run.maker.source() != *chunk.source {
@@ -444,9 +445,17 @@ impl<'a> Taking<'a> {
         if mark.partial.is_some() && mark.resume.is_none() {
             mark.resume = run.mark.as_ref().and_then(|mark| mark.resume.clone());
         }
-        self.append(run, events, mark).await?;
-        if is_alone {
-            run.appends.settle().await?;
+        let mut appended = self.append(run, events, mark).await;
+        if appended.is_ok() && is_alone {
+            appended = run.appends.settle().await;
+        }
+        if run.is_again {
+            if self.gives_up_again(run, appended)? {
+                run.mark = before_copy;
+                return Ok(());
+            }
+        } else {
+            appended?;
         }
         if matches!(chunk.snapshot, Some(Snapshotting::Complete)) {
             self.shared

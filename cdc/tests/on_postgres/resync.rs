@@ -210,6 +210,42 @@ enum Note {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_the_log_refuses_does_not_stop_the_stream() {
+    let setup = format!("{EX} create publication cdc_pub for table ex");
+    let (server, url, folder) = shop(&[], &setup);
+    let ingest = Ingest::named("shop").from(source(&url, &["ex"]).publication("cdc_pub"));
+    // More than an event may have.
+    let too_long = |change: &Change<Ex>| match change {
+        Change::Read { .. } => {
+            let text = "x".repeat(17 << 20);
+            Some(("note-1".to_owned(), Note::Made { text }))
+        }
+        _ => None,
+    };
+    let db = world::open(folder.path()).await;
+    let with_notes = db.with(ingest.translate(too_long));
+    let program = with_notes.start().await.unwrap();
+    following(&program).await;
+    server.psql(
+        "shop",
+        "alter publication cdc_pub drop table ex; insert into ex(v) values ('unpublished'); \
+         alter publication cdc_pub add table ex",
+    );
+    let shop = program.ingest("shop").unwrap();
+    shop.resync("ex", "it was not published").await.unwrap();
+    until("it says so", || async {
+        let warnings = status(&program).source.warnings;
+        let why = "table `public.ex` is not read again";
+        warnings.iter().any(|of| of.contains(why)).then_some(())
+    })
+    .await;
+    server.psql("shop", "insert into ex(v) values ('a')");
+    assert_eq!(ids_of(&program, INSERTED, 1).await, [2]);
+    assert_eq!(status(&program).state, IngestState::Following);
+    program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_truncate_while_a_table_is_read_again_is_newer() {
     let shop = Held::changed_unpublished().await;
     shop.resync("public.doc").await;
