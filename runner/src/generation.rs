@@ -41,13 +41,13 @@ pub fn is_ours(generation: &Generation, spec: &GenerationSpec) -> bool {
 /// The generation that readers of this program see: the live one of those that it follows. While
 /// another program, which folds the same version in another way, has made its own the live one, it
 /// is the newest that served before: it is followed here, so it is complete and goes on.
-pub fn serving<'a>(generations: &'a [Generation], spec: &GenerationSpec) -> Option<&'a Generation> {
-    let ours = |phase: Phase| {
-        generations
-            .iter()
-            .rfind(|of| of.phase == phase && is_ours(of, spec))
-    };
-    ours(Phase::Live).or_else(|| ours(Phase::Kept))
+pub fn serving<'a>(
+    generations: impl IntoIterator<Item = &'a Generation>,
+    spec: &GenerationSpec,
+) -> Option<&'a Generation> {
+    let serves = |of: &&Generation| of.phase != Phase::Building && is_ours(of, spec);
+    let served = generations.into_iter().filter(serves);
+    served.max_by_key(|of| of.phase == Phase::Live)
 }
 
 /// The generations that this process works on, for those who ask and wait. Cheap to clone.

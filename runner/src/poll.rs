@@ -69,7 +69,7 @@ impl Seen {
     }
 
     /// The generations of a view that are not dropped, oldest first.
-    pub fn generations<'a>(&'a self, view: &'a str) -> impl Iterator<Item = &'a Generation> {
+    pub fn generations<'a>(&'a self, view: &str) -> impl Iterator<Item = &'a Generation> {
         let states = self.states.iter().map(|state| &state.generation);
         states.filter(move |generation| generation.spec.view == view)
     }

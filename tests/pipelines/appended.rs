@@ -191,6 +191,52 @@ async fn another_version_sends_nothing_for_the_past() {
     assert_eq!(high(&*store).await, [500, 600, 50, 500, 600]);
 }
 
+/// As `high_alerts`, with one more stage, which makes another plan of it.
+fn high_alerts_otherwise(version: u32, limit: i64) -> Pipeline {
+    Pipeline::new("alerts", version, move |log| {
+        alerts_of(log, limit);
+        let sold = sold(log).key_by(|sale| sale.product.clone());
+        let none = sold.filter(|_| false);
+        none.append(|product, _| (format!("alert-{product}"), AlertEvent::High { cents: 0 }));
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_is_rolled_back_sends_on() {
+    for version in [1, 2] {
+        let inner: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let store = FaultyStore::new(inner.clone(), Shut::default());
+        let first = || high_alerts(1, 400).outbox_events_max(5);
+        let replacing = high_alerts_otherwise(version, 40);
+        for (pipeline, cents) in [(first(), 500), (replacing, 600)] {
+            let db = Annals::on(store.clone())
+                .with(pipeline.options(options()))
+                .caught_up();
+            let db = db.start().await.unwrap();
+            all_sent(&db).await;
+            append(&*inner, noon(), &ordered("tea", cents)).await;
+            all_sent(&db).await;
+            db.stop().await;
+        }
+        let db = Annals::on(store.clone()).with(first().options(options()));
+        let db = db.caught_up().start().await.unwrap();
+        all_sent(&db).await;
+        append(&*inner, noon(), &ordered("tea", 700)).await;
+        all_sent(&db).await;
+        assert_eq!(high(&*inner).await, [500, 600, 700], "version {version}");
+        // It goes on, so its outbox is bounded.
+        store.fault().0.store(true, Ordering::SeqCst);
+        for _ in 0..100 {
+            append(&*inner, noon(), &ordered("tea", 800)).await;
+        }
+        slot_waits_for(&db, "no room is left for events").await;
+        store.fault().0.store(false, Ordering::SeqCst);
+        all_sent(&db).await;
+        assert_eq!(high(&*inner).await.len(), 103);
+        db.stop().await;
+    }
+}
+
 async fn high(store: &dyn Store) -> Vec<i64> {
     let sent = sent(store).await;
     let amount = |of: &Sent| {
@@ -353,6 +399,29 @@ impl StoreFault for Shut {
     }
 }
 
+/// Waits until a slot waits, and says this among why.
+async fn slot_waits_for(db: &Program, reason: &str) -> String {
+    let mut polls = tokio::time::interval(Duration::from_millis(20));
+    let waits = async {
+        loop {
+            polls.tick().await;
+            let status = db.status();
+            let pipeline = status.iter().filter(|of| of.view == "alerts");
+            let slots = pipeline.flat_map(|of| &of.slots);
+            let waits = slots.filter_map(|slot| match &slot.state {
+                SlotState::Waiting { reason } => Some(reason.clone()),
+                _ => None,
+            });
+            let mut named =
+                waits.filter(|named| named.contains("in its outbox") && named.contains(reason));
+            if let Some(reason) = named.next() {
+                return reason;
+            }
+        }
+    };
+    tokio::time::timeout(WAIT, waits).await.unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slot_waits_for_the_sender_and_says_so() {
     let inner: Arc<dyn Store> = Arc::new(MemoryStore::new());
@@ -365,21 +434,7 @@ async fn a_slot_waits_for_the_sender_and_says_so() {
         .unwrap();
     store.fault().0.store(true, Ordering::SeqCst);
     order(&*inner, &mut Dice::new(3), 0, 300).await;
-    let mut polls = tokio::time::interval(Duration::from_millis(20));
-    let reason = loop {
-        polls.tick().await;
-        let status = db.status();
-        let pipeline = status.iter().find(|of| of.view == "alerts");
-        let slots = pipeline.iter().flat_map(|of| &of.slots);
-        let waits = slots.filter_map(|slot| match &slot.state {
-            SlotState::Waiting { reason } => Some(reason.clone()),
-            _ => None,
-        });
-        let mut named = waits.filter(|reason| reason.contains("no room is left for events"));
-        if let Some(reason) = named.next() {
-            break reason;
-        }
-    };
+    let reason = slot_waits_for(&db, "no room is left for events").await;
     assert!(
         reason.contains("the sender of `alerts` has sent"),
         "{reason}"

@@ -3,7 +3,9 @@
 use std::any::TypeId;
 use std::sync::Arc;
 
-use annals_core::{CommitError, Generation, GenerationId, GenerationSpec, History, VIEW_SLOTS_MAX};
+use annals_core::{
+    CommitError, Generation, GenerationId, GenerationSpec, History, Store, VIEW_SLOTS_MAX,
+};
 use annals_runner::{
     BoxFuture, DeadLetters, Drain, DrainResult, Follower, GenerationWorkers, Kind, Pages, Part,
     RunningPart, Setup, Slot, StartError, Subject, Supervisor, Timing, Verified, WorkError,
@@ -85,7 +87,8 @@ impl Follower for RunningPipeline {
             }
             blueprint.check(options.slots).map_err(wrong)?;
             let context = ViewContext::new(context, options.clone(), Lifecycle::Async);
-            let workers = GenerationWorkers::new(Kind::View, spec_of(&blueprint, &context));
+            let spec = spec_of(&blueprint, &**context.log(), context.options.slots);
+            let workers = GenerationWorkers::new(Kind::View, spec);
             if find_or_begin(&context, workers.spec()).await?.is_none() {
                 return Err(StartError::OtherLog { name });
             }
@@ -150,8 +153,7 @@ fn slots_of(partitions: u32) -> Result<u16, String> {
 }
 
 /// What a generation of a pipeline is made of.
-fn spec_of(blueprint: &Blueprint, context: &ViewContext) -> GenerationSpec {
-    let log = context.log();
+pub(super) fn spec_of(blueprint: &Blueprint, log: &dyn Store, slots: u16) -> GenerationSpec {
     let mut spec = GenerationSpec::new(blueprint.name, blueprint.version, log.id());
     spec.handles = blueprint.types().into_iter().map(str::to_owned).collect();
     spec.handles.push(blueprint.plan());
@@ -159,7 +161,7 @@ fn spec_of(blueprint: &Blueprint, context: &ViewContext) -> GenerationSpec {
         spec.handles.push(GenerationSpec::BY_PARTITION.to_owned());
     }
     spec.partitions = log.partitions();
-    spec.slots = context.options.slots;
+    spec.slots = slots;
     let draft = blueprint.graph().lock();
     let keys = draft.keys.join(" ");
     let outputs = draft.outputs.clone();

@@ -20,12 +20,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use annals_core::{
-    Checkpoint, EventId, Filter, Generation, NewEvent, Partition, Phase, Position, RowChange,
-    StreamId, ViewCommit,
+    Checkpoint, EventId, Filter, Generation, GenerationSpec, NewEvent, Partition, Phase, Position,
+    RowChange, StreamId, ViewCommit,
 };
 use annals_runner::{
     CommittedStep, DrainResult, HeldLease, Seen, Slot, SlotState, Tasks, Work, WorkError, chain,
-    event_at, same_log,
+    event_at, same_log, serving,
 };
 use tokio::sync::watch;
 use tokio::time::Duration;
@@ -45,7 +45,8 @@ const NOTE_AFTER: Duration = Duration::from_millis(100);
 /// Sends the events of a pipeline.
 pub(crate) struct RunSender {
     slot: Slot,
-    pipeline: &'static str,
+    /// What its generations are made of.
+    pipeline: Arc<GenerationSpec>,
     filter: Filter,
     link: Arc<SenderLink>,
     outlets: Vec<OpenOutlet>,
@@ -175,33 +176,35 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// The generation whose events are sent: the one that serves.
-    fn live<'s>(&self, seen: &'s Seen) -> Option<&'s Generation> {
-        let all = seen.generations(self.work.pipeline);
-        all.filter(|of| of.phase == Phase::Live).last()
+    /// The generation whose events are sent: the one that serves in this program, which also
+    /// follows it. Until one does, it is the newest live one of another program.
+    fn served<'s>(&self, seen: &'s Seen) -> Option<&'s Generation> {
+        let spec = &self.work.pipeline;
+        let all = || seen.generations(&spec.view);
+        serving(all(), spec).or_else(|| all().filter(|of| of.phase == Phase::Live).last())
     }
 
     /// Whether a poll shows something that was not looked at yet.
     fn has_moved(&self, seen: &Seen) -> bool {
-        let Some(live) = self.live(seen) else {
+        let Some(served) = self.served(seen) else {
             return false;
         };
-        let Some(state) = seen.state(live.id) else {
+        let Some(state) = seen.state(served.id) else {
             return false;
         };
-        let lowest = lowest_of(live, &state.checkpoints, self.lowest.len());
-        !self.outboxes.are_of(live.id) || lowest.iter().zip(&self.lowest).any(|(a, b)| a > b)
+        let lowest = lowest_of(served, &state.checkpoints, self.lowest.len());
+        !self.outboxes.are_of(served.id) || lowest.iter().zip(&self.lowest).any(|(a, b)| a > b)
     }
 
     /// Sends what can be sent now; whether there was anything.
     async fn step(&mut self, seen: &Seen) -> Result<bool, WorkError> {
         let work = self.work;
-        let Some(live) = self.live(seen) else {
+        let Some(served) = self.served(seen) else {
             return Ok(false);
         };
-        self.outboxes.turn_to(live, self.noted.len());
-        let checkpoints = work.context.views.checkpoints(live.id).await?;
-        self.lowest = lowest_of(live, &checkpoints, self.noted.len());
+        self.outboxes.turn_to(served, self.noted.len());
+        let checkpoints = work.context.views.checkpoints(served.id).await?;
+        self.lowest = lowest_of(served, &checkpoints, self.noted.len());
         let mut moved = false;
         for partition in 0..self.noted.len() {
             moved |= self.send(partition).await?;
@@ -246,7 +249,8 @@ impl<'a> Session<'a> {
                 let is_skipped = self.skipped.contains(&(number, cause));
                 match entry.what {
                     Leaving::Append(to, event) => {
-                        let event = numbers.named((work.pipeline, number, cause), &to, event);
+                        let event =
+                            numbers.named((&*work.pipeline.view, number, cause), &to, event);
                         if !is_skipped {
                             ready.push(Ready { order, to, event });
                         }
@@ -257,7 +261,7 @@ impl<'a> Session<'a> {
                     }
                 }
             }
-            let mut refused = append_all(&**log, (work.pipeline, number), &ready).await?;
+            let mut refused = append_all(&**log, (&*work.pipeline.view, number), &ready).await?;
             let to = if batch.is_last {
                 lowest
             } else {
@@ -341,14 +345,14 @@ impl<'a> Session<'a> {
 }
 
 /// By partition, up to where every slot has come.
-fn lowest_of(live: &Generation, all: &[Checkpoint], partitions: usize) -> Vec<Position> {
+fn lowest_of(served: &Generation, all: &[Checkpoint], partitions: usize) -> Vec<Position> {
     let mut reached: BTreeMap<(Partition, u16), Position> = BTreeMap::new();
     for of in all {
         reached.insert((of.partition, of.slot), of.position);
     }
     let lowest = |partition: u32| {
-        let reads = |slot: &u16| live.spec.reads(*slot, Partition(partition));
-        let slots = (0..live.spec.slots).filter(reads);
+        let reads = |slot: &u16| served.spec.reads(*slot, Partition(partition));
+        let slots = (0..served.spec.slots).filter(reads);
         let each = slots.map(|slot| reached.get(&(Partition(partition), slot)));
         let each = each.map(|position| position.copied().unwrap_or(Position::START));
         each.min().unwrap_or(Position::START)

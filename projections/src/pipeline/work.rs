@@ -503,8 +503,8 @@ impl<'a> Session<'a> {
         self.outbox.write(partition, emitted)
     }
 
-    /// Why it goes no further until more was sent. What a generation emitted that is not live is
-    /// never sent, and then it does not wait.
+    /// Why it goes no further until more was sent. What a generation emitted that does not serve is
+    /// not sent, and then it does not wait.
     async fn held_up(&mut self) -> Result<Option<String>, WorkError> {
         let work = self.work;
         let sender = &work.blueprint.sender;
@@ -513,7 +513,8 @@ impl<'a> Session<'a> {
         }
         sender.look(&work.context.poll.seen().borrow());
         self.outbox.sent_to(&self.sent.borrow_and_update());
-        if work.phase() != annals_core::Phase::Live {
+        let serving = work.workers.serving().map(|of| of.id);
+        if serving != Some(work.generation.id) {
             return Ok(None);
         }
         let reason = sender.holds_up(&self.outbox);

@@ -45,15 +45,15 @@ impl Outboxes {
     }
 
     /// Reads those of this generation from now on.
-    pub(super) fn turn_to(&mut self, live: &Generation, partitions: usize) {
-        if self.are_of(live.id) {
+    pub(super) fn turn_to(&mut self, served: &Generation, partitions: usize) {
+        if self.are_of(served.id) {
             return;
         }
-        self.generation = Some(live.id);
-        self.slots = live.spec.slots;
+        self.generation = Some(served.id);
+        self.slots = served.spec.slots;
         self.readers.clear();
         for partition in (0..partitions as u32).map(Partition) {
-            let reads = |slot: &u16| live.spec.reads(*slot, partition);
+            let reads = |slot: &u16| served.spec.reads(*slot, partition);
             for slot in (0..self.slots).filter(reads) {
                 let reader = OutboxReader {
                     after: before_partition(partition),

@@ -13,7 +13,7 @@ use super::{RunSender, SenderLink};
 use crate::begin::begin_at_head;
 use crate::pipeline::append::OpenOutlet;
 use crate::pipeline::blueprint::Blueprint;
-use crate::pipeline::part::NothingToDrain;
+use crate::pipeline::part::{NothingToDrain, spec_of};
 
 /// Finds or begins the note of what a pipeline has sent: at the end of the log, unless its events
 /// are sent from the beginning.
@@ -56,10 +56,12 @@ impl Follower for SenderPart {
             context.timing = self.timing;
             let workers = begin(&context, &self.blueprint).await?;
             let dead_letters = DeadLetters::new(&context, &workers, Arc::new(NothingToDrain));
+            // Generations are compared whatever their slots.
+            let pipeline = spec_of(&self.blueprint, &**context.log(), 1);
             let subject = Arc::new(SenderSubject {
                 outlets: self.blueprint.outlets(),
                 context: context.clone(),
-                pipeline: self.blueprint.name,
+                pipeline: Arc::new(pipeline),
                 filter: self.blueprint.filter(),
                 link: Arc::clone(&self.blueprint.sender),
             });
@@ -74,7 +76,7 @@ impl Follower for SenderPart {
 /// The sender, as its supervisor knows it.
 struct SenderSubject {
     context: WorkerContext,
-    pipeline: &'static str,
+    pipeline: Arc<GenerationSpec>,
     filter: Filter,
     link: Arc<SenderLink>,
     outlets: Vec<OpenOutlet>,
@@ -84,7 +86,7 @@ impl Subject for SenderSubject {
     fn run(&self, slot: Slot, stop: watch::Receiver<bool>) -> BoxFuture<'static, ()> {
         let sender = RunSender {
             slot,
-            pipeline: self.pipeline,
+            pipeline: Arc::clone(&self.pipeline),
             filter: self.filter.clone(),
             link: Arc::clone(&self.link),
             outlets: self.outlets.clone(),
