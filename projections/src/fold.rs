@@ -14,5 +14,5 @@ pub(crate) use cache::Rows;
 pub(crate) use changes::Changes;
 pub(crate) use history::{between_intervals, interval_end};
 pub(crate) use queue::{DrainedKey, Waiting, drained};
-pub(crate) use refold::{RowVersionBefore, folded, refold, versions};
+pub(crate) use refold::{Refolded, RowVersionBefore, Versions, folded, versions};
 pub(crate) use row::{RowError, decoded, encode, first_difference, read_back};

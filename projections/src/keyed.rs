@@ -20,6 +20,7 @@ impl KeyedRows {
         generation: GenerationId,
         keys: &[String],
     ) -> Result<KeyedRows, CommitError> {
+        let last = keys.iter().max();
         let mut after = None;
         let mut found = HashMap::new();
         let mut checkpoints: Option<Vec<Checkpoint>> = None;
@@ -29,13 +30,15 @@ impl KeyedRows {
                 .after(after)
                 .limit(keys.len().max(1));
             let page = views.read_rows(read).await?;
+            // A page that is full may say that more follows where nothing does.
+            let is_last = page.rows.last().map(|row| &row.key) == last;
             found.extend(page.rows.into_iter().map(|row| (row.key, row.value)));
             match &checkpoints {
                 None => checkpoints = Some(page.checkpoints),
                 Some(first) => is_one_moment &= *first == page.checkpoints,
             }
             after = page.next;
-            if after.is_none() {
+            if is_last || after.is_none() {
                 break;
             }
         }
@@ -43,5 +46,18 @@ impl KeyedRows {
             rows: found,
             checkpoints: checkpoints.filter(|_| is_one_moment),
         })
+    }
+
+    /// The row of a key, if it has one, and how far the generation had come then: a row alone is a
+    /// page.
+    pub(crate) async fn one(
+        views: &dyn ViewStore,
+        generation: GenerationId,
+        key: &str,
+    ) -> Result<(Option<Bytes>, Vec<Checkpoint>), CommitError> {
+        let read = ReadRows::of(generation, RowsBy::Keys(vec![key.to_owned()])).limit(1);
+        let page = views.read_rows(read).await?;
+        let row = page.rows.into_iter().next();
+        Ok((row.map(|row| row.value), page.checkpoints))
     }
 }

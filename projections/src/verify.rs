@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::Bound;
-use std::slice::from_ref;
 
 use annals_core::{
     Checkpoint, Generation, History, Partition, Position, ReadLog, ReadRows, RowsBy,
@@ -11,7 +10,7 @@ use annals_core::{
 use bytes::Bytes;
 
 use crate::context::ViewContext;
-use crate::fold::{encode, first_difference, refold};
+use crate::fold::{Refolded, first_difference};
 use crate::keyed::KeyedRows;
 use crate::view::View;
 use crate::view::step::Step;
@@ -35,7 +34,10 @@ pub(crate) async fn sampled<V: View>(
     }
     let keys: Vec<_> = sample.into_iter().collect();
     let mut replay = Replay {
-        rows: keys.iter().map(|key| (key.clone(), None)).collect(),
+        rows: keys
+            .iter()
+            .map(|key| (key.clone(), Refolded::from(None)))
+            .collect(),
         touched: BTreeMap::new(),
     };
     let partitions = || (0..context.log().partitions()).map(Partition);
@@ -48,7 +50,8 @@ pub(crate) async fn sampled<V: View>(
         let past = context.views.read_past(generation.id, &keys, since).await?;
         replay.rows.extend(
             past.into_iter()
-                .map(|row| (row.key, row.base.and_then(|base| base.value))),
+                .map(|row| (row.key, row.base.and_then(|base| base.value)))
+                .map(|(key, stored)| (key, Refolded::from(stored))),
         );
     }
     // The log up to the slowest slot is read first, which takes long. Slots go on meanwhile, each
@@ -64,10 +67,8 @@ pub(crate) async fn sampled<V: View>(
     let mut found = HashMap::new();
     let mut ends: BTreeMap<Partition, HashMap<String, Position>> = BTreeMap::new();
     for key in keys {
-        // A row alone is a page, and so of one moment.
-        let row = KeyedRows::read(&*context.views, generation.id, from_ref(&key)).await?;
-        found.extend(row.rows);
-        let checkpoints = row.checkpoints.unwrap_or_default();
+        let (row, checkpoints) = KeyedRows::one(&*context.views, generation.id, &key).await?;
+        found.extend(row.map(|row| (key.clone(), row)));
         let slot = slot_of(&key, slots);
         for partition in partitions() {
             let end = reached(&checkpoints, slot, partition);
@@ -91,9 +92,10 @@ pub(crate) fn reached(checkpoints: &[Checkpoint], slot: u16, partition: Partitio
     of.map_or(Position::START, |of| of.position)
 }
 
-/// The rows of a sample, folded again.
+/// The rows of a sample, folded again. What becomes a dead letter meanwhile ends its row here, as
+/// it does there.
 struct Replay {
-    rows: BTreeMap<String, Option<Bytes>>,
+    rows: BTreeMap<String, Refolded>,
     /// The partitions whose events have changed a key.
     touched: BTreeMap<String, BTreeSet<Partition>>,
 }
@@ -106,7 +108,7 @@ impl Replay {
                 unordered += 1;
                 continue;
             }
-            if let Some(difference) = difference(found.get(key), replayed.as_ref()) {
+            if let Some(difference) = difference(found.get(key), replayed.stored()) {
                 return Verified::Differs {
                     what: format!(
                         "row `{}` differs from a replay of its events: {difference}",
@@ -231,20 +233,13 @@ async fn fold_to<V: View>(
             steps.extend(handlers.prepare_except(&skips, record)?);
         }
         steps.retain(|step| step.keys.iter().any(|key| replay.rows.contains_key(key)));
-        for (key, stored) in &mut replay.rows {
+        for (key, row) in &mut replay.rows {
             let end = end_of(key);
             let own = steps.partition_point(|step| step.record().position <= end);
-            let own = &steps[..own];
-            if !own.iter().any(|step| step.is_about(key)) {
-                continue;
+            if row.take::<V>(key, &steps[..own])? {
+                let touched = replay.touched.entry(key.clone());
+                touched.or_default().insert(partition);
             }
-            replay
-                .touched
-                .entry(key.clone())
-                .or_default()
-                .insert(partition);
-            let value = refold::<V>(key, stored.as_ref(), own)?;
-            *stored = value.map(|value| encode(key, &value)).transpose()?;
         }
         let end = page.end;
         *position = page.scanned;

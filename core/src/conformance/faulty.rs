@@ -38,6 +38,7 @@ use crate::store::{Hint, Store};
 use crate::stream_state::{ChangeStream, StreamState};
 use crate::view_commit::{CommitError, ViewCommit};
 use crate::view_store::ViewStore;
+use crate::{ReadRows, RowsPage};
 
 /// What a store is asked for.
 ///
@@ -173,6 +174,19 @@ pub trait StoreFault: fmt::Debug + Send + Sync + 'static {
         step: ViewCommit,
     ) -> Result<(), CommitError> {
         views.commit_view(step).await
+    }
+
+    /// How the store reads rows: as it is, unless this makes something else of it.
+    ///
+    /// # Errors
+    ///
+    /// As of [`RowStore::read_rows`](crate::RowStore::read_rows).
+    async fn read_rows(
+        &self,
+        views: &dyn ViewStore,
+        read: ReadRows,
+    ) -> Result<RowsPage, CommitError> {
+        views.read_rows(read).await
     }
 
     /// How the store reads what a slot keeps: as it is, unless this makes something else of it.

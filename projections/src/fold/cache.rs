@@ -182,10 +182,6 @@ impl<V: View> Rows<V> {
             .filter_map(|(key, cached)| Some((key, cached.value?)))
     }
 
-    pub(super) fn into_value(mut self, key: &str) -> Option<V> {
-        self.cached.remove(key).and_then(|cached| cached.value)
-    }
-
     /// Whether the row has an event of this version of its stream already.
     pub(super) fn has_already(&mut self, key: &str, version: Version) -> bool {
         self.inline

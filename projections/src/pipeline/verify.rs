@@ -229,18 +229,20 @@ impl Again {
         while after < keys.len() {
             let mut page = &keys[after..keys.len().min(after + ROWS_READ)];
             let views = &*reading.context.views;
-            let mut found = KeyedRows::read(views, generation.id, page).await?;
-            if found.checkpoints.is_none() {
-                // Large rows are several pages, between which the slot went on. One row is one.
-                page = &page[..1];
-                found = KeyedRows::read(views, generation.id, page).await?;
-            }
-            let checkpoints = found.checkpoints.unwrap_or_default();
+            let found = KeyedRows::read(views, generation.id, page).await?;
+            let (rows, checkpoints) = match found.checkpoints {
+                Some(checkpoints) => (found.rows, checkpoints),
+                None => {
+                    // Large rows are several pages, between which the slot went on.
+                    page = &page[..1];
+                    let (row, checkpoints) = KeyedRows::one(views, generation.id, &page[0]).await?;
+                    let rows = row.map(|row| (page[0].clone(), row));
+                    (rows.into_iter().collect(), checkpoints)
+                }
+            };
             let to = reached(&checkpoints, self.slot, reading.partition);
             reading.all_to(std::slice::from_mut(self), to).await?;
-            let difference = page
-                .iter()
-                .find_map(|key| self.difference(key, &found.rows));
+            let difference = page.iter().find_map(|key| self.difference(key, &rows));
             if difference.is_some() {
                 return Ok(difference);
             }

@@ -5,6 +5,9 @@ use annals_core::PAGE_BYTES_MAX;
 /// Rows read before their size is known.
 const FIRST_ROWS: usize = 8;
 
+/// Rows read at once at most: the next ones may be larger than all before.
+const ROWS_MAX: usize = 256;
+
 /// How full a page is.
 #[derive(Debug, Default)]
 pub(super) struct Filling {
@@ -19,7 +22,8 @@ impl Filling {
             return FIRST_ROWS;
         };
         let left = PAGE_BYTES_MAX.saturating_sub(self.bytes);
-        (left / bytes_each.max(1)).max(1)
+        let most = self.rows.clamp(FIRST_ROWS, ROWS_MAX);
+        (left / bytes_each.max(1)).clamp(1, most)
     }
 
     /// One more row of so many bytes was read.
@@ -50,11 +54,11 @@ mod tests {
     }
 
     #[test]
-    fn small_rows_are_read_many_at_a_time() {
+    fn no_more_rows_are_read_next_than_were_read_so_far() {
         let mut filling = Filling::default();
-        filling.take(0);
-        assert_eq!(filling.rows_next(), PAGE_BYTES_MAX);
-        filling.take(200);
-        assert!(filling.rows_next() > 10_000);
+        for next in [8, 8, 16, 32, 64, 128, 256, 256] {
+            assert_eq!(filling.rows_next(), next);
+            (0..next).for_each(|_| filling.take(20));
+        }
     }
 }

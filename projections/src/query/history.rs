@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
+use std::ops::ControlFlow;
 use std::pin::Pin;
 
 use annals_core::chrono::{DateTime, Utc};
@@ -12,7 +13,7 @@ use annals_runner::ViewError;
 
 use super::ViewHandle;
 use super::filling::Filling;
-use crate::fold::{RowVersionBefore, decoded, encode, interval_end, versions};
+use crate::fold::{RowVersionBefore, Versions, decoded, encode, interval_end};
 use crate::key::ViewKey;
 use crate::view::View;
 
@@ -141,33 +142,6 @@ impl<V: View> ViewHandle<V> {
             limit: 1_000,
         }
     }
-
-    /// The versions that a stored interval consists of.
-    async fn versions_of(
-        &self,
-        key: &str,
-        base: Option<&Bytes>,
-        interval: &RowVersion,
-    ) -> Result<Vec<RowVersionBefore>, ViewError> {
-        let whole = RowVersionBefore {
-            from: interval.up_to,
-            recorded_at: interval.recorded_at,
-            value: interval.value.clone(),
-        };
-        if interval.after.next() == interval.up_to {
-            return Ok(vec![whole]);
-        }
-        let steps = self.steps_between(interval.after, interval.up_to).await?;
-        let (mut versions, _) = versions::<V>(key, base, &steps)?;
-        // What was kept is what readers got.
-        if versions
-            .last()
-            .is_some_and(|last| last.value != whole.value)
-        {
-            versions.push(whole);
-        }
-        Ok(versions)
-    }
 }
 
 impl<V: View> HistoryOf<V> {
@@ -223,62 +197,119 @@ impl<V: View> HistoryOf<V> {
     ) -> Result<Vec<RowVersionBefore>, ViewError> {
         let store = &self.views.context.views;
         let mut at = self.after;
-        let mut found: Vec<RowVersionBefore> = Vec::new();
-        let mut filling = Filling::default();
-        let mut is_over = false;
-        // What the row was before; nothing while that is not known.
-        let mut before: Option<Option<Bytes>> = None;
+        let mut page = VersionsPage {
+            after: self.after,
+            limit: self.limit,
+            found: Vec::new(),
+            filling: Filling::default(),
+            before: None,
+        };
         loop {
             let intervals = store
                 .row_versions(
                     generation.id,
                     key,
                     (at, Position::MAX),
-                    filling.rows_next().min(self.limit).min(1_000) + 1,
+                    page.filling.rows_next().min(self.limit).min(1_000) + 1,
                 )
                 .await?;
             let Some(last) = intervals.last() else {
-                return Ok(found);
+                return Ok(page.found);
             };
             at = last.up_to;
-            for interval in &intervals {
+            for interval in intervals {
                 let since = generation.history_since;
-                let versions = if before.is_none() && interval.up_to <= since {
+                let taken = if page.before.is_none() && interval.up_to <= since {
                     // How it became what it was then is forgotten.
-                    before = Some(None);
-                    vec![RowVersionBefore {
-                        from: interval.up_to,
-                        recorded_at: interval.recorded_at,
-                        value: interval.value.clone(),
-                    }]
+                    page.before = Some(None);
+                    page.take(whole(interval))
                 } else {
-                    if before.is_none() {
+                    if page.before.is_none() {
                         let past = store
                             .read_past(generation.id, &[key.to_owned()], interval.after.max(since))
                             .await?;
-                        before = Some(
+                        page.before = Some(
                             past.into_iter()
                                 .next()
                                 .and_then(|row| row.base)
                                 .and_then(|base| base.value),
                         );
                     }
-                    self.views
-                        .versions_of(key, before.as_ref().and_then(Option::as_ref), interval)
-                        .await?
+                    self.versions_of(key, interval, &mut page).await?
                 };
-                for version in versions {
-                    if before.as_ref() != Some(&version.value) && version.from > self.after {
-                        is_over |= filling.is_full();
-                        filling.take(version.value.as_ref().map_or(0, Bytes::len));
-                        found.push(version.clone());
-                    }
-                    before = Some(version.value);
-                }
-                if found.len() > self.limit || is_over {
-                    return Ok(found);
+                if taken.is_break() {
+                    return Ok(page.found);
                 }
             }
+        }
+    }
+
+    /// Takes the versions that a stored interval consists of, until the page has enough.
+    async fn versions_of(
+        &self,
+        key: &str,
+        interval: RowVersion,
+        page: &mut VersionsPage,
+    ) -> Result<ControlFlow<()>, ViewError> {
+        if interval.after.next() == interval.up_to {
+            return Ok(page.take(whole(interval)));
+        }
+        let base = page.before.clone().flatten();
+        let mut versions = Versions::<V>::from(key, base.as_ref())?;
+        let views = &self.views;
+        let mut pages = views.steps_between(interval.after, interval.up_to).await?;
+        let mut last = None;
+        while let Some(steps) = pages.next().await? {
+            let taken = versions.take(&steps, |version| {
+                last = Some(version.value.clone());
+                page.take(version)
+            })?;
+            if taken.is_break() {
+                return Ok(taken);
+            }
+        }
+        // What was kept is what readers got.
+        match last.is_some_and(|last| last != interval.value) {
+            true => Ok(page.take(whole(interval))),
+            false => Ok(ControlFlow::Continue(())),
+        }
+    }
+}
+
+/// What a row was at the end of an interval, as if that were all.
+fn whole(interval: RowVersion) -> RowVersionBefore {
+    RowVersionBefore {
+        from: interval.up_to,
+        recorded_at: interval.recorded_at,
+        value: interval.value,
+    }
+}
+
+/// The versions of a page, and the one that ends its last one.
+struct VersionsPage {
+    after: Position,
+    limit: usize,
+    found: Vec<RowVersionBefore>,
+    filling: Filling,
+    /// What the row was before; nothing while that is not known.
+    before: Option<Option<Bytes>>,
+}
+
+impl VersionsPage {
+    /// Takes the next version; breaks once no more is needed.
+    fn take(&mut self, version: RowVersionBefore) -> ControlFlow<()> {
+        let is_new = self.before.as_ref() != Some(&version.value);
+        self.before = Some(version.value.clone());
+        if !is_new || version.from <= self.after {
+            return ControlFlow::Continue(());
+        }
+        let is_over = self.filling.is_full() || self.found.len() >= self.limit;
+        self.filling
+            .take(version.value.as_ref().map_or(0, Bytes::len));
+        self.found.push(version);
+        match is_over {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
         }
     }
 }

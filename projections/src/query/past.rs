@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use annals_core::{Generation, Moment, Partition, PastRow, Position, ReadLog, Token};
+use annals_core::{Generation, Moment, Partition, Position, ReadLog, Token};
 use bytes::Bytes;
 
 use super::history::keeping_the_past;
@@ -11,10 +11,10 @@ use super::on_demand::no_one_position;
 use annals_runner::ViewError;
 
 use super::ViewHandle;
-use crate::fold::{encode, refold};
+use crate::fold::{Refolded, decoded};
 use crate::removed::CountedEvents;
 use crate::view::View;
-use crate::view::step::Step;
+use crate::view::step::{Handlers, Step};
 use annals_runner::Skips;
 
 impl<V: View> ViewHandle<V> {
@@ -81,72 +81,91 @@ impl<V: View> ViewHandle<V> {
             .views
             .read_past(generation.id, keys, moment)
             .await?;
-        let steps = self.steps_inside(&past, moment).await?;
-        let mut values = Vec::with_capacity(keys.len());
-        for key in keys {
-            let found = past.iter().find(|row| row.key == *key);
-            let stored: Option<&Bytes> = found
-                .and_then(|row| row.base.as_ref())
-                .and_then(|base| base.value.as_ref());
-            let refold_after = found.and_then(|row| row.refold_after);
-            let from = refold_after.map_or(steps.len(), |after| {
-                steps.partition_point(|step| step.record().position <= after)
-            });
-            let steps = &steps[from..];
-            let value = refold(key, stored, steps)?;
-            let is_refolded = steps.iter().any(|step| step.is_about(key));
-            let bytes = match (&value, stored) {
-                (None, _) => 0,
-                (Some(_), Some(stored)) if !is_refolded => stored.len(),
-                (Some(value), _) => encode(key, value)?.len(),
-            };
-            values.push((value, bytes));
+        let mut rows: Vec<_> = keys
+            .iter()
+            .map(|key| {
+                let found = past.iter().find(|row| row.key == *key);
+                let base = found.and_then(|row| row.base.as_ref());
+                let stored = base.and_then(|base| base.value.clone());
+                let refold_after = found.and_then(|row| row.refold_after);
+                (key, Refolded::from(stored), refold_after)
+            })
+            .collect();
+        drop(past);
+        // The events of the batches that the moment lies inside, up to the moment.
+        if let Some(after) = rows.iter().filter_map(|(.., after)| *after).min() {
+            let mut pages = self.steps_between(after, moment).await?;
+            while let Some(steps) = pages.next().await? {
+                for (key, row, after) in &mut rows {
+                    let Some(after) = *after else { continue };
+                    let from = steps.partition_point(|step| step.record().position <= after);
+                    row.take::<V>(key, &steps[from..])?;
+                }
+            }
         }
-        Ok(values)
+        let valued = |(key, row, _): (&String, Refolded, _)| {
+            let bytes = row.stored().map_or(0, Bytes::len);
+            Ok((decoded(key, row.stored())?, bytes))
+        };
+        rows.into_iter().map(valued).collect()
     }
 
-    /// The events of the batches that the moment lies inside, up to the moment.
-    async fn steps_inside(
-        &self,
-        past: &[PastRow],
-        moment: Position,
-    ) -> Result<Vec<Step<V>>, ViewError> {
-        match past.iter().filter_map(|row| row.refold_after).min() {
-            Some(after) => self.steps_between(after, moment).await,
-            None => Ok(Vec::new()),
-        }
-    }
-
-    /// What the events after `after` do, up to and with `up_to`.
+    /// What the events after `after` do, up to and with `up_to`, page by page.
     pub(super) async fn steps_between(
         &self,
         after: Position,
         up_to: Position,
-    ) -> Result<Vec<Step<V>>, ViewError> {
+    ) -> Result<StepPages<'_, V>, ViewError> {
         let handlers = V::handlers();
         let skips = Skips::of(self.context.views.skip_decisions(V::NAME).await?);
+        let read = ReadLog::after(after).up_to(up_to).filter(handlers.filter());
+        Ok(StepPages {
+            views: self,
+            handlers,
+            skips,
+            read: Some(read),
+            up_to,
+        })
+    }
+}
+
+/// What some events do, page by page: each page is as bounded as that of the log.
+pub(super) struct StepPages<'a, V: View> {
+    views: &'a ViewHandle<V>,
+    handlers: Handlers<V>,
+    skips: Skips,
+    /// Nothing once all was read.
+    read: Option<ReadLog>,
+    up_to: Position,
+}
+
+impl<V: View> StepPages<'_, V> {
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<Step<V>>>, ViewError> {
+        let Some(mut read) = self.read.take() else {
+            return Ok(None);
+        };
+        let context = &self.views.context;
+        let store = &**context.db.store();
+        let page = store.read(read.clone()).await?;
+        self.handlers
+            .check_answer(
+                store,
+                &context.options,
+                &page.removed,
+                CountedEvents::up_to(self.up_to),
+            )
+            .await?;
         let mut steps = Vec::new();
-        let mut read = ReadLog::after(after).up_to(up_to).filter(handlers.filter());
-        loop {
-            let page = self.context.db.store().read(read.clone()).await?;
-            handlers
-                .check_answer(
-                    &**self.context.db.store(),
-                    &self.context.options,
-                    &page.removed,
-                    CountedEvents::up_to(up_to),
-                )
-                .await?;
-            for record in page.events {
-                match handlers.prepare_except(&skips, record) {
-                    Ok(prepared) => steps.extend(prepared),
-                    Err(error) => return Err(ViewError::Unreadable(annals_runner::chain(&error))),
-                }
+        for record in page.events {
+            match self.handlers.prepare_except(&self.skips, record) {
+                Ok(prepared) => steps.extend(prepared),
+                Err(error) => return Err(ViewError::Unreadable(annals_runner::chain(&error))),
             }
-            if page.end || page.scanned >= up_to {
-                return Ok(steps);
-            }
-            read.after = page.scanned;
         }
+        if !page.end && page.scanned < self.up_to {
+            read.after = page.scanned;
+            self.read = Some(read);
+        }
+        Ok(Some(steps))
     }
 }

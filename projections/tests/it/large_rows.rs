@@ -1,14 +1,17 @@
 //! Rows that together are longer than a page of a store: none is taken for one that is missing.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use annals_core::conformance::faulty::{FaultyStore, StoreFault};
 use annals_core::{
-    Annals, Append, History, NewEvent, PAGE_BYTES_MAX, Partition, Position, Recorded, StreamId,
-    Token,
+    Annals, Append, CommitError, History, NewEvent, PAGE_BYTES_MAX, Partition, Position, ReadRows,
+    Recorded, RowPlace, RowsBy, RowsPage, StreamId, Token, ViewStore,
 };
 use annals_projections::{
     Handlers, Options, Poison, Program, Project, ReadModels, Row, View, ViewSetup, With,
 };
+use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::bank::{AccountEvent, deposited, options};
@@ -94,6 +97,99 @@ async fn a_build_is_compared_with_all_of_its_rows() {
     let position = append(&store).await;
     let db = start(&store, options().verified_keys(8)).await;
     assert_eq!(counted(&store, &db, position).await, [Some(1); 8]);
+    db.stop().await;
+}
+
+/// A store that says of each page of named rows that more may follow, and takes a step of the
+/// generation before it is asked for that.
+#[derive(Debug)]
+struct GoesOn;
+
+#[async_trait]
+impl StoreFault for GoesOn {
+    async fn read_rows(
+        &self,
+        views: &dyn ViewStore,
+        read: ReadRows,
+    ) -> Result<RowsPage, CommitError> {
+        let is_of_keys = matches!(read.by, RowsBy::Keys(_));
+        let is_first = read.after.is_none();
+        let mut page = views.read_rows(read).await?;
+        if is_of_keys && page.next.is_none() {
+            let last = page.rows.last().map(|row| row.key.clone());
+            let entry = String::new();
+            page.next = last.map(|key| RowPlace { entry, key });
+        }
+        if !is_first {
+            let all = page.checkpoints.iter_mut();
+            all.for_each(|of| of.position = of.position.next());
+        }
+        Ok(page)
+    }
+}
+
+#[tokio::test]
+async fn a_build_that_goes_on_meanwhile_is_compared() {
+    let store = store().await;
+    append(&store).await;
+    let db = Annals::on(FaultyStore::new(store.handle(), GoesOn));
+    let setup = ViewSetup::<Long>::new().options(options().verified_keys(8));
+    let db = db.with(setup).start().await.unwrap();
+    assert_eq!(db.status()[0].unverified, None);
+    db.stop().await;
+}
+
+/// How often an event was folded.
+static FOLDS: AtomicUsize = AtomicUsize::new(0);
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Counted {
+    events: u64,
+}
+
+impl Project<AccountEvent> for Counted {
+    fn on(row: &mut Row<'_, Self>, _: &Recorded<AccountEvent>) -> Result<(), Poison> {
+        FOLDS.fetch_add(1, Ordering::SeqCst);
+        row.events += 1;
+        Ok(())
+    }
+}
+
+impl View for Counted {
+    const NAME: &'static str = "counted";
+    const HISTORY: History = History::Versions;
+    type Key = String;
+
+    fn handlers() -> Handlers<Self> {
+        Handlers::new().on::<AccountEvent>()
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_history_makes_only_its_own_versions() {
+    let store = store().await;
+    let stream = StreamId::new("account-a").unwrap();
+    let events = (0..500).map(|_| NewEvent::of(&deposited(1)).unwrap());
+    let appended = store.append(Append::new(stream, events)).await.unwrap();
+    // It is built in one batch, so it keeps one version of the row.
+    let setup = ViewSetup::<Counted>::new().options(options().verified_keys(0));
+    let db = Annals::on(store.handle()).with(setup);
+    let db = db.start().await.unwrap();
+    let view = db.view::<Counted>();
+    let end = appended.last().position;
+    let token = Token::new(store.id()).with(Partition(0), end);
+    view.wait_for(token, TIMEOUT).await.unwrap();
+    for (after, folds) in [(0, 3), (5, 8)] {
+        FOLDS.store(0, Ordering::SeqCst);
+        let page = view.history("a").after(Position::new(after)).limit(2).await;
+        let page = page.unwrap();
+        let counts = page.versions.iter().map(|of| of.value.as_ref().unwrap());
+        let counts: Vec<_> = counts.map(|row| row.events).collect();
+        assert_eq!(counts, [after + 1, after + 2]);
+        assert_eq!(page.next, Some(Position::new(after + 2)));
+        // The next version ends the last one of the page.
+        assert_eq!(FOLDS.load(Ordering::SeqCst), folds);
+    }
     db.stop().await;
 }
 

@@ -5,14 +5,21 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use annals_core::{Acquired, Annals, Partition, Phase, Position, Recorded};
+use annals_core::conformance::faulty::{FaultyStore, StoreFault};
+use annals_core::{
+    Acquired, Annals, Checkpoint, CommitError, LogPage, Partition, Phase, Position, ReadLog,
+    ReadRows, Recorded, RowsBy, RowsPage, Store, StoreError, ViewStore,
+};
 use annals_projections::{
     Handlers, Options, Poison, Program, Project, ReadModels, RebuildError, Row, SlotState,
     StartError, View, ViewError, ViewKey, ViewSetup, With,
 };
+use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::bank::{AccountEvent, Balance, deposited, happens, options, program, program_with};
+use super::bank::{
+    AccountEvent, Balance, deposited, happens, noted, options, program, program_with,
+};
 use super::test_store::{TestStore, store};
 
 /// The same name as `Balance`, and another version.
@@ -603,6 +610,61 @@ async fn one_generation_is_kept_to_go_back_to() {
     rebuild.roll_back().await.unwrap();
     let row = db.view::<Balance>().get("0").at_least(&done).await.unwrap();
     assert_eq!(row.map(|row| row.events), Some(3));
+    db.stop().await;
+}
+
+/// A store of small pages, in which an event that cannot be folded, and another one, come to a key
+/// while its row is compared.
+#[derive(Debug)]
+struct Poisons(TestStore, AtomicBool);
+
+#[async_trait]
+impl StoreFault for Poisons {
+    async fn read_log(&self, store: &dyn Store, read: ReadLog) -> Result<LogPage, StoreError> {
+        store.read(read.limit(1)).await
+    }
+
+    async fn read_rows(
+        &self,
+        views: &dyn ViewStore,
+        read: ReadRows,
+    ) -> Result<RowsPage, CommitError> {
+        let is_compared = matches!(read.by, RowsBy::Keys(_));
+        if is_compared && !self.1.swap(true, Ordering::SeqCst) {
+            let writer = Annals::on(self.0.handle());
+            happens(&writer, "alice", noted("poison")).await;
+            let done = happens(&writer, "alice", deposited(1)).await;
+            let end = done.events()[0].position;
+            let is_there = |of: &Checkpoint| of.position >= end;
+            let folded = async {
+                while !views
+                    .checkpoints(read.generation)
+                    .await?
+                    .iter()
+                    .any(is_there)
+                {
+                    tokio::task::yield_now().await;
+                }
+                Ok::<_, CommitError>(())
+            };
+            let most = Duration::from_secs(60);
+            tokio::time::timeout(most, folded).await.unwrap()?;
+        }
+        views.read_rows(read).await
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_becomes_a_dead_letter_refuses_no_switch() {
+    let store = store().await;
+    happens(&Annals::on(store.handle()), "alice", deposited(1)).await;
+    let fault = Poisons(store.clone(), AtomicBool::new(false));
+    let db = Annals::on(FaultyStore::new(store.handle(), fault));
+    let setup = Balance::projection().options(options().verified_keys(2));
+    let db = db.with(setup).start().await.unwrap();
+    assert_eq!(phases(&store).await, [(1, Phase::Live)]);
+    let letters = db.view::<Balance>().dead_letters().all(None, 9).await;
+    assert!(!letters.unwrap().is_empty());
     db.stop().await;
 }
 

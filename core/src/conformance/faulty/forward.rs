@@ -164,7 +164,6 @@ forward! { GenerationStore to of_views {
 type KeyRange = (Bound<String>, Bound<String>);
 
 forward! { RowStore to of_views {
-    ask ReadView: read_rows(read: ReadRows) -> Result<RowsPage, CommitError>;
     ask ReadView: read_past(generation: GenerationId, keys: &[String], moment: Position)
         -> Result<Vec<PastRow>, CommitError>;
     ask ReadView:
@@ -182,6 +181,11 @@ forward! { RowStore to of_views {
     ask ChangeView: forget_history(generation: GenerationId, since: Position)
         -> Result<(), CommitError>;
 }
+    async fn read_rows(&self, read: ReadRows) -> Result<RowsPage, CommitError> {
+        let answer = self.fault.read_rows(self.of_views(), read);
+        self.ask(Call::ReadView, answer).await
+    }
+
     async fn read_state(
         &self,
         generation: GenerationId,
