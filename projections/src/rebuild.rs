@@ -149,9 +149,7 @@ impl<V> Rebuild<V> {
                     .begin_generation(self.spec.clone())
                     .await?);
             }
-            let serves = generations
-                .iter()
-                .find(|of| of.phase == Phase::Live && is_ours(of, &self.spec));
+            let serves = serving(&generations, &self.spec);
             let earlier = self.can_begin_with(serves, start).await?;
             let generation = self
                 .context

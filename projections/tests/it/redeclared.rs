@@ -1,7 +1,9 @@
 //! A view that programs declare in turn with another history, other indexes, keys and slots, and
 //! under the same version: each reads what is right.
 
-use annals_core::{Annals, GenerationSpec, History, Phase, Recorded};
+use annals_core::{
+    Annals, Append, GenerationSpec, History, NewEvent, Phase, Position, Recorded, StreamId,
+};
 use annals_projections::{
     Handlers, IndexType, Poison, Project, ReadModels, Row, View, ViewKey, ViewSetup, With,
 };
@@ -149,6 +151,31 @@ async fn programs_of_other_declarations_share_no_rows() {
     together::<Plain, Versions>().await;
     together::<Plain, Indexed>().await;
     together::<Indexed, Turned>().await;
+}
+
+#[tokio::test]
+async fn a_view_that_is_rolled_back_can_be_reset() {
+    let store = store().await;
+    let mut events = 0;
+    while events < 1_100 {
+        let some = (0..100).map(|_| NewEvent::of(&deposited(1)).unwrap());
+        let append = Append::new(StreamId::new("account-7").unwrap(), some);
+        store.append(append).await.unwrap();
+        events += 100;
+    }
+    counts::<Versions>(&store, 1, &mut events).await;
+    // Its generation is the live one now.
+    counts::<Plain>(&store, 1, &mut events).await;
+    let setup = ViewSetup::<Versions>::new().options(options());
+    let db = Annals::on(store.handle()).with(setup);
+    let db = db.start().await.unwrap();
+    let reset = db.rebuild::<Versions>().reset_to(1_050).await.unwrap();
+    assert_eq!(reset.begins_at(), Position::new(1_024));
+    reset.finished(|_| ()).await.unwrap();
+    let done = happens(&db, "7", deposited(1)).await;
+    let row = db.view::<Versions>().get("7").at_least(&done).await;
+    assert_eq!(row.unwrap().map(|row| row.events), Some(events + 1));
+    db.stop().await;
 }
 
 macro_rules! totals {
