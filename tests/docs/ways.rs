@@ -50,8 +50,16 @@ const WALKED: &[(&str, &str)] = &[
         "one_view_is_written_by_one_pipeline",
     ),
     (
-        "drop what nothing follows any more with `drop_follower`",
+        "drop what no program has any more with `drop_follower`",
         "what_no_program_follows_is_dropped_before_archiving",
+    ),
+    (
+        "drop generations of older programs with `drop_others`",
+        "generations_of_older_programs_are_dropped_before_archiving",
+    ),
+    (
+        "drop the generations that it does not follow with `drop_others`",
+        "generations_of_older_programs_are_dropped_before_archiving",
     ),
     (
         "give it another name",

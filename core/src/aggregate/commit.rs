@@ -58,8 +58,8 @@ pub enum CommandError<E> {
     /// It is not archived, because what follows the log has not read all that would be removed.
     #[error(
         "`{stream}` is not archived, because {} did not read it to its end; run what follows the \
-         log, drop what nothing follows any more with `drop_follower`, or archive with \
-         `archive_unread`",
+         log, drop generations of older programs with `drop_others`, drop what no program has any \
+         more with `drop_follower`, or archive with `archive_unread`",
         listed(followers)
     )]
     NotReadByAll {

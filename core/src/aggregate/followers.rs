@@ -8,7 +8,7 @@ use super::{Aggregate, AggregateRef};
 use crate::annals::Annals;
 use crate::backoff::Backoff;
 use crate::error::{Invalid, StoreError};
-use crate::generation::GenerationSpec;
+use crate::generation::{GenerationId, GenerationSpec};
 use crate::position::Position;
 use crate::read::ReadStream;
 use crate::store::Store;
@@ -26,10 +26,11 @@ const PAUSES: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_m
 /// A view, reactor or process manager, and how far it has read the log.
 ///
 /// ```
-/// use annals_core::{FollowerAt, Position};
+/// use annals_core::{FollowerAt, GenerationId, Position};
 ///
-/// let late = FollowerAt { name: "balances".into(), version: 2, position: Position::new(7) };
-/// assert_eq!(late.to_string(), "`balances` (version 2) at position 7");
+/// let (name, position) = ("balances".into(), Position::new(7));
+/// let late = FollowerAt { name, version: 2, generation: GenerationId(4), position };
+/// assert_eq!(late.to_string(), "`balances` (version 2) at position 7 in generation 4");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
@@ -38,6 +39,8 @@ pub struct FollowerAt {
     pub name: String,
     /// The version of its fold.
     pub version: u32,
+    /// Which of its generations it is.
+    pub generation: GenerationId,
     /// The last position that all of its slots have read.
     pub position: Position,
 }
@@ -47,9 +50,13 @@ impl fmt::Display for FollowerAt {
         let FollowerAt {
             name,
             version,
+            generation,
             position,
         } = self;
-        write!(f, "`{name}` (version {version}) at position {position}")
+        write!(
+            f,
+            "`{name}` (version {version}) at position {position} in generation {generation}"
+        )
     }
 }
 
@@ -79,7 +86,10 @@ impl Annals {
         let mut leases = states.iter().flat_map(|state| &state.leases);
         if let Some(held) = leases.find(|of| !of.expired) {
             let owner = &held.lease.owner;
-            let what = format!("`{named}` is followed by `{owner}`; stop that program first");
+            let what = format!(
+                "`{named}` is followed by `{owner}`; stop that program first, or drop the \
+                 generations that it does not follow with `drop_others`"
+            );
             return Err(Invalid::new(what).into());
         }
         let generations = views.generations(name).await?;
@@ -168,6 +178,7 @@ async fn late_followers<E: Event>(
             late.push(FollowerAt {
                 name: spec.view.clone(),
                 version: spec.version,
+                generation: state.generation.id,
                 position,
             });
         }

@@ -320,6 +320,56 @@ async fn a_retry_forgets_the_causes_of_archived_events_elsewhere() {
     db.stop().await;
 }
 
+/// As another program declares it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
+#[view(
+    name = "balances",
+    version = 2,
+    events(AccountEvent),
+    crate = "annals_projections"
+)]
+struct LaterBalance {
+    events: u64,
+}
+
+impl Project<AccountEvent> for LaterBalance {
+    fn on(row: &mut Row<'_, Self>, _: &Recorded<AccountEvent>) -> Result<(), Poison> {
+        row.events += 1;
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn generations_of_older_programs_are_dropped_before_archiving() {
+    let store = store().await;
+    program(&store).await.stop().await;
+    let older = store.views().generations("balances").await.unwrap();
+    let later = LaterBalance::projection().options(options());
+    let db = Annals::on(store.handle()).with(later);
+    let db = db.start().await.unwrap();
+    let done = happens(&db, "alice", deposited(1)).await;
+    let alice = db.aggregate::<Account>("alice");
+    let summary = |_: &Account| Ok::<_, String>(noted("archived"));
+    let error = alice.archive(summary).await.unwrap_err();
+    let way = "drop generations of older programs with `drop_others`";
+    says(&error, &[way, &format!("in generation {}", older[0].id)]);
+    let CommandError::NotReadByAll { followers, .. } = error else {
+        panic!("{error:?}");
+    };
+    let ids: Vec<_> = followers.iter().map(|of| of.generation).collect();
+    assert_eq!(ids, [older[0].id]);
+    let error = db.drop_follower("balances").await.unwrap_err();
+    let way = "drop the generations that it does not follow with `drop_others`";
+    says(&error, &[way]);
+    let rebuild = db.rebuild::<LaterBalance>();
+    rebuild.drop_others().await.unwrap();
+    alice.archive(summary).await.unwrap();
+    let view = db.view::<LaterBalance>();
+    let row = view.get("alice").at_least(&done).await.unwrap();
+    assert!(row.is_some());
+    db.stop().await;
+}
+
 #[tokio::test]
 async fn what_no_program_follows_is_dropped_before_archiving() {
     let store = store().await;
@@ -342,7 +392,7 @@ async fn what_no_program_follows_is_dropped_before_archiving() {
     let error = alice.archive(summary).await.unwrap_err();
     says(
         &error,
-        &["drop what nothing follows any more with `drop_follower`"],
+        &["drop what no program has any more with `drop_follower`"],
     );
     let CommandError::NotReadByAll { followers, .. } = error else {
         panic!("{error:?}");
