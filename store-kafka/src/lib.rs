@@ -33,7 +33,7 @@ pub mod store;
 mod topic;
 mod url;
 
-/// The steps of outlets and stores, for tests that end the process at one of them.
+/// The steps of outlets, stores and processors, for tests that end or hold the process at one.
 #[cfg(feature = "testing")]
 pub mod testing {
     pub use crate::client::step::{Step, at_steps};

@@ -1,6 +1,7 @@
-//! The steps of an outlet and of the writer of a store, at which tests end or hold the process.
+//! The steps of an outlet, of the writer of a store and of a processor, at which tests end or hold
+//! the process.
 
-/// A step of an outlet, or of the writer of a partition of a store.
+/// A step of an outlet, of the writer of a partition of a store, or of a processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums)]
 #[cfg_attr(
@@ -18,13 +19,15 @@ pub enum Step {
     BeforeCommit,
     /// The broker has committed, and the log is not read on yet.
     AfterCommit,
+    /// A processor has read the first record of a batch.
+    AfterRead,
 }
 
 #[cfg(feature = "testing")]
 static HOOK: std::sync::OnceLock<fn(Step)> = std::sync::OnceLock::new();
 
-/// Calls this at each step of every outlet and store of the process, from now on; the first call
-/// counts.
+/// Calls this at each step of every outlet, store and processor of the process, from now on; the
+/// first call counts.
 ///
 /// ```
 /// use annals_kafka::testing::{Step, at_steps};
@@ -41,7 +44,7 @@ pub fn at_steps(hook: fn(Step)) {
     let _ = HOOK.set(hook);
 }
 
-/// An outlet has come to a step.
+/// Has come to a step.
 pub(crate) fn reached(step: Step) {
     #[cfg(feature = "testing")]
     if let Some(hook) = HOOK.get() {

@@ -257,9 +257,15 @@ pub(crate) fn send_offsets<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     offsets: TopicPartitionList,
 ) -> Result<(), Broken> {
+    let lost = |why: &str| Broken::Store(unavailable(format!("offsets were not committed: {why}")));
     let Some(group) = consumer.group_metadata() else {
-        return Ok(());
+        return Err(lost("the client is no member of a group"));
     };
+    // A member that the group has removed has no id, and after some errors no generation either:
+    // the broker would take its offsets as those of a program that is in no group.
+    if consumer.assignment_lost() {
+        return Err(lost("the group has removed this member"));
+    }
     let (told, answer) = mpsc::channel();
     let asked = Arc::clone(producer);
     std::thread::Builder::new()

@@ -3,6 +3,7 @@
 //! The client alone would begin at the earliest record when that of the group was removed, and say
 //! nothing. So offsets are looked at before anything is fetched.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use annals_core::Partition;
@@ -25,6 +26,8 @@ pub(super) struct Member {
     source: Source,
     gaps: Gaps,
     ended: Mutex<Option<Ended>>,
+    /// Partitions that were revoked since they were taken.
+    revoked: Mutex<BTreeSet<i32>>,
 }
 
 impl Member {
@@ -35,7 +38,15 @@ impl Member {
             source: source.clone(),
             gaps: gaps.clone(),
             ended: Mutex::default(),
+            revoked: Mutex::default(),
         }
+    }
+
+    /// The partitions that were revoked since this was asked last: what was read of them is
+    /// another member's, also when they are assigned to this one again.
+    pub(super) fn take_revoked(&self) -> BTreeSet<i32> {
+        let mut revoked = self.revoked.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *revoked)
     }
 
     /// Why it cannot begin in what it was given.
@@ -150,7 +161,14 @@ impl ConsumerContext for Member {
     ) {
         let moved = match event {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assign(consumer, list),
-            _ => consumer.incremental_unassign(list),
+            _ => {
+                let partitions = list.elements();
+                let partitions = partitions.iter().map(|of| of.partition());
+                let mut revoked = self.revoked.lock().unwrap_or_else(PoisonError::into_inner);
+                revoked.extend(partitions);
+                drop(revoked);
+                consumer.incremental_unassign(list)
+            }
         };
         if let Err(error) = moved {
             tracing::warn!(%error, "a rebalance was not followed");

@@ -19,6 +19,7 @@ use super::member::Member;
 use super::out::{Failed, Kind, Out, dead_letter, size};
 use super::send::send;
 use super::{Processor, bytes_max_in};
+use crate::client::step::{Step, reached};
 use crate::client::transaction::{self, Broken, Deliveries, Producer, drain};
 use crate::client::{Config, TRANSACTION_TIMEOUT_MS, headers_of};
 use crate::error::{failed, invalid, is_denied, is_out_of_range, is_unknown_topic};
@@ -255,7 +256,12 @@ impl Passed {
     }
 }
 
-/// What is there, up to the bounds of a batch.
+/// What is there, up to the bounds of a batch, without what is not this member's any more when it
+/// returns.
+///
+/// A poll may serve a rebalance. The member that has a partition then begins where the group is:
+/// what was read of it before would be committed twice, for the offsets of a batch are sent with
+/// the generation of that moment, and the broker does not ask whose partitions they are.
 fn collect(
     consumer: &BaseConsumer<Member>,
     at_end: &mut BTreeSet<i32>,
@@ -269,9 +275,17 @@ fn collect(
         } else {
             Duration::ZERO
         };
-        match consumer.poll(wait) {
+        let polled = consumer.poll(wait);
+        // Before what came with it: that was read since.
+        let revoked = consumer.context().take_revoked();
+        if !revoked.is_empty() {
+            batch.retain(|read: &Read| !revoked.contains(&read.partition));
+            at_end.retain(|partition| !revoked.contains(partition));
+        }
+        match polled {
             Some(Ok(message)) => {
                 if batch.is_empty() {
+                    reached(Step::AfterRead);
                     began = Instant::now();
                 }
                 bytes += message.payload_len();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use annals_core::{
@@ -396,6 +396,99 @@ async fn a_letter_whose_record_was_removed_says_so() {
     assert!(error.to_string().ends_with(says), "{error}");
     assert_eq!(letters.replay_where(|_| false).await.unwrap(), 0);
     assert_eq!(letters.replay().await.unwrap(), 0);
+}
+
+/// What is done once, when the processor of this name has read the first record of a batch.
+#[cfg(feature = "testing")]
+static AT_READ: Mutex<Option<(String, Box<dyn FnOnce() + Send>)>> = Mutex::new(None);
+
+#[cfg(feature = "testing")]
+fn at_the_next_read(processor: &str, done: impl FnOnce() + Send + 'static) {
+    use annals_kafka::testing::{Step, at_steps};
+
+    *AT_READ.lock().unwrap() = Some((format!("kafka-processor-{processor}"), Box::new(done)));
+    at_steps(|step| {
+        let mut at_read = AT_READ.lock().unwrap();
+        let this = std::thread::current();
+        let is_it = at_read.as_ref();
+        let is_it = is_it.is_some_and(|(thread, _)| this.name() == Some(thread.as_str()));
+        if step == Step::AfterRead && is_it {
+            let done = at_read.take().unwrap().1;
+            drop(at_read);
+            done();
+        }
+    });
+}
+
+#[cfg(feature = "testing")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_revoked_while_a_batch_is_read_is_processed_once() {
+    let kafka = kafka().await;
+    let reads = topic(&kafka, "revoked", 2).await;
+    let writes = topic(&kafka, "copied", 1).await;
+    let numbers: Vec<String> = (0..100).map(|number| number.to_string()).collect();
+    let records: Vec<(&str, &str)> = numbers.iter().map(|of| (&of[..], &of[..])).collect();
+    send(&kafka, &reads, &records).await;
+    let (held, is_held) = oneshot::channel();
+    let (go_on, goes_on) = std::sync::mpsc::channel();
+    at_the_next_read(&reads, move || {
+        held.send(()).unwrap();
+        goes_on.recv_timeout(TIMEOUT).unwrap();
+    });
+    // The first one is slow: it is done with its batch after the second one is with its own.
+    let is_done = Arc::new((Mutex::new(false), Condvar::new()));
+    let second_done = Arc::clone(&is_done);
+    let to = writes.clone();
+    let first = Processor::named(&reads).reads(&reads);
+    let first = first.each_bytes(move |record, out| {
+        let done = second_done.0.lock().unwrap();
+        let waits = second_done
+            .1
+            .wait_timeout_while(done, TIMEOUT, |done| !*done);
+        drop(waits.unwrap());
+        out.record(NewRecord::to(&to).value(record.value().unwrap_or_default()));
+        Ok::<_, Invalid>(())
+    });
+    let second = copier(&reads, &reads, &writes).on_commit(move |_| {
+        *is_done.0.lock().unwrap() = true;
+        is_done.1.notify_all();
+    });
+    let (stop, stopped) = tokio::sync::watch::channel(());
+    let runs = [first, second].map(|processor| {
+        let kafka = kafka.clone();
+        let mut stopped = stopped.clone();
+        async move {
+            processor
+                .run(&kafka, async { drop(stopped.changed().await) })
+                .await
+        }
+    });
+    let [first, second] = runs;
+    let first = tokio::spawn(first);
+    is_held.await.unwrap();
+    let second = tokio::spawn(second);
+    let group: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", url().trim_start_matches("kafka://"))
+        .create()
+        .unwrap();
+    // Both are members, and one partition is to move.
+    loop {
+        let found = group.fetch_group_list(Some(&reads), TIMEOUT).unwrap();
+        let of = &found.groups()[0];
+        if of.state() == "Stable" && of.members().len() == 2 {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    go_on.send(()).unwrap();
+    let copied = until(&kafka, &writes, numbers.len()).await;
+    stop.send(()).unwrap();
+    first.await.unwrap().unwrap();
+    second.await.unwrap().unwrap();
+    let text = |event: &RecordedEvent| String::from_utf8(event.payload.to_vec()).unwrap();
+    let mut copied: Vec<String> = copied.iter().map(text).collect();
+    copied.sort_by_key(|of| of.parse::<u32>().unwrap());
+    assert_eq!(copied, numbers);
 }
 
 const CHILD: &str = "on_kafka::processors::copies_until_it_is_killed";
