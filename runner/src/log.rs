@@ -16,6 +16,10 @@ pub async fn records_at<L: Log + ?Sized>(
     partition: Partition,
     positions: &[Position],
 ) -> Result<Vec<RecordedEvent>, StoreError> {
+    // A log that stops its followers at what was removed would stop these reads too.
+    let begins_after = log.begins_after(partition).await?;
+    let removed = positions.partition_point(|position| *position <= begins_after);
+    let positions = &positions[removed..];
     let mut records = Vec::with_capacity(positions.len());
     for run in positions.chunk_by(|a, b| b.get() - a.get() <= GAP_EVENTS) {
         let (Some(first), Some(last)) = (run.first(), run.last()) else {

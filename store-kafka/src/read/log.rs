@@ -211,19 +211,26 @@ impl TopicLog {
         )))
     }
 
+    /// What is left of a partition: after which position, and up to which one.
+    async fn left(&self, partition: Partition) -> Result<(Position, Position), StoreError> {
+        let shared = &self.shared;
+        let bounds = shared.kafka.bounds(&shared.topic.name, partition).await?;
+        let end = Position::new(bounds.high.max(0) as u64);
+        self.note_head(partition, end)?;
+        Ok((Position::new(bounds.low.max(0) as u64), end))
+    }
+
     /// Where a read begins: later than asked for where the log begins later, or where a gap was
     /// accepted.
     async fn start_of(
         &self,
         partition: Partition,
         after: Position,
+        begins_after: Position,
     ) -> Result<Position, StoreError> {
         let shared = &self.shared;
         let chosen = shared.begins.get(&partition).copied();
         let after = after.max(chosen.unwrap_or(Position::START));
-        let bounds = shared.kafka.bounds(&shared.topic.name, partition).await?;
-        self.note_head(partition, Position::new(bounds.high.max(0) as u64))?;
-        let begins_after = Position::new(bounds.low.max(0) as u64);
         if after >= begins_after {
             return Ok(after);
         }
@@ -320,7 +327,9 @@ impl Log for TopicLog {
         }
         let length = read.up_to.get().saturating_sub(read.after.get());
         if length <= SIDE_POSITIONS {
-            return self.read_beside(read).await;
+            // Whether there is an event at one position: also where it was removed.
+            let is_lookup = length == 0 || length == 1 && read.limit == 1;
+            return self.read_beside(read, is_lookup).await;
         }
         self.read_forward(read).await
     }

@@ -45,11 +45,18 @@ impl Relay {
         let mut bytes = 0;
         while batch.up_to < durable {
             let left = self.batch_events_max - batch.events.len();
+            // No limit where none is needed: a log may take one position and a limit of one for a
+            // question about one event, and answer it where that was removed.
+            let positions = durable.get() - batch.up_to.get();
+            let limit = match positions <= left as u64 {
+                true => annals_core::PAGE_EVENTS,
+                false => left.min(annals_core::PAGE_EVENTS),
+            };
             let read = ReadLog::after(batch.up_to)
                 .up_to(durable)
                 .partition(partition)
                 .filter(Filter::default().types(self.types.iter().cloned()))
-                .limit(left.min(annals_core::PAGE_EVENTS));
+                .limit(limit);
             let page = log.read(read).await?;
             if page.scanned <= batch.up_to {
                 break;

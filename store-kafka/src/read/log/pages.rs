@@ -3,7 +3,9 @@
 
 use std::sync::{Arc, PoisonError};
 
-use annals_core::{Failure, Head, Log as _, LogPage, Partition, Position, ReadLog, StoreError};
+use annals_core::{
+    Failure, Head, Log as _, LogPage, Partition, Position, ReadLog, RecordedEvent, StoreError,
+};
 
 use super::{SIDE_POSITIONS, TopicLog};
 use crate::error::unavailable;
@@ -38,7 +40,8 @@ impl TopicLog {
                 return Ok((Arc::clone(cursor), after));
             }
         }
-        let start = self.start_of(partition, after).await?;
+        let (begins_after, _) = self.left(partition).await?;
+        let start = self.start_of(partition, after, begins_after).await?;
         let shared = &self.shared;
         let source = Source {
             config: shared.kafka.config().clone(),
@@ -163,60 +166,88 @@ impl TopicLog {
         Ok(head.0)
     }
 
-    /// A few events at a known place.
+    /// A few events at a known place, and up to where it was looked: past what was removed.
     async fn read_range(
         &self,
         partition: Partition,
         after: Position,
         up_to: Position,
-    ) -> Result<(Vec<annals_core::RecordedEvent>, Position), StoreError> {
-        {
-            let cursors = self.reading(partition)?.cursors.lock();
-            let cursors = cursors.unwrap_or_else(PoisonError::into_inner);
-            let page = cursors
-                .iter()
-                .find_map(|cursor| cursor.covering(after, up_to));
-            if let Some(page) = page {
-                let inside = |event: &&annals_core::RecordedEvent| {
-                    event.position > after && event.position <= up_to
-                };
-                return Ok((page.events.iter().filter(inside).cloned().collect(), up_to));
-            }
+    ) -> Result<(Vec<RecordedEvent>, Position), StoreError> {
+        if let Some(events) = self.covered(partition, after, up_to)? {
+            return Ok((events, up_to));
         }
-        let shared = &self.shared;
-        let bounds = shared.kafka.bounds(&shared.topic.name, partition).await?;
-        let low = Position::new(bounds.low.max(0) as u64);
-        let high = Position::new(bounds.high.max(0) as u64);
-        self.note_head(partition, high)?;
-        let from = after.max(low);
-        let to = up_to.min(high);
-        if from >= to {
-            return Ok((Vec::new(), up_to));
-        }
-        let read = shared.side.call(move |side| match side {
-            Ok(side) => side.read(partition, from, to),
-            Err(error) => Err(StoreError::new(error.failure(), error.to_string())),
-        });
-        let (events, scanned) = read.await??;
-        Ok((events, if scanned >= to { up_to } else { scanned }))
+        let (begins_after, end) = self.left(partition).await?;
+        let after = after.max(begins_after);
+        self.read_left(partition, (after, up_to), end).await
     }
 
-    pub(super) async fn read_beside(&self, read: ReadLog) -> Result<LogPage, StoreError> {
+    /// The events of a range that a cursor has.
+    fn covered(
+        &self,
+        partition: Partition,
+        after: Position,
+        up_to: Position,
+    ) -> Result<Option<Vec<RecordedEvent>>, StoreError> {
+        let cursors = self.reading(partition)?.cursors.lock();
+        let cursors = cursors.unwrap_or_else(PoisonError::into_inner);
+        let page = cursors
+            .iter()
+            .find_map(|cursor| cursor.covering(after, up_to));
+        let inside = |event: &&RecordedEvent| event.position > after && event.position <= up_to;
+        Ok(page.map(|page| page.events.iter().filter(inside).cloned().collect()))
+    }
+
+    /// A few events of a range that begins with what is left of a partition, which goes up to
+    /// `end`.
+    async fn read_left(
+        &self,
+        partition: Partition,
+        (after, up_to): (Position, Position),
+        end: Position,
+    ) -> Result<(Vec<RecordedEvent>, Position), StoreError> {
+        let to = up_to.min(end);
+        if after >= to {
+            return Ok((Vec::new(), after.min(up_to)));
+        }
+        let read = self.shared.side.call(move |side| match side {
+            Ok(side) => side.read(partition, after, to),
+            Err(error) => Err(StoreError::new(error.failure(), error.to_string())),
+        });
+        read.await?
+    }
+
+    pub(super) async fn read_beside(
+        &self,
+        read: ReadLog,
+        is_lookup: bool,
+    ) -> Result<LogPage, StoreError> {
         let partition = read.partition;
-        let (mut events, mut scanned) = self.read_range(partition, read.after, read.up_to).await?;
+        let up_to = read.up_to;
+        let known = self.covered(partition, read.after, up_to)?;
+        let (mut events, mut scanned, head) = match known {
+            Some(events) => (events, up_to, self.known_head(partition)?),
+            None => {
+                let (begins_after, end) = self.left(partition).await?;
+                let start = match is_lookup {
+                    true => read.after.max(begins_after),
+                    false => self.start_of(partition, read.after, begins_after).await?,
+                };
+                let (events, scanned) = self.read_left(partition, (start, up_to), end).await?;
+                (events, scanned, end)
+            }
+        };
         events.retain(|event| read.filter.matches(event));
         if events.len() > read.limit {
             events.truncate(read.limit);
             scanned = events.last().map_or(scanned, |event| event.position);
         }
-        let head = self.known_head(partition)?;
-        // The rest of the range is past the end, or holds nothing that can be seen.
-        let end = scanned >= read.up_to.min(head) || events.is_empty();
+        let end = scanned >= up_to.min(head);
         Ok(LogPage {
             removed: Vec::new(),
             events,
+            // The rest of the range is past the end.
             scanned: if end {
-                read.up_to.min(head.max(read.after))
+                up_to.min(head.max(read.after))
             } else {
                 scanned
             },
@@ -239,7 +270,10 @@ impl TopicLog {
             while after < above {
                 let (found, scanned) = self.read_range(partition, after, above).await?;
                 if scanned <= after {
-                    break;
+                    return Err(unavailable(format!(
+                        "partition {partition} of topic `{}` was not read up to {above}",
+                        self.shared.topic.name
+                    )));
                 }
                 window.extend(found);
                 after = scanned;

@@ -1,8 +1,10 @@
 //! What was removed before it was read, topics that grow, topics that are made again.
 
-use annals_core::{Failure, Log, Partition, Position, ReadLog};
+use annals::runner::records_at;
+use annals_core::{Failure, Filter, Log, Partition, Position, ReadLog, StoreError};
 use annals_kafka::{Topic, TopicLog};
 
+use super::relays::noise;
 use crate::broker::{kafka, send, topic};
 
 const FIVE: [(&str, &str); 5] = [("a", "1"), ("a", "2"), ("a", "3"), ("a", "4"), ("a", "5")];
@@ -58,6 +60,72 @@ async fn an_accepted_gap_is_passed_over() {
         .unwrap();
     assert_eq!(positions(&left, 0).await, [4, 5]);
     assert!(left.read(ReadLog::after(Position::new(1))).await.is_err());
+}
+
+/// Positions of a range of few.
+async fn in_range(log: &TopicLog, (after, up_to): (u64, u64)) -> Result<Vec<u64>, StoreError> {
+    let read = ReadLog::after(Position::new(after)).up_to(Position::new(up_to));
+    let page = log.read(read).await?;
+    assert_eq!((page.scanned, page.end), (Position::new(up_to), true));
+    Ok(page.events.iter().map(|of| of.position.get()).collect())
+}
+
+#[tokio::test]
+async fn a_short_range_begins_where_the_log_does() {
+    let kafka = kafka().await;
+    let topic = topic(&kafka, "short", 1).await;
+    send(&kafka, &topic, &FIVE).await;
+    let begins = Topic::named(&topic).from_offsets([(Partition(0), 2)]);
+    let begins = kafka.log(begins).await.unwrap();
+    assert_eq!(in_range(&begins, (0, 5)).await.unwrap(), [3, 4, 5]);
+    kafka.delete_records(&topic, Partition(0), 3).await.unwrap();
+    let log = kafka.log(Topic::named(&topic)).await.unwrap();
+    for up_to in [3, 4, 5] {
+        let error = in_range(&log, (1, up_to)).await.unwrap_err();
+        let range = format!("positions 2 to 3 of partition 0 of topic `{topic}` were removed");
+        assert!(error.to_string().starts_with(&range), "{error}");
+    }
+    let error = in_range(&log, (2, 3)).await.unwrap_err();
+    assert_eq!(error.failure(), Failure::Invalid);
+    let accepted = Topic::named(&topic).accept_gap(Partition(0), Position::new(3), "a test");
+    let accepted = kafka.log(accepted).await.unwrap();
+    assert_eq!(in_range(&accepted, (1, 5)).await.unwrap(), [4, 5]);
+    // Who asks for one event is told that it is not there.
+    let second = ReadLog::after(Position::new(1)).up_to(Position::new(2));
+    let found = log.read(second.limit(1)).await.unwrap();
+    assert!(found.events.is_empty());
+    let positions: Vec<Position> = (1..=4).map(Position::new).collect();
+    let found = records_at(&log, Partition(0), &positions).await.unwrap();
+    let found: Vec<u64> = found.iter().map(|of| of.position.get()).collect();
+    assert_eq!(found, [4]);
+}
+
+#[tokio::test]
+async fn a_short_range_is_read_past_what_does_not_match() {
+    let kafka = kafka().await;
+    let topic = topic(&kafka, "large", 1).await;
+    let large = noise(200_000);
+    // More than a page before the one that matches.
+    let mut records = vec![("a", &large[..]); 12];
+    records.push(("b", "1"));
+    send(&kafka, &topic, &records).await;
+    let log = kafka.log(Topic::named(&topic)).await.unwrap();
+    let last = ReadLog::after(Position::new(12)).up_to(Position::new(13));
+    let last = log.read(last).await.unwrap().events.remove(0);
+    let filter = Filter::default().stream_prefix(last.stream.as_str());
+    let mut read = ReadLog::after(Position::START)
+        .up_to(Position::new(13))
+        .filter(filter);
+    let mut found = Vec::new();
+    loop {
+        let page = log.read(read.clone()).await.unwrap();
+        found.extend(page.events);
+        if page.end {
+            break;
+        }
+        read.after = page.scanned;
+    }
+    assert_eq!(found, [last]);
 }
 
 #[tokio::test]
