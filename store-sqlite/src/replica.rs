@@ -366,8 +366,7 @@ impl SqliteStore {
     ///
     /// # Errors
     ///
-    /// [`Failure::Corrupt`] when it does not follow what the replica has; what came before that is
-    /// applied.
+    /// [`Failure::Corrupt`] when it does not follow what the replica has; nothing of it is applied.
     ///
     /// ```
     /// # use annals_core::AppendError;
@@ -389,10 +388,21 @@ impl SqliteStore {
             (events + more_events, bytes + more_bytes)
         });
         let apply = move |write_tx: &mut WriteTx| {
+            let before = write_tx.tail;
+            write_tx.connection.execute_batch("savepoint annals_apply")?;
             write_tx.replica_mut()?.is_applying = true;
             let applied = prepared.iter().try_for_each(|entry| entry.apply(write_tx));
             write_tx.replica_mut()?.is_applying = false;
+            if let Err(Stop::Refused(_)) = &applied {
+                // The replica would end with more than its cursor says.
+                write_tx
+                    .connection
+                    .execute_batch("rollback to annals_apply; release annals_apply")?;
+                write_tx.tail = before;
+                write_tx.stream_cache.clear();
+            }
             applied?;
+            write_tx.connection.execute_batch("release annals_apply")?;
             Ok(save_cursor(&write_tx.connection, cursor)?)
         };
         self.writer()?.run(size, apply).await

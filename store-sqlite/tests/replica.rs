@@ -217,6 +217,35 @@ async fn entries_that_do_not_follow_are_refused() {
 }
 
 #[tokio::test]
+async fn what_is_refused_leaves_a_replica_as_it_was() {
+    let (folder, kept) = (TempDir::new().unwrap(), Kept::default());
+    let one = replica(&folder, "one.db", LogId::random()).await;
+    one.own(Some(Box::new(kept.clone()))).await.unwrap();
+    for _ in 0..3 {
+        one.append(Append::new(stream("a-1"), events(2)))
+            .await
+            .unwrap();
+    }
+    let two = replica(&folder, "two.db", one.id()).await;
+    let (entries, cursor) = kept.after(0);
+    two.apply(entries[..1].to_vec(), 1).await.unwrap();
+    let mut wrong = entries[1..].to_vec();
+    if let ReplicaEntry::Append(append) = &mut wrong[1] {
+        append.version = Version::new(7);
+    }
+    // The first of the two follows, the second does not.
+    two.apply(wrong, cursor).await.unwrap_err();
+    let place = two.replica_place().await.unwrap();
+    let head = two.head(Partition(0)).await.unwrap().visible;
+    assert_eq!((place.cursor, head), (1, Position::new(2)));
+    two.apply(entries[1..].to_vec(), cursor).await.unwrap();
+    assert_eq!(
+        two.head(Partition(0)).await.unwrap().visible,
+        Position::new(6)
+    );
+}
+
+#[tokio::test]
 async fn a_replica_is_not_opened_as_a_store() {
     let folder = TempDir::new().unwrap();
     let log = LogId::random();
