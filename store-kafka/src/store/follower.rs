@@ -185,9 +185,9 @@ impl Follower {
             match self.consumer.poll(timeout) {
                 Some(Ok(message)) => {
                     let offset = message.offset();
-                    bytes += message.payload_len() + 128;
-                    events += 1;
                     let incoming = incoming(&message);
+                    bytes += incoming.bytes();
+                    events += 1;
                     drop(message);
                     let entry = self.take(offset, incoming)?;
                     self.reached = offset + 1;

@@ -41,6 +41,18 @@ pub(super) struct Incoming {
     pub(super) headers: Vec<(String, Bytes)>,
 }
 
+impl Incoming {
+    /// How much memory it takes, about.
+    pub(super) fn bytes(&self) -> usize {
+        /// What a record and a header take without what they hold.
+        const RECORD: usize = 128;
+        const HEADER: usize = 64;
+        let headers = self.headers.iter();
+        let headers = headers.map(|(name, value)| HEADER + name.len() + value.len());
+        RECORD + self.key.len() + self.payload.len() + headers.sum::<usize>()
+    }
+}
+
 /// What one record says.
 #[derive(Debug)]
 pub(super) enum Parsed {
@@ -360,6 +372,22 @@ mod tests {
                 .map(|(name, value)| (name.to_owned(), value))
                 .collect(),
         }
+    }
+
+    #[test]
+    fn a_record_takes_memory_for_all_that_it_holds() {
+        let mut record = Incoming::default();
+        let mut before = record.bytes();
+        let mut grows = |record: &Incoming, by: usize| {
+            assert!(record.bytes() >= before + by);
+            before = record.bytes();
+        };
+        record.key = vec![0; 1_000].into();
+        grows(&record, 1_000);
+        record.payload = vec![0; 1_000].into();
+        grows(&record, 1_000);
+        record.headers = vec![("x".repeat(500), vec![0; 500].into())];
+        grows(&record, 1_000);
     }
 
     fn again(entry: &ReplicaEntry) -> ReplicaEntry {
