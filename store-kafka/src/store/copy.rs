@@ -164,6 +164,7 @@ impl Copy {
     pub(super) fn told_append(&self, error: AppendError) -> AppendError {
         match error {
             AppendError::Store(error) => AppendError::Store(self.explained(error)),
+            AppendError::Unknown(error) => AppendError::Unknown(self.explained(error)),
             error => error,
         }
     }

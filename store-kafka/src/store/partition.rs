@@ -77,9 +77,9 @@ impl PartitionHandle {
                 Err(error) => error,
             };
             match (turn, error) {
-                // What the store had refused before it stays so only where it is decided.
-                (Turn::Look, _) => {
-                    return Err(not_owner(self.state.borrow().owner.clone()));
+                (Turn::Look, error) => {
+                    let owner = self.state.borrow().owner.clone();
+                    return Err(self.copy.told_append(looked(error, owner)));
                 }
                 (_, AppendError::Unknown(error)) if began.elapsed() < UNDECIDED => {
                     tracing::debug!(%error, "an append is undecided");
@@ -175,6 +175,17 @@ fn late(state: &State, undecided: Option<u64>) -> Result<Turn, AppendError> {
     }
 }
 
+/// What an undecided append ends with that the copy did not confirm.
+fn looked(error: AppendError, owner: Option<String>) -> AppendError {
+    match error {
+        // Everything was applied that may have it: it was not recorded.
+        AppendError::Store(error) if error.failure() == Failure::ReadOnly => not_owner(owner),
+        AppendError::Store(error) | AppendError::Unknown(error) => AppendError::Unknown(error),
+        // What a copy refuses stays so only where it is decided.
+        _ => not_owner(owner),
+    }
+}
+
 fn not_owner(owner: Option<String>) -> AppendError {
     match owner {
         Some(owner) => AppendError::NotOwner { owner: Some(owner) },
@@ -226,6 +237,25 @@ mod tests {
         assert!(turn(&state, None).is_none(), "`b` may have lost it");
         state.is_owned_by(Some("c".into()));
         assert!(matches!(turn(&state, None), Some(Turn::NotOwner(Some(owner))) if owner == "c"));
+    }
+
+    #[test]
+    fn a_copy_that_cannot_look_leaves_an_append_unknown() {
+        let error = |failure| StoreError::new(failure, "a test");
+        for failure in [Failure::Unavailable, Failure::Corrupt, Failure::Closed] {
+            let found = looked(AppendError::Store(error(failure)), Some("b".into()));
+            assert!(
+                matches!(&found, AppendError::Unknown(of) if of.failure() == failure),
+                "{found:?}"
+            );
+        }
+        let undone = AppendError::Unknown(error(Failure::Unavailable));
+        assert!(matches!(looked(undone, None), AppendError::Unknown(_)));
+        let is_not_there = AppendError::Store(error(Failure::ReadOnly));
+        for refused in [is_not_there, AppendError::Conflict(Vec::new())] {
+            let found = looked(refused, Some("b".into()));
+            assert!(matches!(found, AppendError::NotOwner { .. }), "{found:?}");
+        }
     }
 
     #[test]
