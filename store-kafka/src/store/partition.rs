@@ -240,6 +240,17 @@ mod tests {
     }
 
     #[test]
+    fn a_writer_that_ended_names_no_owner() {
+        let mut state = State::new(Some(true));
+        state.role = Role::Owning;
+        state.is_owned_by(Some("this process".into()));
+        state.was_fenced = true;
+        state.writes_no_more();
+        assert_eq!(state.role, Role::Following);
+        assert!(turn(&state, None).is_none(), "the next owner says so");
+    }
+
+    #[test]
     fn a_copy_that_cannot_look_leaves_an_append_unknown() {
         let error = |failure| StoreError::new(failure, "a test");
         for failure in [Failure::Unavailable, Failure::Corrupt, Failure::Closed] {

@@ -91,6 +91,19 @@ impl State {
         }
     }
 
+    /// The writer of this process has ended.
+    pub(super) fn writes_no_more(&mut self) {
+        if self.role != Role::Owning {
+            return;
+        }
+        // The process that has it now says so.
+        self.owner = None;
+        self.role = match self.is_assigned && !self.was_fenced {
+            true => Role::Opening,
+            false => Role::Following,
+        };
+    }
+
     /// The group has rebalanced: the process that gets this partition says so soon.
     pub(super) fn has_rebalanced(&mut self) {
         self.rebalanced = Some(Instant::now());

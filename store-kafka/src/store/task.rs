@@ -101,7 +101,11 @@ impl Task {
 
     /// Opens the partition and owns it until another process does, or the group assigns it to one.
     async fn own(&self, backoff: &mut Backoff) -> Result<(), StoreError> {
-        self.state.send_modify(|state| state.role = Role::Opening);
+        self.state.send_modify(|state| {
+            state.role = Role::Opening;
+            // Of a writer before.
+            state.was_fenced = false;
+        });
         let opened = Instant::now();
         let writer = self.open().await?;
         self.copy

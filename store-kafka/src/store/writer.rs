@@ -10,7 +10,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, Producer as _};
 
 use super::record;
-use super::state::{Role, Shared};
+use super::state::{Shared, State};
 use crate::client::decided::StableEnd;
 use crate::client::step::{Step, reached};
 use crate::client::transaction::{self, Broken, Deliveries, Producer, drain, queue};
@@ -240,15 +240,7 @@ impl Upstream for Writer {
 /// Nothing is appended by it any more.
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.state.send_modify(|state| {
-            if state.role == Role::Owning {
-                state.role = if state.is_assigned && !state.was_fenced {
-                    Role::Opening
-                } else {
-                    Role::Following
-                };
-            }
-        });
+        self.state.send_modify(State::writes_no_more);
     }
 }
 
