@@ -160,6 +160,8 @@ impl KafkaStore {
             let accepted = options.accepted.iter();
             let accepted = accepted.filter(|(partition, _)| *partition == number);
             let task = Task {
+                kafka: kafka.clone(),
+                is_shared: matches!(options.owns, Owns::Shared),
                 source: Source {
                     config: kafka.config().clone(),
                     topic: options.name.clone(),

@@ -177,6 +177,40 @@ mod on_kafka {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn an_idle_owner_reads_what_the_next_one_writes() {
+        let place = super::OnKafka::new();
+        let one = place.open_as("one", Owns::All).await;
+        let to = StreamId::new("idle-1").unwrap();
+        let append = || Append::new(to.clone(), [NewEvent::json("a", "1")]);
+        one.append(append()).await.unwrap();
+        let two = place.open_as("two", Owns::All).await;
+        two.append(append()).await.unwrap();
+        let mut hint = one.hint();
+        let reads = async {
+            while one.stream_state(&to).await.unwrap().version < Version::new(2) {
+                hint.wait(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(super::broker::TIMEOUT, reads)
+            .await
+            .unwrap();
+        // It leaves the partition to the other one, until it is to append itself.
+        assert_eq!(one.owner_of(&to).as_deref(), Some("two"));
+        two.append(append()).await.unwrap();
+        let refused = one.append(append()).await;
+        assert!(
+            matches!(&refused, Err(AppendError::NotOwner { owner }) if owner.as_deref() == Some("two")),
+            "{refused:?}"
+        );
+        let mut hint = one.hint();
+        while !one.owns(one.partition_of(&to)) {
+            hint.wait(Duration::from_millis(50)).await;
+        }
+        let appended = one.append(append()).await.unwrap();
+        assert_eq!(appended.last().version, Version::new(4));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn an_owner_that_runs_stops_at_a_foreign_record() {
         let place = super::OnKafka::new();
         let owner = place.open_as("one", Owns::All).await;

@@ -389,7 +389,9 @@ impl SqliteStore {
         });
         let apply = move |write_tx: &mut WriteTx| {
             let before = write_tx.tail;
-            write_tx.connection.execute_batch("savepoint annals_apply")?;
+            write_tx
+                .connection
+                .execute_batch("savepoint annals_apply")?;
             write_tx.replica_mut()?.is_applying = true;
             let applied = prepared.iter().try_for_each(|entry| entry.apply(write_tx));
             write_tx.replica_mut()?.is_applying = false;

@@ -32,6 +32,7 @@ impl Owners {
                     let is_assigned = assignment.partitions.contains(&Partition(number));
                     state.send_if_modified(|state| {
                         let was = std::mem::replace(&mut state.is_assigned, is_assigned);
+                        state.is_standby &= was == is_assigned;
                         let is_new = !state.is_settled;
                         state.is_settled = true;
                         if !is_assigned {

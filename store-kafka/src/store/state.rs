@@ -44,6 +44,9 @@ pub(super) struct State {
     pub(super) has_owned: bool,
     /// Whether the last writer was fenced by another one.
     pub(super) was_fenced: bool,
+    /// Whether this process is a standby: another one has taken the partition over while nothing
+    /// was appended here, and keeps it until something is.
+    pub(super) is_standby: bool,
     /// Why nothing is read or opened just now.
     pub(super) last_error: Option<String>,
     /// Whether the error is permanent: only an operator mends it.
@@ -69,6 +72,7 @@ impl State {
             has_caught_up: false,
             has_owned: false,
             was_fenced: false,
+            is_standby: false,
             last_error: None,
             is_refused: false,
         }
@@ -89,6 +93,11 @@ impl State {
             Some(took) => TAKE_OVER.saturating_sub(took),
             None => Duration::MAX,
         }
+    }
+
+    /// Whether this process is to own it now.
+    pub(super) fn is_to_own(&self) -> bool {
+        self.is_assigned && !self.is_standby
     }
 
     /// The writer of this process has ended.

@@ -14,9 +14,14 @@ use super::state::{Role, Shared};
 use super::writer::Writer;
 use crate::client::ClientThread;
 use crate::error::unavailable;
+use crate::kafka::Kafka;
 
 /// Waits after something failed, and after this process was fenced by another one.
 const AGAIN: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
+
+/// How often a process that owns a partition looks whether another one has written there: it hears
+/// of that by its next append, and where none comes it would read no more.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// How long reading up to the end may stand still after a fence: longer than a transaction of
 /// another process may be open.
@@ -24,6 +29,9 @@ const STABLE: Duration = Duration::from_secs(30);
 
 /// What a partition's task needs.
 pub(super) struct Task {
+    pub(super) kafka: Kafka,
+    /// Whether a group decides who owns the partition.
+    pub(super) is_shared: bool,
     pub(super) source: Source,
     pub(super) copy: Arc<Copy>,
     pub(super) state: Shared,
@@ -69,7 +77,7 @@ impl Task {
     pub(super) async fn run(self) {
         let mut backoff = AGAIN;
         loop {
-            let ran = if self.state.borrow().is_assigned {
+            let ran = if self.state.borrow().is_to_own() {
                 self.own(&mut backoff).await
             } else {
                 self.follow(None).await
@@ -91,8 +99,8 @@ impl Task {
                 let mut states = self.state.subscribe();
                 states.mark_unchanged();
                 let _ = tokio::time::timeout(backoff.next_wait(), async {
-                    let was = self.state.borrow().is_assigned;
-                    let _ = states.wait_for(|state| state.is_assigned != was).await;
+                    let was = self.state.borrow().is_to_own();
+                    let _ = states.wait_for(|state| state.is_to_own() != was).await;
                 })
                 .await;
             }
@@ -128,12 +136,15 @@ impl Task {
         );
         let owned = Instant::now();
         let mut states = self.state.subscribe();
-        let left = states
-            .wait_for(|state| state.role != Role::Owning || !state.is_assigned)
-            .await;
-        let was_fenced = left.is_ok_and(|state| state.was_fenced);
+        let given_up = states.wait_for(|state| state.role != Role::Owning || !state.is_assigned);
+        let (was_fenced, is_standby) = tokio::select! {
+            given_up = given_up => (given_up.is_ok_and(|state| state.was_fenced), false),
+            () = self.goes_on_elsewhere() => (true, !self.is_shared),
+        };
         self.state.send_modify(|state| {
             state.was_fenced = false;
+            // Two that are both asked to own it would take it from each other for nothing.
+            state.is_standby = is_standby && state.is_assigned;
             // The process that has it now says so.
             state.is_owned_by(None);
             state.role = match state.is_assigned && !was_fenced {
@@ -147,6 +158,17 @@ impl Task {
         if owned.elapsed() > Duration::from_secs(60) {
             backoff.reset();
         }
+        if is_standby {
+            let Source {
+                topic, partition, ..
+            } = &self.source;
+            tracing::info!(
+                topic,
+                partition,
+                "another process has taken a partition over"
+            );
+            return self.follow(None).await;
+        }
         if was_fenced {
             // Another process has it now. Two that are both asked to own it take turns.
             let wait = backoff.next_wait();
@@ -154,6 +176,32 @@ impl Task {
             return self.follow(Some(Instant::now() + wait + jitter)).await;
         }
         Ok(())
+    }
+
+    /// Waits until the partition goes on after what this process has written.
+    async fn goes_on_elsewhere(&self) {
+        let Source {
+            topic, partition, ..
+        } = &self.source;
+        let mut before = None;
+        loop {
+            tokio::time::sleep(LOOK).await;
+            // What does not answer now is asked again.
+            let Ok(bounds) = self.kafka.bounds(topic, Partition(*partition)).await else {
+                continue;
+            };
+            let Ok(place) = self.copy.replica_place().await else {
+                continue;
+            };
+            // One marker ends what was written last. An append that is under way may have been
+            // committed there, and not yet here: the next time it is.
+            let written = place.cursor.cast_signed();
+            let is_past = bounds.high > written + 1;
+            if is_past && before == Some(written) {
+                return;
+            }
+            before = is_past.then_some(written);
+        }
     }
 
     /// Fences first and reads afterwards: an earlier owner could still commit in between. Then it
@@ -239,7 +287,7 @@ impl Task {
             next = read?;
             let is_over = match until {
                 Some(until) => Instant::now() >= until || !self.state.borrow().is_assigned,
-                None => self.state.borrow().is_assigned,
+                None => self.state.borrow().is_to_own(),
             };
             if is_over {
                 return Ok(());
