@@ -10,17 +10,19 @@
 //! acknowledges an append only once readers get past it: what the next transaction comes to is then
 //! no matter.
 
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use annals_core::StoreError;
 use rdkafka::Message as _;
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+#[cfg(feature = "store")]
 use rdkafka::error::KafkaError;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::Offset;
 
 use super::retry::pause;
-use super::{ANSWER, Config, Context, Retry};
+use super::{ANSWER, Config, Context, Retry, TopicScan};
 use crate::error::{failed, unavailable};
 
 /// Where coordinators keep what they decide.
@@ -125,39 +127,29 @@ pub(crate) fn is_held_back(
 /// coordinator goes back. To be asked after a fence, which decides the last one. Blocks.
 pub(crate) fn decisions(config: &Config, id: &str) -> Result<Vec<Decided>, StoreError> {
     let doing = || format!("what was decided about transactions of `{id}` cannot be read");
-    let consumer: BaseConsumer<Context> =
-        BaseConsumer::from_config_and_context(&config.reader(), Context::default())
-            .map_err(|error| failed(doing(), error))?;
-    let metadata = Retry::within(ANSWER)
-        .block(|within| consumer.fetch_metadata(Some(TOPIC), within))
-        .map_err(|error| failed(doing(), error))?;
-    let topic = metadata.topics().first();
-    let count = topic.map_or(0, |topic| topic.partitions().len());
+    let scan = TopicScan::at(TOPIC, &config.reader(), doing())?;
+    let count = scan.partitions().map_err(|error| scan.failed(error))?;
     let Some(partition) = partition_of(id, count) else {
         return Err(unavailable(format!("{}: there is no `{TOPIC}`", doing())));
     };
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(TOPIC, partition, Offset::Beginning)
-        .and_then(|()| consumer.assign(&list))
-        .map_err(|error| failed(doing(), error))?;
     let mut decisions = Vec::new();
     let began = Instant::now();
-    loop {
-        if began.elapsed() > READ {
-            let within = READ.as_secs();
-            return Err(unavailable(format!("{}: not in {within} s", doing())));
+    let mut is_late = false;
+    scan.records(&[(partition, Offset::Beginning)], |message| {
+        is_late = began.elapsed() > READ;
+        if is_late {
+            return ControlFlow::Break(());
         }
-        match consumer.poll(Duration::from_millis(50)) {
-            Some(Ok(message)) => {
-                let is_about_it = message.key().and_then(id_in) == Some(id);
-                let value = message.payload().filter(|_| is_about_it);
-                decisions.extend(value.and_then(decision_in));
-            }
-            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(decisions),
-            Some(Err(error)) if began.elapsed() > ANSWER => return Err(failed(doing(), error)),
-            Some(Err(_)) | None => {}
-        }
+        let is_about_it = message.key().and_then(id_in) == Some(id);
+        let value = message.payload().filter(|_| is_about_it);
+        decisions.extend(value.and_then(decision_in));
+        ControlFlow::Continue(())
+    })?;
+    if is_late {
+        let within = READ.as_secs();
+        return Err(unavailable(format!("{}: not in {within} s", doing())));
     }
+    Ok(decisions)
 }
 
 /// The partition of the coordinators' log that an id belongs to: that of Java's hash of a text.

@@ -1,6 +1,6 @@
 //! A scan over records of one topic, from known offsets to its end or until enough was seen.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::{ANSWER, Context, Retry};
+use super::{ANSWER, Context, EarlyEnd, Retry, position};
 use crate::error::{failed, is_denied, unavailable};
 
 /// Reads records of a topic with a consumer of its own, in a thread that may block.
@@ -22,6 +22,24 @@ pub(crate) struct TopicScan<'a> {
     topic: &'a str,
     /// What is said when it fails.
     failing: String,
+}
+
+/// A partition that is read.
+struct Reading {
+    from: Offset,
+    early: EarlyEnd,
+    /// Where it ended when an end was told first.
+    end: Option<i64>,
+}
+
+impl Reading {
+    fn from(from: Offset) -> Reading {
+        Reading {
+            from,
+            early: EarlyEnd::default(),
+            end: None,
+        }
+    }
 }
 
 impl<'a> TopicScan<'a> {
@@ -49,9 +67,39 @@ impl<'a> TopicScan<'a> {
         })
     }
 
+    /// How many partitions it has; none when there is no such topic.
+    pub(super) fn partitions(&self) -> Result<usize, KafkaError> {
+        let metadata = Retry::within(ANSWER)
+            .block(|within| self.consumer.fetch_metadata(Some(self.topic), within))?;
+        let topic = metadata.topics().first();
+        Ok(topic.map_or(0, |topic| topic.partitions().len()))
+    }
+
     /// The error of an answer.
     pub(crate) fn failed(&self, error: KafkaError) -> StoreError {
         failed(self.failing.clone(), error)
+    }
+
+    /// Whether a partition was read to its end, when one was told. A leader that lags tells one
+    /// before it.
+    fn is_read(&self, partition: i32, of: &mut Reading) -> Result<bool, KafkaError> {
+        let end = || Ok::<_, KafkaError>(self.bounds(partition)?.1);
+        let Some(reached) = position(&self.consumer, self.topic, partition) else {
+            let from = match of.from {
+                Offset::Offset(offset) => offset,
+                _ => 0,
+            };
+            let is_read = of.early.reached(None, from, end)?.is_some();
+            if !is_read {
+                self.consumer.seek(self.topic, partition, of.from, ANSWER)?;
+            }
+            return Ok(is_read);
+        };
+        let end = match of.end {
+            Some(end) => end,
+            None => *of.end.insert(end()?),
+        };
+        Ok(reached >= end)
     }
 
     /// Shows records from these places on, each partition up to its end or until it breaks off.
@@ -68,18 +116,29 @@ impl<'a> TopicScan<'a> {
         self.consumer
             .assign(&list)
             .map_err(|error| self.failed(error))?;
-        let mut reading: BTreeSet<i32> = from.iter().map(|(partition, _)| *partition).collect();
+        let mut reading: BTreeMap<i32, Reading> = from
+            .iter()
+            .map(|(partition, from)| (*partition, Reading::from(*from)))
+            .collect();
         let mut heard = Instant::now();
         while !reading.is_empty() {
             match self.consumer.poll(Duration::from_millis(50)) {
                 Some(Ok(message)) => {
                     heard = Instant::now();
                     let partition = message.partition();
-                    if reading.contains(&partition) && each(&message).is_break() {
+                    if reading.contains_key(&partition) && each(&message).is_break() {
                         reading.remove(&partition);
                     }
                 }
-                Some(Err(KafkaError::PartitionEOF(partition))) => _ = reading.remove(&partition),
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    let Some(of) = reading.get_mut(&partition) else {
+                        continue;
+                    };
+                    let is_read = self.is_read(partition, of);
+                    if is_read.map_err(|error| self.failed(error))? {
+                        reading.remove(&partition);
+                    }
+                }
                 Some(Err(error)) if heard.elapsed() > ANSWER || is_denied(&error) => {
                     return Err(self.failed(error));
                 }

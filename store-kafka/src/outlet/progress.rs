@@ -13,7 +13,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::ends::LastSent;
 use super::mark;
-use crate::client::{ANSWER, Config, Context, Retry};
+use crate::client::{ANSWER, Config, Context, EarlyEnd, Retry, position};
 use crate::error::{failed, unavailable};
 
 /// How long open transactions of other outlets in the same partition may hold up the reading of
@@ -53,7 +53,6 @@ pub(crate) fn read(config: &Config, outlet: &str, partition: u32) -> Result<Prog
             .map(|(_, end)| end)
             .map_err(|error| failed(doing(), error))
     };
-    let mut stable = stable_end(&consumer)?;
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(mark::TOPIC, index, Offset::Beginning)
         .and_then(|()| consumer.assign(&list))
@@ -61,6 +60,7 @@ pub(crate) fn read(config: &Config, outlet: &str, partition: u32) -> Result<Prog
     let mut marks: BTreeMap<Partition, OutletMark> = BTreeMap::new();
     let mut ends: BTreeMap<String, LastSent> = BTreeMap::new();
     let began = Instant::now();
+    let mut early = EarlyEnd::default();
     let mut next = 0;
     while next < end {
         if began.elapsed() > WAIT {
@@ -91,17 +91,15 @@ pub(crate) fn read(config: &Config, outlet: &str, partition: u32) -> Result<Prog
                     marks.insert(found.partition, found);
                 }
             }
-            // Its position passes markers and aborted records, which have offsets too. Until a
-            // record was seen there is none: then it came at least as far as was stable before.
+            // Its position passes markers and aborted records, which have offsets too.
             Some(Err(KafkaError::PartitionEOF(_))) => {
-                let position = consumer.position().ok().and_then(|list| {
-                    match list.find_partition(mark::TOPIC, index)?.offset() {
-                        Offset::Offset(offset) => Some(offset),
-                        _ => None,
-                    }
-                });
-                next = next.max(position.unwrap_or(stable));
-                stable = stable_end(&consumer)?;
+                let position = position(&consumer, mark::TOPIC, index);
+                match early.reached(position, next, || stable_end(&consumer))? {
+                    Some(reached) => next = reached,
+                    None => consumer
+                        .assign(&list)
+                        .map_err(|error| failed(doing(), error))?,
+                }
             }
             Some(Err(error)) if began.elapsed() > ANSWER => return Err(failed(doing(), error)),
             Some(Err(_)) | None => {}

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::mapping::{Mapper, offset_after};
 use super::page::{Collecting, Page};
-use crate::client::{Config, Context, PROPAGATION};
+use crate::client::{ANSWER, Config, Context, EarlyEnd, PROPAGATION, Retry, position};
 use crate::error::{failed, is_out_of_range, is_unknown_topic, unavailable};
 
 /// Pages that are read before anybody asked for them, and that are kept after they were read, so
@@ -85,8 +85,6 @@ pub(crate) struct Source {
     pub(crate) config: Config,
     pub(crate) topic: String,
     pub(crate) partition: Partition,
-    /// Where the partition ended, by a question that came before this cursor.
-    pub(crate) ends: Position,
     pub(crate) mapper: Mapper,
 }
 
@@ -208,9 +206,7 @@ impl Cursor {
         list.add_partition_offset(&topic, partition.0 as i32, offset)
             .and_then(|()| consumer.assign(&list))
             .map_err(|error| ended(failed(doing(), error)))?;
-        // Until a record was seen the client does not say where it is: what it was asked to read
-        // and came to the end of goes at least as far as the partition did before it began.
-        let mut floor = source.ends;
+        let mut early = EarlyEnd::default();
         let began = Instant::now();
         while self.wait_for_room() {
             let mut collecting = Collecting::default();
@@ -241,16 +237,22 @@ impl Cursor {
             let after = self.lock().next;
             let mut scanned = collecting.last().unwrap_or(after);
             if at_end {
-                let position = consumer.position().ok().and_then(|list| {
-                    match list.find_partition(&topic, partition.0 as i32)?.offset() {
-                        Offset::Offset(offset) => Some(Position::new(offset.max(0) as u64)),
-                        _ => None,
-                    }
+                let index = partition.0 as i32;
+                let reached = position(&consumer, &topic, index);
+                let reached = early.reached(reached, offset_after(after), || {
+                    let bounds = Retry::within(ANSWER)
+                        .block(|within| consumer.fetch_watermarks(&topic, index, within));
+                    bounds.map(|(_, end)| end)
                 });
-                scanned = scanned.max(position.unwrap_or(floor));
+                let Some(reached) = reached.map_err(|error| ended(failed(doing(), error)))? else {
+                    consumer
+                        .assign(&list)
+                        .map_err(|error| ended(failed(doing(), error)))?;
+                    continue;
+                };
+                scanned = scanned.max(Position::new(reached.max(0) as u64));
             }
             if scanned > after {
-                floor = floor.max(scanned);
                 let page = collecting.page(after, scanned, &mut source.mapper);
                 self.put(page, at_end);
             } else if at_end {

@@ -12,7 +12,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::mapping::{Mapper, offset_after, position_of};
 use super::page::Collecting;
-use crate::client::{Config, Context};
+use crate::client::{Config, Context, EarlyEnd, Retry, position};
 use crate::error::{failed, is_out_of_range, unavailable};
 use crate::kafka::ANSWER;
 
@@ -44,9 +44,9 @@ impl SideReader {
         })
     }
 
-    /// The events after one position, up to and with another. Less than all of them when the
-    /// partition ends before, or when there are more than fit into a page; the position up to which
-    /// it looked comes with them.
+    /// The events after one position, up to and with another, where the partition does not end
+    /// before. Less than all of them when there are more than fit into a page, or when they were
+    /// removed just now; the position up to which it looked comes with them.
     pub(crate) fn read(
         &mut self,
         partition: Partition,
@@ -65,6 +65,7 @@ impl SideReader {
             .and_then(|()| self.consumer.assign(&list))
             .map_err(|error| failed(doing(), error))?;
         let began = Instant::now();
+        let mut early = EarlyEnd::default();
         let mut collecting = Collecting::default();
         let mut scanned = after;
         while scanned < up_to && !collecting.is_full() {
@@ -77,7 +78,27 @@ impl SideReader {
                         collecting.push(&message);
                     }
                 }
-                Some(Err(KafkaError::PartitionEOF(_))) => break,
+                // A leader that lags ends before `up_to`: then more is to come.
+                Some(Err(KafkaError::PartitionEOF(_))) => {
+                    let index = partition.0 as i32;
+                    let reached = position(&self.consumer, &self.topic, index);
+                    let reached = early.reached(reached, offset_after(after), || {
+                        let bounds = Retry::within(ANSWER).block(|within| {
+                            self.consumer.fetch_watermarks(&self.topic, index, within)
+                        });
+                        bounds.map(|(_, end)| end)
+                    });
+                    match reached.map_err(|error| failed(doing(), error))? {
+                        Some(reached) => {
+                            let reached = Position::new(reached.max(0) as u64);
+                            scanned = scanned.max(reached.min(up_to));
+                        }
+                        None => {
+                            let again = self.consumer.assign(&list);
+                            again.map_err(|error| failed(doing(), error))?;
+                        }
+                    }
+                }
                 // All of it was removed.
                 Some(Err(error)) if is_out_of_range(&error) => break,
                 Some(Err(error)) if began.elapsed() > ANSWER => {

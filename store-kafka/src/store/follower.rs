@@ -17,7 +17,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::note::OwnerNote;
 use super::record::{self, Assembler, Incoming, Parsed, ParsedEvent};
-use crate::client::{Config, Context, PROPAGATION, Retry};
+use crate::client::{Config, Context, EarlyEnd, PROPAGATION, Retry, position};
 use crate::error::{failed, is_out_of_range, is_unknown_topic};
 use crate::kafka::ANSWER;
 
@@ -129,8 +129,7 @@ pub(super) struct Follower {
     cursor: u64,
     /// Everything before it was looked at.
     reached: i64,
-    /// The end of what was committed, when it was last asked.
-    stable: i64,
+    early: EarlyEnd,
     /// The record that must come first: the last one that was applied.
     known: Option<(i64, CopyEnd)>,
     known_change: Option<ChangeStream>,
@@ -159,10 +158,7 @@ impl Follower {
             return Err(lost(&source, &why));
         }
         let first = (start - 1).max(0);
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&topic, partition, Offset::Offset(first))
-            .and_then(|()| consumer.assign(&list))
-            .map_err(|error| failed(doing(), error))?;
+        assign(&consumer, &source, first).map_err(|error| failed(doing(), error))?;
         Ok(Follower {
             known: (start > 0).then_some((first, copied)),
             known_change: None,
@@ -171,7 +167,7 @@ impl Follower {
             assembler: Assembler::default(),
             cursor,
             reached: first,
-            stable,
+            early: EarlyEnd::default(),
             began: Instant::now(),
         })
     }
@@ -236,17 +232,21 @@ impl Follower {
         }
     }
 
-    /// Its position passes markers and aborted records, which have offsets too. Until a record was
-    /// seen there is none: then it came at least as far as was stable before.
+    /// Its position passes markers and aborted records, which have offsets too.
     fn at_end(&mut self) -> Result<(), StoreError> {
         let (topic, partition) = (&self.source.topic, self.source.partition as i32);
-        let position = self.consumer.position().ok().and_then(|list| {
-            match list.find_partition(topic, partition)?.offset() {
-                Offset::Offset(offset) => Some(offset),
-                _ => None,
-            }
+        let position = position(&self.consumer, topic, partition);
+        let consumer = &self.consumer;
+        let reached = self.early.reached(position, self.reached, || {
+            let bounds = Retry::within(ANSWER)
+                .block(|within| consumer.fetch_watermarks(topic, partition, within));
+            bounds.map(|(_, end)| end)
         });
-        self.reached = self.reached.max(position.unwrap_or(self.stable));
+        let Some(reached) = reached.map_err(|error| self.failed(error))? else {
+            let again = assign(&self.consumer, &self.source, self.reached);
+            return again.map_err(|error| self.failed(error));
+        };
+        self.reached = reached;
         if let Some((offset, _)) = self.known
             && self.reached > offset
         {
@@ -254,11 +254,6 @@ impl Follower {
                 &self.source,
                 "the last record that was copied is gone",
             ));
-        }
-        if position.is_none() {
-            let found = Retry::within(ANSWER)
-                .block(|within| self.consumer.fetch_watermarks(topic, partition, within));
-            self.stable = found.map_err(|error| self.failed(error))?.1;
         }
         Ok(())
     }
@@ -327,6 +322,14 @@ impl Follower {
             error,
         )
     }
+}
+
+/// Lets a consumer read from an offset on.
+fn assign(consumer: &BaseConsumer<Context>, source: &Source, from: i64) -> Result<(), KafkaError> {
+    let mut list = TopicPartitionList::new();
+    let partition = source.partition as i32;
+    list.add_partition_offset(&source.topic, partition, Offset::Offset(from))?;
+    consumer.assign(&list)
 }
 
 /// Where the partition ends, open transactions included. Blocks.

@@ -47,7 +47,6 @@ impl TopicLog {
             config: shared.kafka.config().clone(),
             topic: shared.topic.name.clone(),
             partition,
-            ends: self.known_head(partition)?,
             mapper: Mapper::new(shared.id, &shared.topic.name, shared.topic.mapping.clone()),
         };
         let cursor = Cursor::start(source, start, shared.moved.clone())?;

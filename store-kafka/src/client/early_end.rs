@@ -1,0 +1,93 @@
+//! Ends of a partition that are told before any record.
+//!
+//! A client says where it is only after a record or a marker. A leader that was elected just now
+//! may lag behind what the one before it has shown: where reading began is its end then, and what
+//! comes after that was committed and is told in a moment. So such an end counts only when it is
+//! told again, after the partition has said where it ends.
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::topic_partition_list::Offset;
+
+/// Where the client of a consumer is in a partition; nothing before its first record or marker.
+pub(crate) fn position<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partition: i32,
+) -> Option<i64> {
+    let reached = consumer.position().ok()?;
+    match reached.find_partition(topic, partition)?.offset() {
+        Offset::Offset(offset) => Some(offset),
+        _ => None,
+    }
+}
+
+/// How far one reader has come that is told of ends.
+#[derive(Debug, Default)]
+pub(crate) struct EarlyEnd {
+    /// Where the partition ended, asked after an end was told.
+    confirmed: Option<i64>,
+}
+
+impl EarlyEnd {
+    /// Everything before this offset was read, by an end that was told just now: `position` is
+    /// where the client is, `from` is where it began, `end` asks where the partition ends. Nothing
+    /// when it is to read from there once more.
+    pub(crate) fn reached<E>(
+        &mut self,
+        position: Option<i64>,
+        from: i64,
+        end: impl FnOnce() -> Result<i64, E>,
+    ) -> Result<Option<i64>, E> {
+        if let Some(position) = position {
+            return Ok(Some(position.max(from)));
+        }
+        if let Some(end) = self.confirmed.take() {
+            return Ok(Some(end));
+        }
+        let end = end()?;
+        if end <= from {
+            return Ok(Some(from));
+        }
+        self.confirmed = Some(end);
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+
+    const FROM: i64 = 50;
+
+    /// What an end says that is told while the partition ends at `end`, if that is asked for.
+    fn told(early: &mut EarlyEnd, position: Option<i64>, end: Option<i64>) -> Option<i64> {
+        let end = || Ok::<_, Infallible>(end.expect("it is not to be asked for"));
+        let Ok(reached) = early.reached(position, FROM, end);
+        reached
+    }
+
+    #[test]
+    fn an_end_told_by_a_leader_that_lags_passes_nothing() {
+        let mut early = EarlyEnd::default();
+        assert_eq!(told(&mut early, None, Some(100)), None);
+        // It has caught up, and its records came.
+        assert_eq!(told(&mut early, Some(100), None), Some(100));
+    }
+
+    #[test]
+    fn an_end_told_twice_passes_what_is_no_record() {
+        let mut early = EarlyEnd::default();
+        assert_eq!(told(&mut early, None, Some(100)), None);
+        assert_eq!(told(&mut early, None, None), Some(100));
+        assert_eq!(told(&mut early, None, Some(120)), None, "a later one");
+    }
+
+    #[test]
+    fn an_end_where_reading_began_is_believed_at_once() {
+        let mut early = EarlyEnd::default();
+        assert_eq!(told(&mut early, None, Some(FROM)), Some(FROM));
+        assert_eq!(told(&mut early, Some(60), None), Some(60));
+    }
+}
