@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use annals_core::StoreError;
 use annals_core::chrono::DateTime;
-use annals_core::{Partition, StoreError};
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
@@ -15,8 +15,8 @@ use rdkafka::producer::Producer as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::client::transaction::{self, Broken, Producer, drain};
-use crate::client::{ClientThread, Config, Context, TopicScan, committed, headers_of};
-use crate::error::{failed, invalid, is_unknown_topic, unavailable};
+use crate::client::{ClientThread, Config, Context, Retry, TopicScan, committed, headers_of};
+use crate::error::{failed, invalid, is_out_of_range, is_unknown_topic, unavailable};
 use crate::kafka::{ANSWER, Kafka};
 use crate::processor::{ERROR, OMITTED, REPLAYED, TOPIC, open_producer, said_of, send};
 use crate::topic::{NewRecord, Record};
@@ -47,6 +47,9 @@ impl DeadLetters {
     /// which they were read are in one transaction: each is sent back once. The record of a letter
     /// that was too large for its topic is read from its own topic, partition and offset.
     ///
+    /// Letters that their topic removed before they were sent back are passed over, with a warning
+    /// that names their offsets: give it a retention that is longer than letters may wait.
+    ///
     /// Returns how many were sent back.
     ///
     /// # Errors
@@ -68,15 +71,11 @@ impl DeadLetters {
         chosen: impl Fn(&Record<'_>) -> bool + Send + 'static,
     ) -> Result<u64, StoreError> {
         let partitions = self.kafka.partitions_of(&self.topic).await?;
-        let mut ends = Vec::new();
-        for partition in (0..partitions).map(Partition) {
-            ends.push(self.kafka.bounds(&self.topic, partition).await?.high);
-        }
         let config = self.kafka.config().clone();
         let topic = self.topic.clone();
         let thread = ClientThread::start(format!("kafka-replay-{topic}"), || ())?;
         thread
-            .call(move |()| replay(&config, &topic, &ends, &chosen))
+            .call(move |()| replay(&config, &topic, partitions, &chosen))
             .await?
     }
 }
@@ -84,7 +83,7 @@ impl DeadLetters {
 fn replay(
     config: &Config,
     topic: &str,
-    ends: &[i64],
+    partitions: u32,
     chosen: &dyn Fn(&Record<'_>) -> bool,
 ) -> Result<u64, StoreError> {
     let name = format!("annals.replay.{topic}");
@@ -93,20 +92,39 @@ fn replay(
     let producer = Arc::new(open_producer(config.transactional(&name)).map_err(error)?);
     // A replay by another process is fenced, and offsets are read after that.
     transaction::fence(&producer).map_err(error)?;
+    let mut member = config.member(&name, None);
+    // What was removed is looked for before, and not passed over.
+    member.set("auto.offset.reset", "error");
     let consumer: BaseConsumer<Context> =
-        BaseConsumer::from_config_and_context(&config.member(&name, None), Context::default())
-            .map_err(error)?;
+        BaseConsumer::from_config_and_context(&member, Context::default()).map_err(error)?;
     let mut list = TopicPartitionList::new();
-    list.add_partition_range(topic, 0, ends.len().saturating_sub(1) as i32);
+    list.add_partition_range(topic, 0, partitions.saturating_sub(1) as i32);
     let committed = committed(&consumer, &list).map_err(error)?;
     let mut starts = TopicPartitionList::new();
+    let mut ends = vec![0; partitions as usize];
     for element in committed.elements() {
-        let offset = match element.offset() {
-            Offset::Offset(offset) if offset >= 0 => Offset::Offset(offset),
-            _ => Offset::Beginning,
+        let partition = element.partition();
+        let next = match element.offset() {
+            Offset::Offset(offset) if offset >= 0 => offset,
+            _ => 0,
         };
+        let bounds = Retry::within(ANSWER)
+            .block(|within| consumer.fetch_watermarks(topic, partition, within));
+        let (low, end) = bounds.map_err(error)?;
+        ends[partition as usize] = end;
+        if next < low {
+            tracing::warn!(
+                topic,
+                partition,
+                from = next,
+                up_to = low - 1,
+                "dead letters that were removed before they were sent back are passed over"
+            );
+        }
+        // After its end there was another topic of this name.
+        let start = if next > end { low } else { next.max(low) };
         starts
-            .add_partition_offset(topic, element.partition(), offset)
+            .add_partition_offset(topic, partition, Offset::Offset(start))
             .map_err(error)?;
     }
     consumer.assign(&starts).map_err(error)?;
@@ -142,6 +160,7 @@ fn replay(
                 (message.offset() + 1 >= ends[index]).then_some(index)
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => Some(partition as usize),
+            Some(Err(problem)) if is_out_of_range(&problem) => return Err(error(problem)),
             Some(Err(problem)) if heard.elapsed() > ANSWER => return Err(error(problem)),
             None if heard.elapsed() > ANSWER => return Err(unavailable(doing())),
             Some(Err(_)) | None => None,

@@ -370,6 +370,27 @@ async fn a_letter_too_large_for_its_topic_is_replayed_from_its_place() {
 }
 
 #[tokio::test]
+async fn letters_that_were_removed_are_passed_over() {
+    let kafka = kafka().await;
+    let reads = topic(&kafka, "removed", 1).await;
+    let dead = topic(&kafka, "dead", 1).await;
+    send(&kafka, &reads, &[("a", "first"), ("a", "second")]).await;
+    let processor = Processor::named(&reads)
+        .reads(&reads)
+        .dead_letters(TopicSpec::existing(&dead))
+        .each(|_: Paid, _| Ok::<_, Invalid>(()));
+    let both = async {
+        until(&kafka, &dead, 2).await;
+    };
+    processor.run(&kafka, both).await.unwrap();
+    kafka.delete_records(&dead, Partition(0), 1).await.unwrap();
+    assert_eq!(kafka.dead_letters(&dead).replay().await.unwrap(), 1);
+    let back = until(&kafka, &reads, 3).await;
+    assert_eq!(&back[2].payload[..], b"second");
+    assert_eq!(kafka.dead_letters(&dead).replay().await.unwrap(), 0);
+}
+
+#[tokio::test]
 async fn a_letter_whose_record_was_removed_says_so() {
     let kafka = kafka().await;
     let name = fresh("gone");
