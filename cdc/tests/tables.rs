@@ -157,7 +157,10 @@ mod on_postgres {
         })
         .await;
         assert_eq!(then.row().unwrap().cents, 700);
-        assert!(history.get(42).await.unwrap().is_none());
+        until("the deletion is folded", || async {
+            history.get(42).await.unwrap().is_none().then_some(())
+        })
+        .await;
 
         server.psql("shop", "truncate orders");
         until("no row is left", || async {
