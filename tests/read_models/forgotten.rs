@@ -195,7 +195,7 @@ pub(crate) async fn a_forgotten_person_is_nowhere_in_the_store(fixture: &dyn Sha
     let refused = person.archive(forgets).await.unwrap_err().to_string();
     assert!(refused.contains("`people` (version 1)"), "{refused}");
     assert!(
-        refused.contains("drop what nothing follows any more"),
+        refused.contains("drop what no program has any more"),
         "{refused}"
     );
     db.rebuild::<People>().drop_others().await.unwrap();

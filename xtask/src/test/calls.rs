@@ -11,8 +11,8 @@ use super::summary::{Lines, Summary};
 use crate::program::{cargo, run_heard, run_watched};
 use crate::stop::Stop;
 
-/// How many tests of a program run at once, for each core: most of their time they wait, for a
-/// server, a lease or another process.
+/// How many tests run at once, for each core: a part of their time they wait, for a server, a lease
+/// or another process.
 const TESTS_PER_CORE: usize = 2;
 
 /// What is known after all calls.
@@ -94,15 +94,17 @@ fn summed(
 
 fn command(call: &[String], servers: &[Server]) -> Command {
     let mut command = cargo(call);
-    environment(&mut command, servers);
+    environment(&mut command, servers, 1);
     command
 }
 
-/// What tests learn of the servers, and how many of a program run at once.
-pub(super) fn environment(command: &mut Command, servers: &[Server]) {
+/// What tests learn of the servers, and how many of a program run at once where so many programs
+/// do.
+pub(super) fn environment(command: &mut Command, servers: &[Server], programs: usize) {
     if std::env::var_os("RUST_TEST_THREADS").is_none() {
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        command.env("RUST_TEST_THREADS", (cores * TESTS_PER_CORE).to_string());
+        let tests = (cores * TESTS_PER_CORE / programs).max(1);
+        command.env("RUST_TEST_THREADS", tests.to_string());
     }
     for server in servers {
         command.envs(server.environment.iter().cloned());

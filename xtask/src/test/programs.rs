@@ -1,5 +1,5 @@
-//! Test programs as cargo compiled them, run several at once: most of their time they wait, for a
-//! server, a lease or another process.
+//! Test programs as cargo compiled them, run several at once: the last tests of a program are often
+//! few and long, and others go on beside them.
 
 use std::collections::VecDeque;
 use std::env::{join_paths, split_paths, var_os};
@@ -176,7 +176,7 @@ impl TestProgram {
             .env("CARGO_PKG_NAME", &package.name)
             .env("CARGO_PKG_VERSION", &package.version)
             .env("LD_LIBRARY_PATH", libraries);
-        environment(&mut command, servers);
+        environment(&mut command, servers, AT_ONCE);
         command
     }
 }
