@@ -309,13 +309,12 @@ async fn hold_and_work<W: Work>(
         Ok(None) => return (!*stop.borrow()).then_some(WorkError::Restart),
         Err(error) => return Some(error),
     };
-    if let Err(error) = slot.check_partitions(work.may_grow()) {
-        held.release().await;
-        return Some(error);
-    }
     slot.progress.held_by(Some(claim.owner()), decisions_seen);
     let tasks = slot.workers.tasks_of(slot.generation.id, slot.number);
-    let ended = under_lease(work, &claim, &held, tasks, stop, decisions).await;
+    let ended = match slot.check_partitions(work.may_grow()) {
+        Ok(()) => under_lease(work, &claim, &held, tasks, stop, decisions).await,
+        Err(error) => Some(error),
+    };
     if ended.as_ref().is_some_and(WorkError::is_fenced) {
         slot.progress.lease_lost();
     }

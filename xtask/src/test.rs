@@ -7,7 +7,6 @@ mod c_compiler;
 mod calls;
 mod need;
 mod plan;
-mod programs;
 mod server;
 mod summary;
 
@@ -50,7 +49,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Stop> {
         summary,
         ran,
         failed,
-    } = calls::run(&calls, &servers, arguments.is_empty())?;
+    } = calls::run(&calls, &servers)?;
 
     say!("\n{compiler}");
     servers.iter().for_each(|server| say!("{}", server.need));

@@ -1,18 +1,16 @@
-//! The calls of cargo. When everything is tested there are two, and the second runs beside the
-//! programs of the first.
+//! The calls of cargo: the last one runs beside the first, when there are two.
 
 use std::io::Write;
 use std::process::Command;
 use std::thread;
 
-use super::programs::Programs;
 use super::server::Server;
 use super::summary::{Lines, Summary};
-use crate::program::{cargo, run_heard, run_watched};
+use crate::program::{cargo, run as run_program, run_heard, run_watched};
 use crate::stop::Stop;
 
-/// How many tests run at once, for each core: a part of their time they wait, for a server, a lease
-/// or another process.
+/// How many tests of a program run at once, for each core: most of their time they wait, for a
+/// server, a lease or another process.
 const TESTS_PER_CORE: usize = 2;
 
 /// What is known after all calls.
@@ -26,30 +24,29 @@ pub(crate) struct Outcome {
 
 /// Makes each call, also after one that failed, so that one run shows everything.
 ///
-/// When everything is tested, cargo only compiles what the first chooses. Its programs run several
-/// at once and beside the second call, whose words are shown when they have ended.
-pub(crate) fn run(
-    calls: &[Vec<String>],
-    servers: &[Server],
-    is_everything: bool,
-) -> Result<Outcome, Stop> {
+/// Two calls are made at once, after everything is compiled: the tests of the documentation are
+/// work for the cores, and the others mostly wait. What the second says is shown when the first
+/// has ended.
+pub(crate) fn run(calls: &[Vec<String>], servers: &[Server]) -> Result<Outcome, Stop> {
     let mut outcome = Outcome::default();
-    if let ([first, second], true) = (calls, is_everything)
-        && let Some(programs) = Programs::compiled(first)?
-    {
-        let mut beside = command(second, servers);
-        let beside = thread::spawn(move || heard(&mut beside));
-        let ran = programs.run(servers);
-        let heard = beside.join();
-        outcome.add(first, ran?);
-        let (said, passed) = heard.map_err(|_| Stop::failed("a call of cargo was lost"))??;
-        // The reader may be gone; the exit code is still wanted.
-        let _ = std::io::stdout().write_all(&said);
-        outcome.add(second, passed);
-        return Ok(outcome);
-    }
-    for call in calls {
-        outcome.add(call, watched(call, servers)?);
+    let is_compiled = |call| run_program(&mut command(&compiled(call), servers)).is_ok();
+    match calls {
+        [first, second] if !is_only_compiled(first) && is_compiled(first) => {
+            let mut beside = command(second, servers);
+            let beside = thread::spawn(move || heard(&mut beside));
+            let shown = watched(first, servers);
+            let heard = beside.join();
+            outcome.add(first, shown?);
+            let (said, passed) = heard.map_err(|_| Stop::failed("a call of cargo was lost"))??;
+            // The reader may be gone; the exit code is still wanted.
+            let _ = std::io::stdout().write_all(&said);
+            outcome.add(second, passed);
+        }
+        _ => {
+            for call in calls {
+                outcome.add(call, watched(call, servers)?);
+            }
+        }
     }
     Ok(outcome)
 }
@@ -94,19 +91,45 @@ fn summed(
 
 fn command(call: &[String], servers: &[Server]) -> Command {
     let mut command = cargo(call);
-    environment(&mut command, servers, 1);
-    command
-}
-
-/// What tests learn of the servers, and how many of a program run at once where so many programs
-/// do.
-pub(super) fn environment(command: &mut Command, servers: &[Server], programs: usize) {
     if std::env::var_os("RUST_TEST_THREADS").is_none() {
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        let tests = (cores * TESTS_PER_CORE / programs).max(1);
-        command.env("RUST_TEST_THREADS", tests.to_string());
+        command.env("RUST_TEST_THREADS", (cores * TESTS_PER_CORE).to_string());
     }
     for server in servers {
         command.envs(server.environment.iter().cloned());
+    }
+    command
+}
+
+/// The call that compiles what this one runs.
+fn compiled(call: &[String]) -> Vec<String> {
+    let mut words: Vec<String> = call
+        .iter()
+        .take_while(|word| *word != "--")
+        .cloned()
+        .collect();
+    words.push("--no-run".to_owned());
+    words
+}
+
+fn is_only_compiled(call: &[String]) -> bool {
+    call.iter()
+        .take_while(|word| *word != "--")
+        .any(|word| matches!(word.as_str(), "--no-run" | "--help" | "-h"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compiling_chooses_the_same_and_names_no_test() {
+        let words = |typed: &str| typed.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(
+            compiled(&words("test --lib -- --skip one")),
+            words("test --lib --no-run")
+        );
+        assert!(is_only_compiled(&words("test --no-run --lib")));
+        assert!(!is_only_compiled(&words("test --lib -- --no-run")));
     }
 }

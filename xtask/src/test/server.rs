@@ -40,7 +40,7 @@ pub(crate) struct Started {
     /// What tests learn of it through their environment.
     pub(crate) environment: Vec<(&'static str, String)>,
     /// Stops and removes the server when it is dropped.
-    pub(crate) guard: Box<dyn Send + Sync>,
+    pub(crate) guard: Box<dyn Send>,
 }
 
 /// A server of a run, or what is in its place.
@@ -50,7 +50,7 @@ pub(crate) struct Server {
     /// What tests learn of the server through their environment.
     pub(crate) environment: Vec<(&'static str, String)>,
     shown: String,
-    ephemeral: Option<Box<dyn Send + Sync>>,
+    ephemeral: Option<Box<dyn Send>>,
     is_external: bool,
 }
 

@@ -421,7 +421,10 @@ async fn a_letter_whose_record_was_removed_says_so() {
 
 /// What is done once, when the processor of this name has read the first record of a batch.
 #[cfg(feature = "testing")]
-static AT_READ: Mutex<Option<(String, Box<dyn FnOnce() + Send>)>> = Mutex::new(None);
+static AT_READ: Mutex<Option<(String, Done)>> = Mutex::new(None);
+
+#[cfg(feature = "testing")]
+type Done = Box<dyn FnOnce() + Send>;
 
 #[cfg(feature = "testing")]
 fn at_the_next_read(processor: &str, done: impl FnOnce() + Send + 'static) {

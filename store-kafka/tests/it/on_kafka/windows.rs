@@ -77,6 +77,8 @@ async fn a_pipeline_over_more_partitions_needs_a_rebuild() {
         while kafka.partitions_of(&topic).await.unwrap() < 3 {
             tokio::task::yield_now().await;
         }
+        // As a program that starts again.
+        let kafka = crate::broker::kafka().await;
         produce(&kafka, &topic, 100).await;
 
         let accepted = counted(&topic).accept_more_partitions(2, 3);
@@ -85,8 +87,8 @@ async fn a_pipeline_over_more_partitions_needs_a_rebuild() {
         let db = db.start_in_background().await.unwrap();
         let status = async {
             loop {
-                let status = db.status()[0].to_string();
-                if status.contains("stopped") {
+                let status = db.status().first().map(ToString::to_string);
+                if let Some(status) = status.filter(|of| of.contains("stopped")) {
                     return status;
                 }
                 tokio::task::yield_now().await;
