@@ -7,12 +7,12 @@ use annals_core::{Partition, StoreError};
 use rdkafka::admin::AdminClient;
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::KafkaResult;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::{ANSWER, Kafka};
 use crate::client::{Config, Context, Retry};
-use crate::error::{failed, unavailable};
+use crate::error::{code_of, failed, unavailable};
 
 /// How long one try may hold the thread, which others wait for too.
 const TRY: Duration = Duration::from_secs(3);
@@ -59,6 +59,24 @@ impl Admin {
             }
         }
     }
+}
+
+/// Asks a client about partitions of a topic. It may know the topic from before it was given more
+/// partitions, and would for minutes: then it learns of them first.
+fn asked<R>(
+    reader: &BaseConsumer<Context>,
+    topic: &str,
+    within: Duration,
+    ask: impl Fn() -> KafkaResult<R>,
+) -> KafkaResult<R> {
+    let answer = ask();
+    let is_unknown =
+        |error: &KafkaError| code_of(error) == Some(RDKafkaErrorCode::UnknownPartition);
+    if answer.as_ref().is_err_and(is_unknown) {
+        reader.fetch_metadata(Some(topic), within)?;
+        return ask();
+    }
+    answer
 }
 
 /// The offsets that bound a partition.
@@ -148,7 +166,10 @@ impl Kafka {
         let name = topic.to_owned();
         let found = self
             .ask(ANSWER, move |admin, within| {
-                by(admin).fetch_watermarks(&name, partition.0 as i32, within)
+                let reader = by(admin);
+                asked(reader, &name, within, || {
+                    reader.fetch_watermarks(&name, partition.0 as i32, within)
+                })
             })
             .await?;
         let (low, high) = found.map_err(|error| {
@@ -173,7 +194,10 @@ impl Kafka {
                 let mut list = TopicPartitionList::new();
                 let time = Offset::Offset(time_ms);
                 list.add_partition_offset(&name, partition.0 as i32, time)?;
-                let found = admin.committed.offsets_for_times(list, within)?;
+                let reader = &admin.committed;
+                let found = asked(reader, &name, within, || {
+                    reader.offsets_for_times(list.clone(), within)
+                })?;
                 let elements = found.elements();
                 let Some(first) = elements.first() else {
                     return Ok(None);

@@ -261,6 +261,14 @@ async fn records_removed_before_they_were_folded_stop_the_view() {
     db.stop().await;
 }
 
+/// Each key has so many records.
+async fn all_have(db: &Program, records: u64) {
+    for key in 0..KEYS {
+        let found = row(db, &format!("k{key}")).await.unwrap();
+        assert_eq!(found.records, records, "k{key}");
+    }
+}
+
 /// Gives a topic three partitions and waits until a broker says so.
 async fn grow(kafka: &Kafka, topic: &str) {
     kafka.grow_topic(topic, 3).await.unwrap();
@@ -277,13 +285,9 @@ async fn a_view_over_more_partitions_stops_before_it_folds_any() {
     let path = directory.path().join("sums.db");
     produce(&kafka, &topic, 0, 100).await;
     let db = follow(&kafka, sums(&topic), &path).await.unwrap();
-    for key in 0..KEYS {
-        assert_eq!(row(&db, &format!("k{key}")).await.unwrap().records, 2);
-    }
+    all_have(&db, 2).await;
     db.stop().await;
     grow(&kafka, &topic).await;
-    // What knew the topic before hears of it minutes later; a program that starts again asks anew.
-    let kafka = crate::broker::kafka().await;
     produce(&kafka, &topic, 100, 200).await;
     for accepted in [false, true] {
         let read = match accepted {
@@ -305,17 +309,13 @@ async fn a_view_over_more_partitions_stops_before_it_folds_any() {
 
     let read = sums(&topic).accept_more_partitions(2, 3);
     let db = follow(&kafka, read, &path).await.unwrap();
-    for key in 0..KEYS {
-        assert_eq!(row(&db, &format!("k{key}")).await.unwrap().records, 4);
-    }
+    all_have(&db, 4).await;
     db.stop().await;
     // What it stored is found again.
     produce(&kafka, &topic, 200, 300).await;
     let read = sums(&topic).accept_more_partitions(2, 3);
     let db = follow(&kafka, read, &path).await.unwrap();
-    for key in 0..KEYS {
-        assert_eq!(row(&db, &format!("k{key}")).await.unwrap().records, 6);
-    }
+    all_have(&db, 6).await;
     db.stop().await;
 }
 
@@ -330,16 +330,12 @@ async fn a_rebuild_goes_on_over_more_partitions() {
     assert_eq!(row(&db, "k7").await.unwrap().records, 2);
     db.stop().await;
     grow(&kafka, &topic).await;
-    // What knew the topic before hears of it minutes later; a program that starts again asks anew.
-    let kafka = crate::broker::kafka().await;
     produce(&kafka, &topic, 100, 200).await;
     let db = follow(&kafka, sums(&topic), &path).await.unwrap();
     stopped(&db).await;
     let building = db.rebuild::<Sum>().begin().await.unwrap();
     building.finished(|_| {}).await.unwrap();
-    for key in 0..KEYS {
-        assert_eq!(row(&db, &format!("k{key}")).await.unwrap().records, 4);
-    }
+    all_have(&db, 4).await;
     db.stop().await;
 }
 

@@ -77,8 +77,6 @@ async fn a_pipeline_over_more_partitions_needs_a_rebuild() {
         while kafka.partitions_of(&topic).await.unwrap() < 3 {
             tokio::task::yield_now().await;
         }
-        // As a program that starts again.
-        let kafka = crate::broker::kafka().await;
         produce(&kafka, &topic, 100).await;
 
         let accepted = counted(&topic).accept_more_partitions(2, 3);
