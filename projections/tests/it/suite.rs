@@ -33,5 +33,6 @@ mod status;
 pub(crate) mod test_store;
 mod unfit;
 mod unread;
+mod verified;
 mod watch;
 mod ways;
