@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use annals_core::{
-    Aggregate, Annals, Append, AppendError, CommandError, EncodeError, LoadError, Metadata,
-    NewEvent, StreamId,
+    Aggregate, Annals, Append, AppendError, Checkpoint, Clock as _, CommandError, EncodeError,
+    Generation, GenerationId, GenerationSpec, Lease, LoadError, LogId, Metadata, NewEvent,
+    Partition, Phase, Position, StreamId, SystemClock, ViewCommit,
 };
 use annals_macros::Event;
 use serde::{Deserialize, Serialize};
@@ -315,4 +316,24 @@ async fn no_text_of_an_error_takes_over_the_terminal() {
     for text in texts {
         assert!(!text.contains(['\n', '\u{1b}']), "{text:?}");
     }
+}
+
+#[test]
+fn a_step_in_a_later_partition_needs_an_accepted_growth() {
+    let spec = GenerationSpec::new("balances", 1, LogId::random());
+    let now = SystemClock.now();
+    let generation = Generation::new(GenerationId(1), spec, Phase::Live, now, Position::MAX);
+    let lease = Lease {
+        name: generation.lease_name(0),
+        owner: "a".into(),
+        epoch: 1,
+    };
+    let to = Checkpoint::start(0, Partition(1));
+    let mut step = ViewCommit::new(generation.id, lease, Position::START, to);
+    let refused = step.check(&generation).unwrap_err().to_string();
+    assert_eq!(refused, "there is no partition 1, generation 1 has 1");
+    step.partitions = Some(2);
+    assert!(step.check(&generation).is_ok());
+    step.to.partition = Partition(2);
+    assert!(step.check(&generation).is_err());
 }
