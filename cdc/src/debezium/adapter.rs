@@ -240,15 +240,12 @@ impl Adapter {
             return repeat_key.into();
         }
         let of = format!("{repeat_key} {op} {:?} {:?}", source.ts_us, source.ts_ms);
-        match self.equal.entry(message.partition).or_default() {
-            last if last.of == of => last.count += 1,
-            last => *last = EqualRecord { of, count: 1 },
+        let last = self.equal.entry(message.partition).or_default();
+        if last.of != of {
+            *last = EqualRecord { of, count: 0 };
         }
-        let count = self
-            .equal
-            .get(&message.partition)
-            .map_or(1, |last| last.count);
-        format!("{repeat_key} {count}").into()
+        last.count += 1;
+        format!("{repeat_key} {}", last.count).into()
     }
 
     fn row(

@@ -91,7 +91,7 @@ impl Session {
             chunk.records = records_of(read, "snapshot", point, first, time);
             return Ok(chunk);
         }
-        // Whoever drops the slot and makes another one loses what was written in between.
+        // Another slot of the name begins later: what was written in between would be lost.
         self.is_the_slot_that_was_made(point).await?;
         self.transport.start().await?;
         self.is_the_slot_that_was_made(point).await?;
