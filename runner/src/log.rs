@@ -16,6 +16,9 @@ pub async fn records_at<L: Log + ?Sized>(
     partition: Partition,
     positions: &[Position],
 ) -> Result<Vec<RecordedEvent>, StoreError> {
+    if positions.is_empty() {
+        return Ok(Vec::new());
+    }
     // A log that stops its followers at what was removed would stop these reads too.
     let begins_after = log.begins_after(partition).await?;
     let removed = positions.partition_point(|position| *position <= begins_after);

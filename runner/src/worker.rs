@@ -183,8 +183,8 @@ impl Slot {
             return Ok(());
         }
         let begun = format!(
-            "generation {id} of `{view}` was begun when its log had {had} partition{}, it has {has} \
-             now",
+            "generation {id} of `{view}` was begun when its log had {had} partition{}, it has \
+             {has} now",
             if had == 1 { "" } else { "s" }
         );
         if spec.is_by_partition() {
@@ -205,8 +205,9 @@ impl Slot {
         }
         Err(WorkError::Stopped(format!(
             "{begun}, and keys have moved, so that what a key did may be read out of order: if the \
-             order does not matter here, go on with `Topic::accept_more_partitions({had}, {has})`, or \
-             rebuild it; if it matters, follow a topic that was written with {has} partitions"
+             order does not matter here, go on with \
+             `Topic::accept_more_partitions({had}, {has})`, or rebuild it; if it matters, follow a \
+             topic that was written with {has} partitions"
         )))
     }
 

@@ -1,9 +1,9 @@
 //! Ends of a partition that are told before any record.
 //!
 //! A client says where it is only after a record or a marker. A leader that was elected just now
-//! may lag behind what the one before it has shown: where reading began is its end then, and what
-//! comes after that was committed and is told in a moment. So such an end counts only when it is
-//! told again, after the partition has said where it ends.
+//! may know an earlier end than the previous leader has told: it may be the offset at which reading
+//! began, although records after it were committed. It learns the later end in a moment. So such an
+//! end counts only when it is told again, after the partition was asked where it ends.
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::topic_partition_list::Offset;

@@ -65,8 +65,10 @@ impl PartitionHandle {
         F: Future<Output = Result<T, AppendError>>,
     {
         // A standby is asked to own it again.
-        self.state
-            .send_if_modified(|state| std::mem::take(&mut state.is_standby));
+        if self.state.borrow().is_standby {
+            self.state
+                .send_if_modified(|state| std::mem::take(&mut state.is_standby));
+        }
         let began = Instant::now();
         let mut undecided = None;
         loop {
