@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use annals_core::conformance::faulty::{Call, FaultyStore, StoreFault};
-use annals_core::conformance::{Fixture, MemoryFixture};
 use annals_core::{Annals, MemoryStore, StoreError};
 use annals_macros::View;
 use annals_projections::{ReadModels, View, With};
@@ -15,14 +14,10 @@ use serde::{Deserialize, Serialize};
 
 use bank::{AccountEvent, Balance, deposited, happens};
 
-#[path = "it/bank.rs"]
+#[path = "../../tests/projections/bank.rs"]
 mod bank;
-#[path = "it/test_store.rs"]
+#[path = "../../tests/projections/test_store.rs"]
 mod test_store;
-
-async fn fixture() -> Arc<dyn Fixture> {
-    Arc::new(MemoryFixture::with_partitions(1))
-}
 
 /// How often the store was asked.
 #[derive(Debug, Default)]

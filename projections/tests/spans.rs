@@ -8,21 +8,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use annals_core::Annals;
-use annals_core::conformance::{Fixture, MemoryFixture};
 use annals_projections::{ReactError, Reactor, ReactorSetup, ReadModels, Request, View, With};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
 use bank::{AccountEvent, Balance, deposited, happens};
 
-#[path = "it/bank.rs"]
+#[path = "../../tests/projections/bank.rs"]
 mod bank;
-#[path = "it/test_store.rs"]
+#[path = "../../tests/projections/test_store.rs"]
 mod test_store;
-
-async fn fixture() -> Arc<dyn Fixture> {
-    Arc::new(MemoryFixture::with_partitions(1))
-}
 
 type Spans = BTreeMap<String, BTreeSet<String>>;
 

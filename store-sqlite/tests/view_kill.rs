@@ -2,7 +2,8 @@
 //! the read model is what a replay from the first event gives. No event is missing and none was
 //! applied twice.
 //!
-//! The test starts itself as the processes that will be killed. Two of them work at a time under
+//! The test starts itself as the processes that will be killed: 40 times, or 200 with
+//! `ANNALS_TEST_LONG=1`. Two of them work at a time under
 //! leases that they never renew, so that they also take the slot from each other all the time.
 
 // What must not fail is unwrapped, and the figures are shown.
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use annals_core::conformance::Dice;
+use annals_core::conformance::{Dice, rounds};
 use annals_core::{
     Acquired, Append, Checkpoint, CommitError, EventStore, Generation, GenerationSpec,
     GenerationStore, Leases, Log, NewEvent, Partition, Position, ReadLog, ReadRows, RowChange,
@@ -354,7 +355,7 @@ async fn kill(kills: u64, log: PathBuf, views: PathBuf, wrong: bool) -> Came {
 async fn a_view_beside_the_log_equals_a_replay_after_kills() {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("log.db");
-    let came = kill(200, file.clone(), file, false).await;
+    let came = kill(rounds(40, 200), file.clone(), file, false).await;
     assert_eq!((came.twice, came.missing), (0, 0), "{came:?}");
 }
 
@@ -362,7 +363,7 @@ async fn a_view_beside_the_log_equals_a_replay_after_kills() {
 async fn a_view_in_another_file_equals_a_replay_after_kills() {
     let directory = TempDir::new().unwrap();
     let came = kill(
-        100,
+        rounds(20, 100),
         directory.path().join("log.db"),
         directory.path().join("views.db"),
         false,
@@ -376,6 +377,6 @@ async fn a_view_in_another_file_equals_a_replay_after_kills() {
 async fn a_checkpoint_in_a_second_transaction_applies_events_twice() {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("log.db");
-    let came = kill(60, file.clone(), file, true).await;
+    let came = kill(rounds(12, 60), file.clone(), file, true).await;
     assert!(came.twice > 0 && came.missing == 0, "{came:?}");
 }

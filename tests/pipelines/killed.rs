@@ -39,7 +39,7 @@ pub(crate) async fn killed_processes_leave_the_rows_of_a_rebuild(location: Locat
     // The first one finds the store as it will be.
     location.open().await;
     let mut dice = Dice::new(11);
-    for _ in 0..rounds(10, 50) {
+    for _ in 0..rounds(5, 50) {
         let this = "killed::a_process_that_is_killed";
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--ignored", "--exact", this, "--nocapture"])

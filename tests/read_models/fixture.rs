@@ -53,5 +53,5 @@ pub(crate) trait HeldCommit: Send {
 
 /// How often a worker is killed at each of its steps.
 pub(crate) fn kills() -> u64 {
-    rounds(25, 200)
+    rounds(8, 200)
 }

@@ -89,7 +89,7 @@ impl Working {
 }
 
 fn kills() -> u64 {
-    rounds(20, 200)
+    rounds(8, 200)
 }
 
 pub(crate) async fn killed_processes_leave_rows_equal_to_a_replay<G: LogWithTables>() {

@@ -20,10 +20,25 @@ pub(crate) struct Summary {
     running: Option<(String, Instant)>,
     /// What the failed tests of the running program printed: name, and the first lines.
     printed: Vec<(String, Vec<String>)>,
-    /// Whether such lines are being read.
-    prints: bool,
+    /// What the next lines are.
+    next: Next,
+    /// The program that ended last.
+    last: Option<String>,
     /// Each failed test, with its program and what it printed, and what did not compile.
     failures: Vec<String>,
+}
+
+/// What lines without a mark of their own are.
+#[derive(Debug, Default, PartialEq)]
+enum Next {
+    #[default]
+    Anything,
+    /// What a failed test printed.
+    Printed,
+    /// Names of failed tests; one that printed nothing is named nowhere else.
+    FailedTests,
+    /// The programs that failed, in cargo's last words.
+    FailedPrograms,
 }
 
 /// One test program, and what it took.
@@ -94,7 +109,14 @@ impl Summary {
                 _ => format!("{name} (documentation)"),
             };
             self.end();
+            self.next = Next::Anything;
             self.running = Some((shown, Instant::now()));
+        } else if let Some(how) = line.strip_prefix("process didn't exit successfully: ") {
+            self.program_ended(how);
+        } else if line.starts_with("error: ") && line.ends_with(" failed:") {
+            self.next = Next::FailedPrograms;
+        } else if self.next == Next::FailedPrograms && line.starts_with('`') {
+            self.failures.push(format!("failed: {line}"));
         } else if self.running.is_none()
             && (line.starts_with("error[") || line.starts_with("error: could not compile"))
         {
@@ -110,15 +132,37 @@ impl Summary {
             .and_then(|line| line.strip_suffix(" stdout ----"));
         if let Some(name) = name {
             self.printed.push((name.to_owned(), Vec::new()));
-            self.prints = true;
+            self.next = Next::Printed;
         } else if line == "failures:" {
-            self.prints = false;
-        } else if self.prints
+            self.next = Next::FailedTests;
+        } else if let Some(name) = line.strip_prefix("    ")
+            && self.next == Next::FailedTests
+        {
+            if self.printed.iter().all(|(printed, _)| printed != name) {
+                self.printed.push((name.to_owned(), Vec::new()));
+            }
+        } else if self.next == Next::Printed
             && !line.trim().is_empty()
             && let Some((_, lines)) = self.printed.last_mut()
             && lines.len() < LINES_OF_A_FAILURE
         {
             lines.push(line.chars().take(CHARACTERS_OF_A_LINE).collect());
+        }
+    }
+
+    /// How a program ended, in cargo's words: the command, and the exit status or signal in
+    /// brackets. Failed tests are the usual reason, and are named themselves.
+    fn program_ended(&mut self, how: &str) {
+        let status = how.rsplit_once('(').map_or(how, |(_, status)| status);
+        let status = status.trim_end_matches(')');
+        if let Some((name, _)) = self.running.take() {
+            self.failures
+                .push(format!("{name} ended in the middle: {status}"));
+        } else if status != "exit status: 101"
+            && let Some(name) = &self.last
+        {
+            self.failures
+                .push(format!("{name} ended badly after its last test: {status}"));
         }
     }
 
@@ -162,7 +206,8 @@ impl Summary {
             self.failures
                 .extend(lines.into_iter().map(|line| format!("    {line}")));
         }
-        self.prints = false;
+        self.next = Next::Anything;
+        self.last = Some(name.clone());
         if tests > 0 {
             self.suites.push(Suite {
                 name,
@@ -264,13 +309,29 @@ thread 'one::two' (7) panicked at tests/it/one.rs:3:5:
 two is not three
 
 failures:
+    one::quiet
     one::two
 
-test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s
+test result: FAILED. 0 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s
 
+error: test failed, to rerun pass `-p annals-core --test it`
+
+Caused by:
+  process didn't exit successfully: `target/debug/deps/it-2f` (exit status: 101)
      Running tests/cut.rs (target/debug/deps/cut-2f)
 running 1 test
 error: test failed, to rerun pass `-p annals-core --test cut`
+
+Caused by:
+  process didn't exit successfully: `target/debug/deps/cut-2f` (signal: 6, SIGABRT)
+     Running tests/torn.rs (target/debug/deps/torn-2f)
+test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s
+error: test failed, to rerun pass `-p annals-core --test torn`
+
+Caused by:
+  process didn't exit successfully: `target/debug/deps/torn-2f` (signal: 11, SIGSEGV)
+error: 3 targets failed:
+    `-p annals-core --test it`
      Running tests/last.rs (target/debug/deps/last-2f)
 running 1 test";
         output.lines().for_each(|line| summary.take(line));
@@ -282,7 +343,10 @@ running 1 test";
                 "one::two of it (tests/it/main.rs)",
                 "    thread 'one::two' (7) panicked at tests/it/one.rs:3:5:",
                 "    two is not three",
-                "cut (tests/cut.rs) ended in the middle",
+                "one::quiet of it (tests/it/main.rs)",
+                "cut (tests/cut.rs) ended in the middle: signal: 6, SIGABRT",
+                "torn (tests/torn.rs) ended badly after its last test: signal: 11, SIGSEGV",
+                "failed: `-p annals-core --test it`",
                 "last (tests/last.rs) ended in the middle",
             ]
         );
