@@ -202,7 +202,7 @@ pub async fn same_log<L: Log + ?Sized>(
 }
 
 /// What an operator does about a log that is not the one that was read.
-fn way_out(stored_name: &str) -> String {
+pub(crate) fn way_out(stored_name: &str) -> String {
     match stored_name.strip_prefix('$') {
         None => format!(
             "If this is the log that is meant to be read, rebuild the view `{stored_name}`; if \

@@ -178,7 +178,12 @@ impl Supervisor {
         if state.checkpoints.is_empty() && self.subject.begins_with_a_step() {
             return false;
         }
-        for partition in (0..self.context.log().partitions()).map(Partition) {
+        let partitions = self.context.log().partitions();
+        // A program that opened the log before that was given more does not see all heads.
+        if generation.spec.partitions > partitions {
+            return false;
+        }
+        for partition in (0..partitions).map(Partition) {
             let head = seen.head(partition);
             let near = Position::new(head.get().saturating_sub(NEAR_EVENTS));
             let reads = |slot: &u16| generation.spec.reads(*slot, partition);

@@ -11,7 +11,7 @@ use annals_core::{
 };
 use tokio::sync::watch;
 
-use crate::checkpoint::settled_to;
+use crate::checkpoint::{settled_to, way_out};
 use crate::claim::SlotClaim;
 use crate::context::WorkerContext;
 use crate::error::{WorkError, chain};
@@ -22,6 +22,9 @@ use crate::progress::{Progress, SlotState};
 use crate::quota::Quota;
 use crate::tasks::Tasks;
 use annals_core::{Backoff, contained_async};
+
+#[cfg(test)]
+mod tests;
 
 /// The longest wait between two attempts. A worker that stopped polls so often whether another
 /// process has repaired what stopped it.
@@ -52,10 +55,16 @@ pub trait Work: Send + Sync + 'static {
     /// The events of the log that concern it.
     fn filter(&self) -> Filter;
 
-    /// Whether it can go on when the log is given more partitions, where that is
-    /// [accepted](annals_core::Log::grown_from). Default: yes.
-    fn may_grow(&self) -> bool {
-        true
+    /// Stops where the log has partitions with which it cannot go on. Default: other ones than its
+    /// generation was begun with, unless they are more and that is
+    /// [accepted](annals_core::Log::grown_from).
+    ///
+    /// # Errors
+    ///
+    /// [`WorkError::Stopped`], with what helps.
+    fn check_partitions(&self) -> Result<(), WorkError> {
+        let slot = self.slot();
+        slot.check_partitions_of(&slot.generation, true)
     }
 
     /// Whether [`work`](Work::work) ends by itself when it is stopped. Default: no, it is
@@ -172,11 +181,20 @@ impl Slot {
         }
     }
 
-    /// Stops where the log has other partitions than the generation was begun with: what a key did
-    /// before may be in another partition than what it does now.
-    fn check_partitions(&self, may_grow: bool) -> Result<(), WorkError> {
+    /// Stops where the log has other partitions than a generation was begun with: what a key did
+    /// before may be in another partition than what it does now. `may_grow`: it can go on where
+    /// that is [accepted](annals_core::Log::grown_from).
+    ///
+    /// # Errors
+    ///
+    /// [`WorkError::Stopped`], with what helps.
+    pub fn check_partitions_of(
+        &self,
+        generation: &Generation,
+        may_grow: bool,
+    ) -> Result<(), WorkError> {
         let log = self.context.log();
-        let (id, spec) = (self.generation.id, &self.generation.spec);
+        let (id, spec) = (generation.id, &generation.spec);
         let (had, has) = (spec.partitions, log.partitions());
         let view = &spec.view;
         if has == had {
@@ -187,6 +205,13 @@ impl Slot {
              {has} now",
             if had == 1 { "" } else { "s" }
         );
+        if has < had {
+            return Err(WorkError::Stopped(format!(
+                "{begun}: start the program again, which opens the log as it is by then; if it has \
+                 {has} then too, it was made again. {}",
+                way_out(view)
+            )));
+        }
         if spec.is_by_partition() {
             return Err(WorkError::Stopped(format!(
                 "{begun}, and keys have moved, which have one partition each here: declare a new \
@@ -194,8 +219,7 @@ impl Slot {
                  partitions"
             )));
         }
-        let can_grow = may_grow && spec.history == History::None && !spec.inline;
-        if has < had || !can_grow {
+        if !may_grow || spec.history != History::None || spec.inline {
             return Err(WorkError::Stopped(format!(
                 "{begun}, and keys have moved: rebuild it, or declare a new version"
             )));
@@ -203,10 +227,15 @@ impl Slot {
         if log.grown_from().is_some_and(|from| from <= had) {
             return Ok(());
         }
+        // What holds no rows has no rebuild.
+        let or_rebuild = match view.starts_with('$') {
+            true => "",
+            false => ", or rebuild it",
+        };
         Err(WorkError::Stopped(format!(
             "{begun}, and keys have moved, so that what a key did may be read out of order: if the \
              order does not matter here, go on with \
-             `Topic::accept_more_partitions({had}, {has})`, or rebuild it; if it matters, follow a \
+             `Topic::accept_more_partitions({had}, {has})`{or_rebuild}; if it matters, follow a \
              topic that was written with {has} partitions"
         )))
     }
@@ -312,7 +341,7 @@ async fn hold_and_work<W: Work>(
     };
     slot.progress.held_by(Some(claim.owner()), decisions_seen);
     let tasks = slot.workers.tasks_of(slot.generation.id, slot.number);
-    let ended = match slot.check_partitions(work.may_grow()) {
+    let ended = match work.check_partitions() {
         Ok(()) => under_lease(work, &claim, &held, tasks, stop, decisions).await,
         Err(error) => Some(error),
     };

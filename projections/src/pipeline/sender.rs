@@ -21,7 +21,7 @@ use std::time::Instant;
 
 use annals_core::{
     Checkpoint, EventId, Filter, Generation, GenerationSpec, NewEvent, Partition, Phase, Position,
-    RowChange, StreamId, ViewCommit,
+    RowChange, StreamId,
 };
 use annals_runner::{
     CommittedStep, DrainResult, HeldLease, Seen, Slot, SlotState, Tasks, Work, WorkError, chain,
@@ -65,9 +65,10 @@ impl Work for RunSender {
         &self.slot
     }
 
-    /// The clocks of its partitions, and what it sends by them, are those that it began with.
-    fn may_grow(&self) -> bool {
-        false
+    /// Its note is of no build: what counts are the partitions of the generation that it serves,
+    /// and they are compared as soon as that is known.
+    fn check_partitions(&self) -> Result<(), WorkError> {
+        Ok(())
     }
 
     fn filter(&self) -> Filter {
@@ -202,6 +203,7 @@ impl<'a> Session<'a> {
         let Some(served) = self.served(seen) else {
             return Ok(false);
         };
+        work.slot.check_partitions_of(served, false)?;
         self.outboxes.turn_to(served, self.noted.len());
         let checkpoints = work.context.views.checkpoints(served.id).await?;
         self.lowest = lowest_of(served, &checkpoints, self.noted.len());
@@ -329,8 +331,7 @@ impl<'a> Session<'a> {
             event: event_at(&**work.context.log(), partition, to).await?,
             ..Checkpoint::start(work.number, partition)
         };
-        let generation = work.generation.id;
-        let mut commit = ViewCommit::new(generation, self.held.lease(), *noted, checkpoint);
+        let mut commit = work.view_commit(self.held.lease(), *noted, checkpoint);
         commit.rows = std::mem::take(&mut self.dead);
         work.context.views.commit_view(commit).await?;
         *noted = to;

@@ -58,8 +58,8 @@ impl Work for RunSlot {
     }
 
     /// The clocks of its partitions, and what it sends by them, are those that it began with.
-    fn may_grow(&self) -> bool {
-        false
+    fn check_partitions(&self) -> Result<(), WorkError> {
+        self.slot.check_partitions_of(&self.slot.generation, false)
     }
 
     fn filter(&self) -> Filter {

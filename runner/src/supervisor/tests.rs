@@ -122,3 +122,22 @@ async fn a_refused_switch_is_not_tried_at_every_poll() {
     assert_eq!(reason, "the tables cannot be published");
     assert_eq!(switches, 1);
 }
+
+#[tokio::test]
+async fn a_build_over_more_partitions_than_seen_is_incomplete() {
+    let store = Arc::new(MemoryStore::with_partitions(2));
+    let mut spec = GenerationSpec::new("balances", 1, store.id());
+    let db = Annals::on(Arc::clone(&store) as _);
+    let views = ViewLocation::Own(Arc::clone(&store) as _);
+    let context = WorkerContext::new(&db, &views, "owner");
+    context.poll.follow("balances", Duration::ZERO);
+    let workers = GenerationWorkers::new(Kind::View, spec.clone());
+    let subject = Arc::new(Failing(Fails::Switch, Arc::default()));
+    let supervisor = Supervisor::new(context.clone(), workers, subject);
+    for (partitions, is_complete) in [(2, true), (3, false)] {
+        spec.partitions = partitions;
+        let generation = store.begin_generation(spec.clone()).await.unwrap();
+        let seen = context.poll.now().await.unwrap();
+        assert_eq!(supervisor.is_at_head(&generation, &seen), is_complete);
+    }
+}
