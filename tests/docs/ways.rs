@@ -41,6 +41,7 @@ const WALKED: &[(&str, &str)] = &[
         "go on with `Topic::accept_more_partitions(",
         "a_view_over_more_partitions_stops_before_it_folds_any",
     ),
+    (", or rebuild it", "a_rebuild_goes_on_over_more_partitions"),
     (
         "a view is called so too",
         "a_pipeline_with_the_name_of_a_view_is_refused",

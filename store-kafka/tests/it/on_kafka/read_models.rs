@@ -332,7 +332,8 @@ async fn a_rebuild_goes_on_over_more_partitions() {
     grow(&kafka, &topic).await;
     produce(&kafka, &topic, 100, 200).await;
     let db = follow(&kafka, sums(&topic), &path).await.unwrap();
-    stopped(&db).await;
+    let why = stopped(&db).await;
+    assert!(why.contains(", or rebuild it; "), "{why}");
     let building = db.rebuild::<Sum>().begin().await.unwrap();
     building.finished(|_| {}).await.unwrap();
     all_have(&db, 4).await;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use annals::pipeline::{Pipeline, Window};
 use annals::prelude::*;
 use annals::sqlite::SqliteStore;
-use annals_kafka::{Kafka, NewRecord, Topic};
+use annals_core::{Log as _, Outgoing, Outlet, Partition, ReadLog, StoreError};
+use annals_kafka::{Kafka, KafkaOutlet, NewRecord, Topic};
 
 use super::rows::{Counted, now};
 use crate::broker::{TIMEOUT, kafka, topic};
@@ -53,6 +54,34 @@ async fn records(db: &Program) -> u64 {
     rows.iter().map(|row| row.value.records).sum()
 }
 
+/// Gives a topic three partitions and waits until a broker says so.
+async fn grow(kafka: &Kafka, topic: &str) {
+    kafka.grow_topic(topic, 3).await.unwrap();
+    while kafka.partitions_of(topic).await.unwrap() < 3 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// What the pipeline says once it has stopped.
+async fn said_when_stopped(db: &Program) -> String {
+    let status = async {
+        loop {
+            let status = db.status().first().map(ToString::to_string);
+            if let Some(status) = status.filter(|of| of.contains("stopped")) {
+                return status;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(TIMEOUT, status).await.unwrap()
+}
+
+async fn rebuild(db: &Program, pipeline: &str) {
+    let rebuild = db.pipeline(pipeline).unwrap().rebuild();
+    let building = rebuild.begin().await.unwrap();
+    building.finished(|_| {}).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pipeline_over_more_partitions_needs_a_rebuild() {
     let layouts: [fn(Pipeline) -> Pipeline; 3] = [
@@ -73,26 +102,14 @@ async fn a_pipeline_over_more_partitions_needs_a_rebuild() {
         let db = db.start().await.unwrap();
         assert_eq!(records(&db).await, 100);
         db.stop().await;
-        kafka.grow_topic(&topic, 3).await.unwrap();
-        while kafka.partitions_of(&topic).await.unwrap() < 3 {
-            tokio::task::yield_now().await;
-        }
+        grow(&kafka, &topic).await;
         produce(&kafka, &topic, 100).await;
 
         let accepted = counted(&topic).accept_more_partitions(2, 3);
         let db = kafka.read(accepted).await.unwrap();
         let db = db.with(layout(minutes())).views_in(views);
         let db = db.start_in_background().await.unwrap();
-        let status = async {
-            loop {
-                let status = db.status().first().map(ToString::to_string);
-                if let Some(status) = status.filter(|of| of.contains("stopped")) {
-                    return status;
-                }
-                tokio::task::yield_now().await;
-            }
-        };
-        let said = tokio::time::timeout(TIMEOUT, status).await.unwrap();
+        let said = said_when_stopped(&db).await;
         assert!(said.contains("had 2 partitions, it has 3 now"), "{said}");
         if is_by_partition {
             let why = "declare a new version without `by_partition`";
@@ -102,17 +119,91 @@ async fn a_pipeline_over_more_partitions_needs_a_rebuild() {
         }
         let why = "rebuild it, or declare a new version";
         assert!(said.contains(why), "{said}");
-        let rebuild = db.pipeline("minutes").unwrap().rebuild();
-        rebuild
-            .begin()
-            .await
-            .unwrap()
-            .finished(|_| {})
-            .await
-            .unwrap();
+        rebuild(&db, "minutes").await;
         assert_eq!(records(&db).await, 200);
         db.stop().await;
     }
+}
+
+/// Publishes what it reads.
+fn copies(kafka: &Kafka, to: &str) -> Pipeline {
+    let kafka = kafka.clone();
+    let to: Arc<str> = to.into();
+    let pipeline = Pipeline::new("copies", 1, move |log| {
+        let counted = log.events::<Counted>().map(|event| (**event).clone());
+        let counted = counted.key_by(|Counted::Counted { cents }| *cents);
+        let outlet = format!("pipeline.{to}");
+        let open = move || -> Result<Box<dyn Outlet>, StoreError> {
+            Ok(Box::new(KafkaOutlet::named(&kafka, &outlet)?))
+        };
+        let published = counted.publish_to(open, move |key: &i64, _| Outgoing {
+            to: Arc::clone(&to),
+            key: key.to_string().into(),
+            payload: Some(key.to_string().into()),
+            headers: Vec::new(),
+            occurred_at: Default::default(),
+        });
+        published.from_the_beginning();
+    });
+    pipeline.slots(2)
+}
+
+/// How many records a reader of committed records finds.
+async fn count_of(kafka: &Kafka, topic: &str) -> usize {
+    let log = kafka.log(Topic::named(topic)).await.unwrap();
+    let mut count = 0;
+    for partition in (0..log.partitions()).map(Partition) {
+        let mut read = ReadLog::after(Position::START).partition(partition);
+        loop {
+            let page = log.read(read.clone()).await.unwrap();
+            count += page.events.len();
+            if page.end {
+                break;
+            }
+            read.after = page.scanned;
+        }
+    }
+    count
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rebuilt_pipeline_publishes_over_more_partitions() {
+    let kafka = kafka().await;
+    let topic = topic(&kafka, "more-copies", 2).await;
+    let to = crate::broker::topic(&kafka, "copied", 3).await;
+    let directory = tempfile::tempdir().unwrap();
+    let file = format!("sqlite:{}", directory.path().join("rows.db").display());
+    let views = Arc::new(SqliteStore::open(&file).await.unwrap());
+    let start = async || {
+        let db = kafka.read(counted(&topic)).await.unwrap();
+        let db = db.with(copies(&kafka, &to));
+        let db = db.views_in(Arc::clone(&views) as _);
+        db.start_in_background().await.unwrap()
+    };
+    let until_sent = async |db: &Program| {
+        let pipeline = db.pipeline("copies").unwrap();
+        pipeline.wait_until_sent(now(db).await, TIMEOUT).await
+    };
+    produce(&kafka, &topic, 100).await;
+    let db = start().await;
+    until_sent(&db).await.unwrap();
+    assert_eq!(count_of(&kafka, &to).await, 100);
+    db.stop().await;
+    grow(&kafka, &topic).await;
+    produce(&kafka, &topic, 100).await;
+    let db = start().await;
+    let said = said_when_stopped(&db).await;
+    assert!(said.contains("had 2 partitions, it has 3 now"), "{said}");
+    rebuild(&db, "copies").await;
+    until_sent(&db).await.unwrap();
+    db.stop().await;
+    assert_eq!(count_of(&kafka, &to).await, 200);
+    // What it has noted is found again.
+    produce(&kafka, &topic, 100).await;
+    let db = start().await;
+    until_sent(&db).await.unwrap();
+    db.stop().await;
+    assert_eq!(count_of(&kafka, &to).await, 300);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
