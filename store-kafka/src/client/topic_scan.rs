@@ -81,25 +81,27 @@ impl<'a> TopicScan<'a> {
     }
 
     /// Whether a partition was read to its end, when one was told. A leader that lags tells one
-    /// before it.
+    /// before it: then it is read from there once more.
     fn is_read(&self, partition: i32, of: &mut Reading) -> Result<bool, KafkaError> {
         let end = || Ok::<_, KafkaError>(self.bounds(partition)?.1);
-        let Some(reached) = position(&self.consumer, self.topic, partition) else {
-            let from = match of.from {
-                Offset::Offset(offset) => offset,
-                _ => 0,
-            };
-            let is_read = of.early.reached(None, from, end)?.is_some();
-            if !is_read {
-                self.consumer.seek(self.topic, partition, of.from, ANSWER)?;
-            }
-            return Ok(is_read);
-        };
-        let end = match of.end {
+        let told = position(&self.consumer, self.topic, partition);
+        let to = match of.end {
             Some(end) => end,
             None => *of.end.insert(end()?),
         };
-        Ok(reached >= end)
+        let from = match of.from {
+            Offset::Offset(offset) => offset,
+            _ => 0,
+        };
+        let mut reached = from;
+        let is_read = of.early.has_read(told, &mut reached, to, end)?;
+        if reached > from {
+            of.from = Offset::Offset(reached);
+        }
+        if !is_read {
+            self.consumer.seek(self.topic, partition, of.from, ANSWER)?;
+        }
+        Ok(is_read)
     }
 
     /// Shows records from these places on, each partition up to its end or until it breaks off.
@@ -137,6 +139,8 @@ impl<'a> TopicScan<'a> {
                     let is_read = self.is_read(partition, of);
                     if is_read.map_err(|error| self.failed(error))? {
                         reading.remove(&partition);
+                    } else if heard.elapsed() > ANSWER {
+                        return Err(unavailable(self.failing.clone()));
                     }
                 }
                 Some(Err(error)) if heard.elapsed() > ANSWER || is_denied(&error) => {

@@ -59,11 +59,21 @@ impl SideReader {
                 self.topic
             )
         };
-        let mut list = TopicPartitionList::new();
-        let offset = Offset::Offset(offset_after(after));
-        list.add_partition_offset(&self.topic, partition.0 as i32, offset)
-            .and_then(|()| self.consumer.assign(&list))
-            .map_err(|error| failed(doing(), error))?;
+        let no_answer = || {
+            unavailable(format!(
+                "{}: no answer for {} s{}",
+                doing(),
+                ANSWER.as_secs(),
+                self.context.last_error()
+            ))
+        };
+        let begin_at = |offset: i64| {
+            let mut list = TopicPartitionList::new();
+            list.add_partition_offset(&self.topic, partition.0 as i32, Offset::Offset(offset))
+                .and_then(|()| self.consumer.assign(&list))
+        };
+        let mut from = offset_after(after);
+        begin_at(from).map_err(|error| failed(doing(), error))?;
         let began = Instant::now();
         let mut early = EarlyEnd::default();
         let mut collecting = Collecting::default();
@@ -78,25 +88,24 @@ impl SideReader {
                         collecting.push(&message);
                     }
                 }
-                // A leader that lags ends before `up_to`: then more is to come.
+                // A leader that lags ends before `up_to`, and aborted records may lie there.
                 Some(Err(KafkaError::PartitionEOF(_))) => {
                     let index = partition.0 as i32;
-                    let reached = position(&self.consumer, &self.topic, index);
-                    let reached = early.reached(reached, offset_after(after), || {
+                    let told = position(&self.consumer, &self.topic, index);
+                    let end = || {
                         let bounds = Retry::within(ANSWER).block(|within| {
                             self.consumer.fetch_watermarks(&self.topic, index, within)
                         });
                         bounds.map(|(_, end)| end)
-                    });
-                    match reached.map_err(|error| failed(doing(), error))? {
-                        Some(reached) => {
-                            let reached = Position::new(reached.max(0) as u64);
-                            scanned = scanned.max(reached.min(up_to));
-                        }
-                        None => {
-                            let again = self.consumer.assign(&list);
-                            again.map_err(|error| failed(doing(), error))?;
-                        }
+                    };
+                    let is_read = early.has_read(told, &mut from, offset_after(up_to), end);
+                    if is_read.map_err(|error| failed(doing(), error))? {
+                        scanned = up_to;
+                    } else if began.elapsed() > ANSWER {
+                        return Err(no_answer());
+                    } else {
+                        scanned = scanned.max(Position::new(from.max(0) as u64));
+                        begin_at(from).map_err(|error| failed(doing(), error))?;
                     }
                 }
                 // All of it was removed.
@@ -105,14 +114,7 @@ impl SideReader {
                     return Err(failed(doing(), error));
                 }
                 Some(Err(_)) => {}
-                None if began.elapsed() > ANSWER => {
-                    return Err(unavailable(format!(
-                        "{}: no answer for {} s{}",
-                        doing(),
-                        ANSWER.as_secs(),
-                        self.context.last_error()
-                    )));
-                }
+                None if began.elapsed() > ANSWER => return Err(no_answer()),
                 None => {}
             }
         }

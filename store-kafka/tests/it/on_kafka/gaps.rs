@@ -3,9 +3,11 @@
 use annals::runner::records_at;
 use annals_core::{Failure, Filter, Log, Partition, Position, ReadLog, StoreError};
 use annals_kafka::{Topic, TopicLog};
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
 use super::relays::noise;
-use crate::broker::{kafka, send, topic};
+use crate::broker::{TIMEOUT, fresh, kafka, send, topic, url};
 
 const FIVE: [(&str, &str); 5] = [("a", "1"), ("a", "2"), ("a", "3"), ("a", "4"), ("a", "5")];
 
@@ -126,6 +128,46 @@ async fn a_short_range_is_read_past_what_does_not_match() {
         read.after = page.scanned;
     }
     assert_eq!(found, [last]);
+}
+
+/// An open transaction with so many records.
+fn open_transaction(topic: &str, records: usize) -> BaseProducer {
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", url().trim_start_matches("kafka://"))
+        .set("transactional.id", fresh("open"))
+        .create()
+        .unwrap();
+    producer.init_transactions(TIMEOUT).unwrap();
+    producer.begin_transaction().unwrap();
+    for _ in 0..records {
+        let record = BaseRecord::to(topic).partition(0).key("a").payload("7");
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+    }
+    producer.flush(TIMEOUT).unwrap();
+    producer
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn aborted_records_before_an_open_transaction_stall_no_read() {
+    let kafka = kafka().await;
+    let topic = topic(&kafka, "aborted", 1).await;
+    send(&kafka, &topic, &FIVE).await;
+    let aborted = open_transaction(&topic, 3);
+    let open = open_transaction(&topic, 1);
+    // Its marker comes after the first record of the other one.
+    aborted.abort_transaction(TIMEOUT).unwrap();
+    let log = kafka.log(Topic::named(&topic)).await.unwrap();
+    let head = log.head(Partition(0)).await.unwrap().visible;
+    assert_eq!(head, Position::new(8));
+    for after in [3, 5, 6] {
+        let left: Vec<u64> = (after + 1..=5).collect();
+        assert_eq!(in_range(&log, (after, 8)).await.unwrap(), left);
+    }
+    let backward = ReadLog::after(Position::START).backward();
+    let page = log.read(backward).await.unwrap();
+    let found: Vec<u64> = page.events.iter().map(|of| of.position.get()).collect();
+    assert_eq!(found, [5, 4, 3, 2, 1]);
+    open.abort_transaction(TIMEOUT).unwrap();
 }
 
 #[tokio::test]
