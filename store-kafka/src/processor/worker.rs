@@ -288,15 +288,16 @@ fn collect(
                     reached(Step::AfterRead);
                     began = Instant::now();
                 }
-                bytes += message.payload_len();
-                batch.push(Read {
+                let read = Read {
                     partition: message.partition(),
                     offset: message.offset(),
                     time_ms: message.timestamp().to_millis().unwrap_or(0),
                     key: message.key().map(<[u8]>::to_vec),
                     value: message.payload().map(<[u8]>::to_vec),
                     headers: headers_of(&message),
-                });
+                };
+                bytes += read.bytes();
+                batch.push(read);
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => _ = at_end.insert(partition),
             // Looking at its offsets again tells what is missing.
@@ -418,6 +419,17 @@ impl Read {
             headers: &self.headers,
         }
     }
+
+    /// What counts towards the bound of a batch: all that it keeps in memory.
+    fn bytes(&self) -> usize {
+        let headers = self.headers.iter();
+        let headers = headers.map(|(name, value)| {
+            let value = value.as_ref().map_or(0, bytes::Bytes::len);
+            size_of::<(String, Option<bytes::Bytes>)>() + name.len() + value
+        });
+        let bytes = |of: &Option<Vec<u8>>| of.as_ref().map_or(0, Vec::len);
+        size_of::<Read>() + bytes(&self.key) + bytes(&self.value) + headers.sum::<usize>()
+    }
 }
 
 /// Writes what was made, and the offsets with it.
@@ -464,4 +476,29 @@ fn commit(
         Broken::Client(error) => Ended::Again(failed(doing, error)),
         Broken::Store(error) => Ended::Again(error),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_and_headers_count_towards_a_batch() {
+        let read = |key: usize, value: usize, header: usize| {
+            let read = Read {
+                partition: 0,
+                offset: 7,
+                time_ms: 5,
+                key: Some(vec![b'k'; key]),
+                value: Some(vec![b'v'; value]),
+                headers: vec![("trace".to_owned(), Some(vec![b'h'; header].into()))],
+            };
+            read.bytes()
+        };
+        let empty = read(0, 0, 0);
+        assert!(empty > "trace".len());
+        for (key, value, header) in [(1_000, 0, 0), (0, 1_000, 0), (0, 0, 1_000)] {
+            assert_eq!(read(key, value, header), empty + 1_000);
+        }
+    }
 }

@@ -12,8 +12,11 @@ use bytes::Bytes;
 use super::Relay;
 use crate::cloud_events;
 
-/// Bytes of a batch at most.
+/// Bytes of a batch, after which it is given no more events.
 const BATCH_BYTES_MAX: usize = 4 << 20;
+
+/// What the other headers of a record take: ids, times, numbers, and their names.
+const HEADERS_BYTES: usize = 512;
 
 /// Events that are published together.
 pub(super) struct Batch {
@@ -62,18 +65,24 @@ impl Relay {
                 break;
             }
             batch.up_to = page.scanned.min(durable);
-            let last = page
-                .events
-                .last()
-                .filter(|last| last.position == batch.up_to);
+            let mut is_full = false;
+            let mut events = page.events.into_iter();
+            while let Some(event) = events.next() {
+                bytes += bytes_of(&event);
+                is_full = bytes >= BATCH_BYTES_MAX;
+                if is_full && events.len() > 0 {
+                    // The rest of the page is read again.
+                    batch.up_to = event.position;
+                }
+                batch.events.push(event);
+                if is_full {
+                    break;
+                }
+            }
+            let last = batch.events.last();
+            let last = last.filter(|last| last.position == batch.up_to);
             batch.event = last.map(|last| last.id);
-            bytes += page
-                .events
-                .iter()
-                .map(|event| event.payload.len())
-                .sum::<usize>();
-            batch.events.extend(page.events);
-            if batch.events.len() >= self.batch_events_max || bytes >= BATCH_BYTES_MAX {
+            if is_full || batch.events.len() >= self.batch_events_max {
                 batch.at_end = batch.up_to >= durable;
                 break;
             }
@@ -119,5 +128,63 @@ impl Relay {
             });
         }
         Ok(outgoing)
+    }
+}
+
+/// What the record of an event takes in a transaction, or somewhat more.
+fn bytes_of(event: &RecordedEvent) -> usize {
+    let metadata = &event.metadata;
+    let names = metadata.actor.iter().chain(&metadata.tenant);
+    let keys = metadata.keys.iter();
+    let tags = event.tags.iter();
+    // The stream is the key, and in two headers.
+    HEADERS_BYTES
+        + event.payload.len()
+        + 3 * event.stream.as_str().len()
+        + event.event_type.len()
+        + names.map(|name| name.len()).sum::<usize>()
+        + keys
+            .map(|(key, value)| key.len() + value.len())
+            .sum::<usize>()
+        + tags.map(|tag| tag.as_str().len()).sum::<usize>()
+}
+
+#[cfg(test)]
+mod tests {
+    use annals_core::{
+        Append, EventStore as _, Log as _, MemoryStore, Metadata, NewEvent, StreamId,
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn metadata_counts_towards_a_batch_and_nothing_is_left_out() {
+        let store = MemoryStore::new();
+        let large = "m".repeat(60_000);
+        let event = |_| {
+            let event = NewEvent::json("account.counted", "7");
+            event.metadata(Metadata::default().key("trace", large.as_str()))
+        };
+        for _ in 0..10 {
+            let stream = StreamId::new("account-a").unwrap();
+            let append = Append::new(stream, (0..20).map(event));
+            store.append(append).await.unwrap();
+        }
+        let relay = Relay::named("metadata");
+        let (mut after, mut sizes, mut positions) = (Position::START, Vec::new(), Vec::new());
+        loop {
+            let batch = relay.next_batch(&store, Partition(0), after).await.unwrap();
+            let last = batch.events.last().unwrap();
+            assert_eq!((batch.up_to, batch.event), (last.position, Some(last.id)));
+            sizes.push(batch.events.len());
+            positions.extend(batch.events.iter().map(|event| event.position.get()));
+            after = batch.up_to;
+            if batch.at_end {
+                break;
+            }
+        }
+        assert!(sizes.iter().all(|events| *events < 80), "{sizes:?}");
+        let all: Vec<u64> = (1..=store.head(Partition(0)).await.unwrap().visible.get()).collect();
+        assert_eq!(positions, all);
     }
 }
