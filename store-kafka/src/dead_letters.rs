@@ -1,6 +1,7 @@
 //! Dead letters of processors: looking at them, and sending them back to where they came from.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,21 +11,23 @@ use annals_core::chrono::DateTime;
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
-use rdkafka::message::Message as _;
+use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::producer::Producer as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::client::transaction::{self, Broken, Producer, drain};
-use crate::client::{ClientThread, Config, Context, Retry, TopicScan, committed, headers_of};
+use crate::client::{
+    ClientThread, Config, Context, EarlyEnd, Retry, TopicScan, committed, headers_of, position,
+};
 use crate::error::{failed, invalid, is_out_of_range, is_unknown_topic, unavailable};
 use crate::kafka::{ANSWER, Kafka};
-use crate::processor::{ERROR, OMITTED, REPLAYED, TOPIC, open_producer, said_of, send};
+use crate::processor::{ERROR, OMITTED, REPLAYED, TOPIC, open_producer, said_of, send, size};
 use crate::topic::{NewRecord, Record};
 
 /// Letters of one transaction at most.
 const BATCH: usize = 500;
 
-/// Bytes of the values of one transaction, after which it is given no more letters.
+/// Bytes of the records of one transaction, after which it is given no more letters.
 const BATCH_BYTES: usize = 4 << 20;
 
 /// A topic of dead letters.
@@ -55,7 +58,8 @@ impl DeadLetters {
     /// # Errors
     ///
     /// [`Failure::Invalid`](annals_core::Failure) when there is no such topic, for a record that is
-    /// no dead letter, and for a letter without its value whose record was removed.
+    /// no dead letter, and for a letter without its value whose record was removed, or where
+    /// another one is in its place.
     pub async fn replay(&self) -> Result<u64, StoreError> {
         self.replay_where(|_| true).await
     }
@@ -80,6 +84,18 @@ impl DeadLetters {
     }
 }
 
+/// How far a partition of letters was read.
+struct Part {
+    /// What the group had of it.
+    committed: i64,
+    /// Where reading began, or began once more.
+    from: i64,
+    /// Where it ended before it was read.
+    end: i64,
+    early: EarlyEnd,
+    is_read: bool,
+}
+
 fn replay(
     config: &Config,
     topic: &str,
@@ -100,18 +116,18 @@ fn replay(
     let mut list = TopicPartitionList::new();
     list.add_partition_range(topic, 0, partitions.saturating_sub(1) as i32);
     let committed = committed(&consumer, &list).map_err(error)?;
+    let bounds = |partition: i32| {
+        Retry::within(ANSWER).block(|within| consumer.fetch_watermarks(topic, partition, within))
+    };
     let mut starts = TopicPartitionList::new();
-    let mut ends = vec![0; partitions as usize];
+    let mut parts = BTreeMap::new();
     for element in committed.elements() {
         let partition = element.partition();
         let next = match element.offset() {
             Offset::Offset(offset) if offset >= 0 => offset,
             _ => 0,
         };
-        let bounds = Retry::within(ANSWER)
-            .block(|within| consumer.fetch_watermarks(topic, partition, within));
-        let (low, end) = bounds.map_err(error)?;
-        ends[partition as usize] = end;
+        let (low, end) = bounds(partition).map_err(error)?;
         if next < low {
             tracing::warn!(
                 topic,
@@ -126,20 +142,26 @@ fn replay(
         starts
             .add_partition_offset(topic, partition, Offset::Offset(start))
             .map_err(error)?;
+        let part = Part {
+            committed: next,
+            from: start,
+            end,
+            early: EarlyEnd::default(),
+            is_read: false,
+        };
+        parts.insert(partition, part);
     }
     consumer.assign(&starts).map_err(error)?;
-    let mut open = ends.iter().filter(|end| **end > 0).count();
-    let mut at_end = vec![false; ends.len()];
+    let mut open = parts.values().filter(|part| part.end > 0).count();
     let mut sent = 0;
     let mut batch = Vec::new();
     let mut bytes = 0;
-    let mut offsets = std::collections::BTreeMap::new();
+    let mut offsets = BTreeMap::new();
     let mut heard = Instant::now();
     while open > 0 {
-        let index = match consumer.poll(Duration::from_millis(100)) {
+        let read_to_end = match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => {
                 heard = Instant::now();
-                let index = message.partition() as usize;
                 let headers = headers_of(&message);
                 let record = Record {
                     partition: message.partition() as u32,
@@ -149,25 +171,50 @@ fn replay(
                     value: message.payload(),
                     headers: &headers,
                 };
-                if message.offset() < ends[index] {
+                let end = parts.get(&message.partition()).map_or(0, |part| part.end);
+                if message.offset() < end {
                     offsets.insert(message.partition(), message.offset() + 1);
                     if chosen(&record) {
                         let record = sent_back(config, topic, &record)?;
-                        bytes += record.value.as_ref().map_or(0, bytes::Bytes::len);
+                        bytes += size(&record);
                         batch.push(record);
                     }
                 }
-                (message.offset() + 1 >= ends[index]).then_some(index)
+                (message.offset() + 1 >= end).then_some(message.partition())
             }
-            Some(Err(KafkaError::PartitionEOF(partition))) => Some(partition as usize),
+            // A leader that lags tells an earlier one than was asked for.
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                let Some(part) = parts.get_mut(&partition) else {
+                    continue;
+                };
+                let told = position(&consumer, topic, partition);
+                let end = || bounds(partition).map(|(_, end)| end);
+                let is_read = part.early.has_read(told, &mut part.from, part.end, end);
+                if is_read.map_err(error)? {
+                    Some(partition)
+                } else if heard.elapsed() > ANSWER {
+                    return Err(unavailable(doing()));
+                } else {
+                    let again = Offset::Offset(part.from);
+                    let seek = consumer.seek(topic, partition, again, ANSWER);
+                    seek.map_err(error)?;
+                    None
+                }
+            }
             Some(Err(problem)) if is_out_of_range(&problem) => return Err(error(problem)),
             Some(Err(problem)) if heard.elapsed() > ANSWER => return Err(error(problem)),
             None if heard.elapsed() > ANSWER => return Err(unavailable(doing())),
             Some(Err(_)) | None => None,
         };
-        if let Some(index) = index.filter(|index| !at_end[*index]) {
-            at_end[index] = true;
-            open -= usize::from(ends[index] > 0);
+        let part = read_to_end.and_then(|partition| Some((partition, parts.get_mut(&partition)?)));
+        if let Some((partition, part)) = part.filter(|(_, part)| !part.is_read) {
+            part.is_read = true;
+            open -= usize::from(part.end > 0);
+            // Past the markers of the letters' transactions: they are removed like letters, and are
+            // not missed.
+            if part.end != part.committed {
+                offsets.insert(partition, part.end);
+            }
         }
         let is_full = batch.len() >= BATCH || bytes >= BATCH_BYTES;
         if is_full || open == 0 && !offsets.is_empty() {
@@ -183,6 +230,7 @@ fn replay(
             batch.clear();
             bytes = 0;
             offsets.clear();
+            heard = Instant::now();
         }
     }
     Ok(sent)
@@ -193,7 +241,7 @@ fn transact(
     consumer: &BaseConsumer<Context>,
     topic: &str,
     batch: &[NewRecord],
-    offsets: &std::collections::BTreeMap<i32, i64>,
+    offsets: &BTreeMap<i32, i64>,
 ) -> Result<(), Broken> {
     producer.begin_transaction()?;
     batch.iter().try_for_each(|record| send(producer, record))?;
@@ -226,7 +274,15 @@ fn sent_back(config: &Config, topic: &str, letter: &Record<'_>) -> Result<NewRec
         let offset = text("offset").and_then(|offset| offset.parse().ok());
         let partition = text("partition").and_then(|partition| partition.parse().ok());
         let found = match (partition, offset) {
-            (Some(partition), Some(offset)) => record_at(config, source, (partition, offset))?,
+            (Some(partition), Some(offset)) => {
+                let origin = Origin {
+                    partition,
+                    offset,
+                    time_ms: text("time").and_then(|time| time.parse().ok()),
+                    key: letter.key(),
+                };
+                record_at(config, source, &origin)?
+            }
             _ => None,
         };
         record = found.ok_or_else(|| {
@@ -258,12 +314,32 @@ fn not_replayed(
         .collect()
 }
 
-/// The record at an offset of a partition; nothing when it is not there any more. Blocks.
+/// Where the record of a letter was, and what the letter knows of it: where the topic was
+/// recreated, another record is at that place.
+struct Origin<'a> {
+    partition: i32,
+    offset: i64,
+    time_ms: Option<i64>,
+    /// Nothing where the record had none, or where it is omitted too.
+    key: Option<&'a [u8]>,
+}
+
+impl Origin<'_> {
+    fn is_of(&self, message: &BorrowedMessage<'_>) -> bool {
+        let time_ms = message.timestamp().to_millis().unwrap_or(0);
+        message.offset() == self.offset
+            && self.time_ms.is_none_or(|known| known == time_ms)
+            && self.key.is_none_or(|known| message.key() == Some(known))
+    }
+}
+
+/// The record of a letter; nothing when it is not there any more. Blocks.
 fn record_at(
     config: &Config,
     topic: &str,
-    (partition, offset): (i32, i64),
+    origin: &Origin<'_>,
 ) -> Result<Option<NewRecord>, StoreError> {
+    let (partition, offset) = (origin.partition, origin.offset);
     let failing = format!("the record of a dead letter in topic `{topic}` cannot be read");
     let scan = TopicScan::at(topic, &config.reader(), failing)?;
     let (low, high) = match scan.bounds(partition) {
@@ -274,7 +350,7 @@ fn record_at(
     let mut found = None;
     if (low..high).contains(&offset) {
         scan.records(&[(partition, Offset::Offset(offset))], |message| {
-            if message.offset() == offset {
+            if origin.is_of(message) {
                 let mut record = NewRecord::to(topic);
                 record.key = message.key().map(bytes::Bytes::copy_from_slice);
                 record.value = message.payload().map(bytes::Bytes::copy_from_slice);

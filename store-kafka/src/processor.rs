@@ -19,7 +19,7 @@ use crate::error::{invalid, unavailable};
 use crate::kafka::Kafka;
 use crate::read::{Gaps, position_of};
 use crate::topic::{Record, TopicSpec, ensure, of_store};
-pub(crate) use out::{ERROR, OMITTED, REPLAYED, TOPIC, said_of};
+pub(crate) use out::{ERROR, OMITTED, REPLAYED, TOPIC, said_of, size};
 use out::{Failed, Kind};
 pub(crate) use send::send;
 pub(crate) use worker::open_producer;

@@ -393,23 +393,7 @@ async fn letters_that_were_removed_are_passed_over() {
 #[tokio::test]
 async fn a_letter_whose_record_was_removed_says_so() {
     let kafka = kafka().await;
-    let name = fresh("gone");
-    let reads = topic(&kafka, "gone-in", 1).await;
-    let dead = format!("{name}-dead");
-    let small = TopicSpec::named(&dead).partitions(1);
-    kafka
-        .ensure([small.setting("max.message.bytes", "2000")])
-        .await
-        .unwrap();
-    send(&kafka, &reads, &[("a", &noise(4_000))]).await;
-    let processor = Processor::named(&name)
-        .reads(&reads)
-        .dead_letters(TopicSpec::existing(&dead))
-        .each(|_: Paid, _| Ok::<_, Invalid>(()));
-    let letter = async {
-        until(&kafka, &dead, 1).await;
-    };
-    processor.run(&kafka, letter).await.unwrap();
+    let (reads, dead) = with_a_letter_without_its_value(&kafka).await;
     kafka.delete_records(&reads, Partition(0), 1).await.unwrap();
     let letters = kafka.dead_letters(&dead);
     let error = letters.replay().await.unwrap_err();
@@ -417,6 +401,73 @@ async fn a_letter_whose_record_was_removed_says_so() {
     assert!(error.to_string().ends_with(says), "{error}");
     assert_eq!(letters.replay_where(|_| false).await.unwrap(), 0);
     assert_eq!(letters.replay().await.unwrap(), 0);
+}
+
+/// A topic with one record that is too large for its dead letter, and the topic of that letter.
+async fn with_a_letter_without_its_value(kafka: &Kafka) -> (String, String) {
+    let name = fresh("gone");
+    let reads = topic(kafka, "gone-in", 1).await;
+    let dead = format!("{name}-dead");
+    let small = TopicSpec::named(&dead).partitions(1);
+    kafka
+        .ensure([small.setting("max.message.bytes", "2000")])
+        .await
+        .unwrap();
+    send(kafka, &reads, &[("a", &noise(4_000))]).await;
+    let processor = Processor::named(&name)
+        .reads(&reads)
+        .dead_letters(TopicSpec::existing(&dead))
+        .each(|_: Paid, _| Ok::<_, Invalid>(()));
+    let letter = async {
+        until(kafka, &dead, 1).await;
+    };
+    processor.run(kafka, letter).await.unwrap();
+    (reads, dead)
+}
+
+#[tokio::test]
+async fn a_record_in_the_place_of_a_letters_is_not_sent() {
+    let kafka = kafka().await;
+    let (reads, dead) = with_a_letter_without_its_value(&kafka).await;
+    kafka.delete_topic(&reads).await.unwrap();
+    while kafka.partitions_of(&reads).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    let again = TopicSpec::named(&reads).partitions(1);
+    kafka.ensure([again]).await.unwrap();
+    send(&kafka, &reads, &[("a", "another one")]).await;
+    let error = kafka.dead_letters(&dead).replay().await.unwrap_err();
+    let says = "it cannot be sent back. Pass over it with `replay_where`";
+    assert!(error.to_string().ends_with(says), "{error}");
+    assert_eq!(all(&kafka, &reads).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_replay_goes_past_the_markers_of_letters() {
+    let kafka = kafka().await;
+    let reads = topic(&kafka, "replayed", 1).await;
+    let dead = topic(&kafka, "dead", 1).await;
+    send(&kafka, &reads, &[("a", "no payment")]).await;
+    let processor = Processor::named(&reads)
+        .reads(&reads)
+        .dead_letters(TopicSpec::existing(&dead))
+        .each(|_: Paid, _| Ok::<_, Invalid>(()));
+    let letter = async {
+        until(&kafka, &dead, 1).await;
+    };
+    processor.run(&kafka, letter).await.unwrap();
+    assert_eq!(kafka.dead_letters(&dead).replay().await.unwrap(), 1);
+    let group: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", url().trim_start_matches("kafka://"))
+        .set("group.id", format!("annals.replay.{dead}"))
+        .create()
+        .unwrap();
+    let mut list = TopicPartitionList::new();
+    list.add_partition(&dead, 0);
+    // The letter, and the marker of its transaction.
+    let committed = group.committed_offsets(list, TIMEOUT).unwrap();
+    assert_eq!(committed.elements()[0].offset(), Offset::Offset(2));
+    assert_eq!(kafka.dead_letters(&dead).replay().await.unwrap(), 0);
 }
 
 /// What is done once, when the processor of this name has read the first record of a batch.
