@@ -204,11 +204,7 @@ impl TopicLog {
         *looked = Instant::now()
             .checked_sub(GROWTH)
             .unwrap_or_else(Instant::now);
-        Err(invalid(format!(
-            "topic `{name}` had {had} partitions when it was opened and has {has}: keys have \
-             moved, and lost their order. Open it again; followers go on with \
-             `Topic::accept_more_partitions({had}, {has})`"
-        )))
+        Err(changed(name, had, has))
     }
 
     /// What is left of a partition: after which position, and up to which one.
@@ -401,6 +397,22 @@ fn log_id(cluster: &str, topic: &str) -> LogId {
     LogId::from_uuid(Uuid::new_v8(half))
 }
 
+/// What it means that an open topic has another number of partitions. None is ever taken from one.
+fn changed(name: &str, had: usize, has: usize) -> StoreError {
+    if has < had {
+        return invalid(format!(
+            "topic `{name}` had {had} partitions when it was opened and has {has}: it was deleted \
+             and made again, and holds other records. Open it again if it is the one to follow, \
+             and rebuild what was made of the old one"
+        ));
+    }
+    invalid(format!(
+        "topic `{name}` had {had} partitions when it was opened and has {has}: keys have moved, \
+         and lost their order. Open it again; followers go on with \
+         `Topic::accept_more_partitions({had}, {has})`"
+    ))
+}
+
 /// Where each partition begins by choice.
 async fn begins(
     kafka: &Kafka,
@@ -425,5 +437,22 @@ async fn begins(
             }
             Ok(begins)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_more_partitions_can_be_accepted() {
+        let said = |has| changed("sales", 3, has).to_string();
+        assert!(said(4).ends_with("`Topic::accept_more_partitions(3, 4)`"));
+        let recreated = said(2);
+        assert!(
+            recreated.contains("it was deleted and made again"),
+            "{recreated}"
+        );
+        assert!(!recreated.contains("accept_more_partitions"));
     }
 }
