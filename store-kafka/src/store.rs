@@ -10,6 +10,7 @@
 //! before it commits them to the copy. What was lost of the copy is read again.
 
 mod copy;
+mod first;
 mod follower;
 mod layout;
 mod note;
@@ -143,6 +144,29 @@ impl KafkaStore {
         limits.payload_bytes_max = PAYLOAD_BYTES_MAX;
         limits.append_bytes_max = APPEND_BYTES_MAX;
         let address = options.advertise.clone().unwrap_or_else(this_process);
+        let source = |number: u32| {
+            let accepted = options.accepted.iter();
+            let accepted = accepted.filter(|(partition, _)| *partition == number);
+            Source {
+                config: kafka.config().clone(),
+                topic: options.name.clone(),
+                partition: number,
+                partitions: count,
+                folder: options.local.clone(),
+                accepted: accepted.map(|(_, offset)| *offset).collect(),
+            }
+        };
+        let mut copies = Vec::new();
+        for number in 0..count {
+            let clock = Arc::clone(&options.clock);
+            let folder = Arc::clone(&folder);
+            let copy = Copy::open(&options.local, number, folder, &identity, limits, clock).await?;
+            copies.push((number, copy));
+        }
+        if let Some((number, copy)) = copies.first() {
+            first::check(&source(*number), copy).await?;
+        }
+        // From here on it takes partitions from the processes that own them.
         let owners = Owners::join(&kafka, options.owns, &options.name)?;
         let is_assigned = match options.owns {
             Owns::Shared => None,
@@ -152,24 +176,12 @@ impl KafkaStore {
         let moved = watch::Sender::new(0);
         let mut partitions = Vec::new();
         let mut tasks = Vec::new();
-        for number in 0..count {
-            let clock = Arc::clone(&options.clock);
-            let folder = Arc::clone(&folder);
-            let copy = Copy::open(&options.local, number, folder, &identity, limits, clock).await?;
+        for (number, copy) in copies {
             let state = Arc::new(watch::Sender::new(State::new(is_assigned)));
-            let accepted = options.accepted.iter();
-            let accepted = accepted.filter(|(partition, _)| *partition == number);
             let task = Task {
                 kafka: kafka.clone(),
                 is_shared: matches!(options.owns, Owns::Shared),
-                source: Source {
-                    config: kafka.config().clone(),
-                    topic: options.name.clone(),
-                    partition: number,
-                    partitions: count,
-                    folder: options.local.clone(),
-                    accepted: accepted.map(|(_, offset)| *offset).collect(),
-                },
+                source: source(number),
                 copy: Arc::clone(&copy),
                 state: Arc::clone(&state),
                 owner: Owner {

@@ -50,7 +50,7 @@ impl Source {
 
     /// Partitions that are added to a topic move streams: versions would begin again elsewhere, and
     /// ids would not be known there.
-    fn check_partitions(&self, offset: i64, parsed: &Parsed) -> Result<(), StoreError> {
+    pub(super) fn check_partitions(&self, offset: i64, parsed: &Parsed) -> Result<(), StoreError> {
         let count = self.partitions;
         let stream: &StreamId = match parsed {
             Parsed::Event(event) => &event.stream,
@@ -409,7 +409,7 @@ pub(super) fn grown(topic: &str, had: u32, has: u32) -> StoreError {
     )
 }
 
-fn incoming(message: &BorrowedMessage<'_>) -> Incoming {
+pub(super) fn incoming(message: &BorrowedMessage<'_>) -> Incoming {
     let copy = |bytes: Option<&[u8]>| bytes.map_or_else(Bytes::new, Bytes::copy_from_slice);
     let headers = message.headers().map_or_else(Vec::new, |headers| {
         let header = headers.iter();

@@ -64,10 +64,8 @@ impl PartitionHandle {
     where
         F: Future<Output = Result<T, AppendError>>,
     {
-        // A standby is asked to own it again.
         if self.state.borrow().is_standby {
-            self.state
-                .send_if_modified(|state| std::mem::take(&mut state.is_standby));
+            self.state.send_if_modified(State::stands_by_no_more);
         }
         let began = Instant::now();
         let mut undecided = None;
@@ -253,6 +251,20 @@ mod tests {
         state.writes_no_more();
         assert_eq!(state.role, Role::Following);
         assert!(turn(&state, None).is_none(), "the next owner says so");
+    }
+
+    #[test]
+    fn a_standby_names_no_owner_from_which_it_takes() {
+        let mut state = State::new(Some(true));
+        state.role = Role::Following;
+        state.is_standby = true;
+        state.is_owned_by(Some("b".into()));
+        assert!(matches!(turn(&state, None), Some(Turn::NotOwner(Some(owner))) if owner == "b"));
+        assert!(state.stands_by_no_more() && state.is_to_own());
+        assert!(turn(&state, None).is_none(), "it waits for this process");
+        state.is_owned_by(Some("c".into()));
+        assert!(!state.stands_by_no_more());
+        assert!(matches!(turn(&state, None), Some(Turn::NotOwner(Some(owner))) if owner == "c"));
     }
 
     #[test]

@@ -100,6 +100,16 @@ impl State {
         self.is_assigned && !self.is_standby
     }
 
+    /// A standby is to own it again; whether it was one. Who has it now is about to be fenced, and
+    /// is not named any more.
+    pub(super) fn stands_by_no_more(&mut self) -> bool {
+        let was_standby = std::mem::take(&mut self.is_standby);
+        if was_standby {
+            self.is_owned_by(None);
+        }
+        was_standby
+    }
+
     /// The writer of this process has ended.
     pub(super) fn writes_no_more(&mut self) {
         if self.role != Role::Owning {
