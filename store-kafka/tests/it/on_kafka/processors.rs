@@ -426,7 +426,7 @@ async fn with_a_letter_without_its_value(kafka: &Kafka) -> (String, String) {
 }
 
 #[tokio::test]
-async fn a_record_in_the_place_of_a_letters_is_not_sent() {
+async fn a_record_in_a_letters_place_is_not_sent() {
     let kafka = kafka().await;
     let (reads, dead) = with_a_letter_without_its_value(&kafka).await;
     kafka.delete_topic(&reads).await.unwrap();
