@@ -259,6 +259,7 @@ macro_rules! promises {
             a_reactor_stops_at_unread_archived_events,
             a_process_stops_at_unread_archived_events,
             an_inline_view_refuses_rows_that_lack_archived_events,
+            a_command_writes_no_inline_row_that_lacks_archived_events,
             a_view_that_skips_archived_events_folds_the_others,
             archiving_waits_for_no_reactor_of_other_events;
         verified:
