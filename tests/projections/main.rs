@@ -266,6 +266,7 @@ macro_rules! promises {
             a_generation_unlike_a_replay_is_never_switched_to,
             rows_from_all_over_the_view_are_compared,
             a_key_that_becomes_a_dead_letter_refuses_no_switch,
+            a_build_whose_past_is_forgotten_is_switched_to,
             slots_that_are_not_level_are_compared_with_the_log [4 threads];
         watch:
             a_watcher_sees_every_change_of_its_row,
