@@ -257,6 +257,8 @@ macro_rules! promises {
             a_row_invalid_between_events_is_treated_alike_when_built;
         unread:
             a_reactor_stops_at_unread_archived_events,
+            a_reactor_is_called_for_what_precedes_archived_events,
+            archiving_waits_for_a_reactor_that_repeats_calls,
             a_process_stops_at_unread_archived_events,
             an_inline_view_refuses_rows_that_lack_archived_events,
             a_command_writes_no_inline_row_that_lacks_archived_events,

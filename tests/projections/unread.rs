@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use annals_core::{Annals, CommandError, Committed, Partition, Recorded, Token};
+use annals_core::{Annals, CommandError, Committed, Partition, Position, Recorded, Token};
 use annals_macros::View;
 use annals_projections::{
     Options, Poison, Program, Project, ReadModels, Row, ViewError, ViewSetup, With,
@@ -50,6 +50,55 @@ pub(crate) async fn a_reactor_stops_at_unread_archived_events() {
     let done = happens(&db, "alice", deposited(4)).await;
     settled(&db, &done).await;
     assert_eq!(gateway.sent_to("alice"), [4]);
+    db.stop().await;
+}
+
+pub(crate) async fn a_reactor_is_called_for_what_precedes_archived_events() {
+    let store = store().await;
+    let gateway = Gateway::default();
+    reacting(&store, texts(&gateway)).await.stop().await;
+    let writer = Annals::on(store.handle());
+    happens(&writer, "bob", deposited(7)).await;
+    archived(&store).await;
+    let done = happens(&writer, "carol", deposited(8)).await;
+    let db = reacting(&store, texts(&gateway)).await;
+    let reactor = db.reactor::<Texts>();
+    let waited = reactor.wait_for(&done, TIMEOUT).await;
+    let says = ["`reactor/texts` has not read position 2 to 3 of `account-alice`"];
+    check_stopped(&waited.unwrap_err(), &says);
+    assert_eq!(gateway.sent_to("bob"), [7]);
+    assert!(gateway.sent_to("carol").is_empty());
+
+    // The way out that it names loses no call.
+    let after = reactor.skip_to(3).await.unwrap();
+    assert_eq!(after.position(Partition(0)), Position::new(3));
+    settled(&db, &done).await;
+    assert_eq!(gateway.sent_to("bob"), [7]);
+    assert_eq!(gateway.sent_to("carol"), [8]);
+    db.stop().await;
+}
+
+pub(crate) async fn archiving_waits_for_a_reactor_that_repeats_calls() {
+    let store = store().await;
+    let gateway = Gateway::default();
+    let db = reacting(&store, texts(&gateway)).await;
+    let done = happens(&db, "alice", deposited(1)).await;
+    settled(&db, &done).await;
+    let reactor = db.reactor::<Texts>();
+    db.stop().await;
+    reactor.repeat_from(Position::START).await.unwrap();
+    let writer = Annals::on(store.handle());
+    let alice = writer.aggregate::<Account>("alice");
+    let summary = |_: &Account| Ok::<_, String>(noted("a deposit"));
+    let refused = alice.archive(summary).await.unwrap_err();
+    let CommandError::NotReadByAll { followers, .. } = &refused else {
+        panic!("{refused}");
+    };
+    assert_eq!(followers[0].position, Position::START);
+    let db = reacting(&store, texts(&gateway)).await;
+    settled(&db, &done).await;
+    alice.archive(summary).await.unwrap();
+    assert_eq!(gateway.sent_to("alice"), [1, 1]);
     db.stop().await;
 }
 
