@@ -188,7 +188,8 @@ macro_rules! promises {
             a_deadline_is_reached_once_when_the_clock_says_so,
             a_deadline_passed_while_stopped_is_reached_after_restart,
             a_command_that_is_refused_means_what_the_process_says,
-            what_a_process_does_is_caused_by_the_event;
+            what_a_process_does_is_caused_by_the_event,
+            two_reactions_of_a_process_to_one_event_take_effect;
         processes_killed:
             a_process_dropped_at_any_call_gives_commands_once [2 threads],
             many_processes_survive_repeated_kills [2 threads];
