@@ -106,7 +106,8 @@ macro_rules! promises {
             several_rows_are_read_as_of_one_moment [2 threads],
             valid_at_folds_what_had_occurred_by_then,
             questions_beyond_the_kept_history_are_errors,
-            history_past_its_retention_is_forgotten_with_an_error;
+            history_past_its_retention_is_forgotten_with_an_error,
+            no_past_is_forgotten_that_a_slot_still_makes;
         inline:
             inline_rows_are_read_at_once_by_every_query,
             a_decision_over_several_takes_all_rows_along,
