@@ -557,7 +557,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_append_that_is_never_in_time_names_its_last_fault() {
+    fn an_append_never_in_time_names_its_last_fault() {
         let stream = StreamId::new("order-7").unwrap();
         assert!(busy(&stream, None).source().is_none());
         let fault = StoreFault::of(&Error::PoolTimedOut, "writing", "bank");
