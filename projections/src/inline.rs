@@ -195,7 +195,8 @@ impl<V: View> InlineFold<V> {
             .store()
             .read_stream(read.limit(LAG_EVENTS_MAX))
             .await?;
-        if page.next.is_some() {
+        // Where events that the row lacks were archived, the rest of them make another row.
+        if page.next.is_some() || page.state.archived_before > at.next() {
             return Ok(None);
         }
         let skips = Skips::of(self.context.views.skip_decisions(V::NAME).await?);

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::Bound;
 
 use annals_core::{
-    Checkpoint, Generation, History, Partition, Position, ReadLog, ReadRows, RowsBy,
+    Checkpoint, Generation, History, Partition, Position, ReadLog, ReadRows, Removed, RowsBy,
 };
 use bytes::Bytes;
 
@@ -33,26 +33,31 @@ pub(crate) async fn sampled<V: View>(
         return Ok(Verified::Equal);
     }
     let keys: Vec<_> = sample.into_iter().collect();
+    // What the rows were where the past of the generation begins was copied, or was forgotten by
+    // choice. There is one partition then.
+    let since = folded_since(generation);
     let mut replay = Replay {
         rows: keys
             .iter()
             .map(|key| (key.clone(), Refolded::from(None)))
             .collect(),
+        since,
+        begun_before: BTreeMap::new(),
         touched: BTreeMap::new(),
     };
     let partitions = || (0..context.log().partitions()).map(Partition);
     let mut positions: BTreeMap<_, _> = partitions().map(|of| (of, Position::START)).collect();
-    // What the rows were where the past of the generation begins was copied, or was forgotten by
-    // choice. There is one partition then.
-    let since = folded_since(generation);
     if since > Position::START {
-        positions.insert(Partition(0), since);
         let past = context.views.read_past(generation.id, &keys, since).await?;
-        replay.rows.extend(
-            past.into_iter()
-                .map(|row| (row.key, row.base.and_then(|base| base.value)))
-                .map(|(key, stored)| (key, Refolded::from(stored))),
-        );
+        for row in past {
+            if let Some(after) = row.refold_after {
+                replay.begun_before.insert(row.key.clone(), after);
+            }
+            let stored = row.base.and_then(|base| base.value);
+            replay.rows.insert(row.key, Refolded::from(stored));
+        }
+        let begun_before = replay.begun_before.values().copied();
+        positions.insert(Partition(0), begun_before.min().unwrap_or(since));
     }
     // The log up to the slowest slot is read first, which takes long. Slots go on meanwhile, each
     // by itself, so each row is compared where its own slot was when the row was taken.
@@ -96,11 +101,29 @@ pub(crate) fn reached(checkpoints: &[Checkpoint], slot: u16, partition: Partitio
 /// it does there.
 struct Replay {
     rows: BTreeMap<String, Refolded>,
+    /// Where the rows begin.
+    since: Position,
+    /// Keys whose rows begin earlier: no version of theirs ends there, because several events were
+    /// folded into one.
+    begun_before: BTreeMap<String, Position>,
     /// The partitions whose events have changed a key.
     touched: BTreeMap<String, BTreeSet<Partition>>,
 }
 
 impl Replay {
+    /// What was removed of the events after the rows begin. Rows that begin earlier and may lack
+    /// what was removed before that are not compared.
+    fn removed_since(&mut self, mut removed: Vec<Removed>) -> Vec<Removed> {
+        let since = self.since;
+        if removed.iter().any(|of| of.first <= since) {
+            for key in std::mem::take(&mut self.begun_before).keys() {
+                self.rows.remove(key);
+            }
+        }
+        removed.retain(|of| of.last > since);
+        removed
+    }
+
     fn compared(&self, found: &HashMap<String, Bytes>) -> Verified {
         let mut unordered = 0;
         for (key, replayed) in &self.rows {
@@ -225,8 +248,9 @@ async fn fold_to<V: View>(
             .up_to(up_to)
             .filter(handlers.filter());
         let page = context.log().read(read).await?;
+        let removed = replay.removed_since(page.removed);
         handlers
-            .check_page(&**context.log(), &context.options, &page.removed, true)
+            .check_page(&**context.log(), &context.options, &removed, true)
             .await?;
         let mut steps: Vec<Step<V>> = Vec::new();
         for record in page.events {
@@ -235,8 +259,10 @@ async fn fold_to<V: View>(
         steps.retain(|step| step.keys.iter().any(|key| replay.rows.contains_key(key)));
         for (key, row) in &mut replay.rows {
             let end = end_of(key);
-            let own = steps.partition_point(|step| step.record().position <= end);
-            if row.take::<V>(key, &steps[..own])? {
+            let begin = *replay.begun_before.get(key).unwrap_or(&replay.since);
+            let number_of = |to: Position| steps.partition_point(|of| of.record().position <= to);
+            let own = number_of(begin)..number_of(end.max(begin));
+            if row.take::<V>(key, &steps[own])? {
                 let touched = replay.touched.entry(key.clone());
                 touched.or_default().insert(partition);
             }

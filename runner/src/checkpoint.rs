@@ -49,7 +49,8 @@ pub struct Restoring {
 pub struct WindowNote {
     /// Events that are settled after the position up to which all are.
     pub settled: Vec<Position>,
-    /// That position, when it is before the checkpoint's because events are handled once more.
+    /// That position, when it is before the checkpoint's because events are handled once more. The
+    /// archiving of `annals_core` looks at it, by these names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub low: Option<Position>,
 }

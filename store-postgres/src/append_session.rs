@@ -537,10 +537,33 @@ impl AppendSession {
     }
 }
 
-/// So many others write to the stream that the append was never in time.
-pub(crate) fn busy(stream: &StreamId) -> annals_core::StoreError {
-    annals_core::StoreError::new(
+/// So many others write to the stream that the append was never in time; or it failed meanwhile,
+/// the last time for this reason.
+pub(crate) fn busy(stream: &StreamId, fault: Option<&StoreFault>) -> annals_core::StoreError {
+    let busy = annals_core::StoreError::new(
         Failure::Unavailable,
         format!("stream `{stream}` is written by others faster than this append is; try it again"),
-    )
+    );
+    match fault {
+        Some(fault) => busy.because(fault.error()),
+        None => busy,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[test]
+    fn an_append_never_in_time_names_its_last_fault() {
+        let stream = StreamId::new("order-7").unwrap();
+        assert!(busy(&stream, None).source().is_none());
+        let fault = StoreFault::of(&Error::PoolTimedOut, "writing", "bank");
+        let error = busy(&stream, Some(&fault));
+        assert_eq!(error.failure(), Failure::Unavailable);
+        let source = error.source().unwrap().to_string();
+        assert!(source.contains("no connection to `bank`"), "{source}");
+    }
 }

@@ -229,8 +229,9 @@ impl PostgresStore {
                 checked_to = head.max(checked_to);
             }
         }
+        let mut fault = None;
         for _ in 0..TRIES_MAX {
-            let mut lost = None;
+            let mut is_lost = false;
             if !is_doubtful {
                 match writer.append(&request, checked_to, is_fresh).await {
                     Answer::Committed(placed) => {
@@ -238,13 +239,13 @@ impl PostgresStore {
                     }
                     Answer::Failed(error) => return Err(error),
                     Answer::Doubtful => {}
-                    Answer::Lost(fault) => lost = Some(fault),
+                    Answer::Lost(of) => (is_lost, fault) = (true, Some(of)),
                 }
             }
             let rechecked = ask!(database, recheck(database, self.shared.log, &request));
-            let rechecked = rechecked.map_err(|error| match lost {
-                Some(fault) => AppendError::Unknown(fault.error()),
-                None => error.into(),
+            let rechecked = rechecked.map_err(|error| match &fault {
+                Some(fault) if is_lost => AppendError::Unknown(fault.error()),
+                _ => error.into(),
             })?;
             match rechecked {
                 Recheck::Repeated(appended) => return Ok(appended),
@@ -254,7 +255,7 @@ impl PostgresStore {
                 }
             }
         }
-        Err(busy(&request.streams[0].stream).into())
+        Err(busy(&request.streams[0].stream, fault.as_ref()).into())
     }
 
     fn check_partition(partition: Partition) -> Result<(), StoreError> {

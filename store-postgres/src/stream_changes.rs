@@ -73,6 +73,7 @@ impl AppendSession {
     pub(crate) async fn change(&mut self, job: &ChangeJob) -> Result<StreamState, AppendError> {
         // Why it is unknown whether a try before changed it.
         let mut lost: Option<StoreFault> = None;
+        let mut last = None;
         for _ in 0..TRIES_MAX {
             let tried = match self.try_change(job).await {
                 // An answer that wrote nothing waits for what it was decided on.
@@ -107,10 +108,14 @@ impl AppendSession {
                             None => fault.error().into(),
                         });
                     }
+                    last = Some(fault);
                 }
             }
         }
-        Err(busy(&job.change.stream).into())
+        Err(match lost {
+            Some(lost) => AppendError::Unknown(lost.error()),
+            None => busy(&job.change.stream, last.as_ref()).into(),
+        })
     }
 
     async fn until_durable(&self, position: u64) -> Result<(), Error> {

@@ -32,6 +32,7 @@ mod panics;
 mod partitions;
 mod redeclared;
 mod refused;
+mod rolling;
 #[path = "../../examples/fraud/rules.rs"]
 mod rules;
 mod same;

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use annals_core::chrono::{DateTime, TimeDelta, Utc};
 use annals_core::conformance::rounds;
-use annals_core::{Annals, ManualClock, Position, Recorded};
+use annals_core::{Acquired, Annals, Checkpoint, ManualClock, Position, Recorded};
 use annals_macros::View;
-use annals_projections::{Poison, Project, ReadModels, Row, View, ViewError, With};
+use annals_projections::{Options, Poison, Project, ReadModels, Row, View, ViewError, With};
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -368,4 +368,61 @@ pub(crate) async fn history_past_its_retention_is_forgotten_with_an_error() {
         .await
         .unwrap_err();
     assert!(matches!(error, ViewError::BeforeHistory { .. }), "{error}");
+}
+
+pub(crate) async fn no_past_is_forgotten_that_a_slot_still_makes() {
+    const TIMEOUT: Duration = Duration::from_secs(60);
+    let clock = Arc::new(ManualClock::default());
+    let store = store_on(Arc::clone(&clock) as _).await;
+    let writer = Annals::on(store.handle()).with_clock(Arc::clone(&clock) as _);
+    // Longer than the clock is advanced.
+    let lease = Duration::from_secs(86_400 * 1_000);
+    let options = Options::default()
+        .lease(lease)
+        .slots(2)
+        .history_for(Duration::from_secs(86_400 * 10))
+        .poll(Duration::from_millis(5));
+    let db = || {
+        let setup = Balance::projection().options(options.clone());
+        writer.clone().with(setup)
+    };
+    let first = db().start().await.unwrap();
+    let done = happens(&writer, "alice", deposited(1)).await;
+    first
+        .view::<Balance>()
+        .wait_for(&done, TIMEOUT)
+        .await
+        .unwrap();
+    first.stop().await;
+
+    // The second slot stays where it is, because another program has it.
+    let views = store.views();
+    let generation = async || views.generations("balances").await.unwrap().remove(0);
+    let begun = generation().await;
+    let slot = begun.lease_name(1);
+    let taken = views.acquire_lease(&slot, "another", lease).await;
+    assert!(matches!(taken.unwrap(), Acquired::Granted(_)));
+    let done = happens(&writer, "alice", deposited(2)).await;
+    let db = db().start_in_background().await.unwrap();
+    let end = done.events()[0].position;
+    let read = async {
+        let is_there = |of: &Checkpoint| of.position == end;
+        let checkpoints = async || views.checkpoints(begun.id).await.unwrap();
+        while !checkpoints().await.iter().any(is_there) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(TIMEOUT, read).await.unwrap();
+    clock.advance(TimeDelta::days(30));
+    let forgotten = async {
+        loop {
+            match generation().await.history_since {
+                Position::START => tokio::task::yield_now().await,
+                since => break since,
+            }
+        }
+    };
+    let since = tokio::time::timeout(TIMEOUT, forgotten).await.unwrap();
+    assert_eq!(since, Position::new(1));
+    db.stop().await;
 }

@@ -106,7 +106,8 @@ macro_rules! promises {
             several_rows_are_read_as_of_one_moment [2 threads],
             valid_at_folds_what_had_occurred_by_then,
             questions_beyond_the_kept_history_are_errors,
-            history_past_its_retention_is_forgotten_with_an_error;
+            history_past_its_retention_is_forgotten_with_an_error,
+            no_past_is_forgotten_that_a_slot_still_makes;
         inline:
             inline_rows_are_read_at_once_by_every_query,
             a_decision_over_several_takes_all_rows_along,
@@ -188,7 +189,8 @@ macro_rules! promises {
             a_deadline_is_reached_once_when_the_clock_says_so,
             a_deadline_passed_while_stopped_is_reached_after_restart,
             a_command_that_is_refused_means_what_the_process_says,
-            what_a_process_does_is_caused_by_the_event;
+            what_a_process_does_is_caused_by_the_event,
+            two_reactions_of_a_process_to_one_event_take_effect;
         processes_killed:
             a_process_dropped_at_any_call_gives_commands_once [2 threads],
             many_processes_survive_repeated_kills [2 threads];
@@ -257,14 +259,18 @@ macro_rules! promises {
             a_row_invalid_between_events_is_treated_alike_when_built;
         unread:
             a_reactor_stops_at_unread_archived_events,
+            a_reactor_is_called_for_what_precedes_archived_events,
+            archiving_waits_for_a_reactor_that_repeats_calls,
             a_process_stops_at_unread_archived_events,
             an_inline_view_refuses_rows_that_lack_archived_events,
+            a_command_writes_no_inline_row_that_lacks_archived_events,
             a_view_that_skips_archived_events_folds_the_others,
             archiving_waits_for_no_reactor_of_other_events;
         verified:
             a_generation_unlike_a_replay_is_never_switched_to,
             rows_from_all_over_the_view_are_compared,
             a_key_that_becomes_a_dead_letter_refuses_no_switch,
+            a_build_whose_past_is_forgotten_is_switched_to,
             slots_that_are_not_level_are_compared_with_the_log [4 threads];
         watch:
             a_watcher_sees_every_change_of_its_row,

@@ -1,10 +1,14 @@
 //! ProcessHandle: every command takes effect once, and deadlines are told when the clock says so.
 
-use annals_core::Partition;
-use annals_core::chrono::TimeDelta;
-use annals_projections::ReadModels;
+use std::sync::Arc;
 
-use super::shop::{Fulfilment, Order, OrderEvent, Shop, Stock, StockEvent, TIMEOUT};
+use annals_core::chrono::TimeDelta;
+use annals_core::{Annals, Partition, Recorded, Token};
+use annals_macros::Event;
+use annals_projections::{Listens, On, Process, ProcessSetup, ReadModels, Step, With};
+use serde::{Deserialize, Serialize};
+
+use super::shop::{Fulfilment, Order, OrderEvent, Release, Shop, Stock, StockEvent, TIMEOUT};
 
 pub(crate) async fn a_paid_order_is_shipped_and_its_process_finished() {
     let shop = Shop::new().await;
@@ -114,7 +118,7 @@ pub(crate) async fn a_command_that_is_refused_means_what_the_process_says() {
     shop.happens::<Order>("8", OrderEvent::Cancelled).await;
     shop.paid("8").await;
     let head = shop.store.head(Partition(0)).await.unwrap().visible;
-    let token = annals_core::Token::new(shop.store.id()).with(Partition(0), head);
+    let token = Token::new(shop.store.id()).with(Partition(0), head);
     let processes = db.process::<Fulfilment>();
     processes.wait_for(token, TIMEOUT).await.unwrap();
     let dead_letters = processes.dead_letters().all(None, 10).await.unwrap();
@@ -170,5 +174,69 @@ pub(crate) async fn what_a_process_does_is_caused_by_the_event() {
             of("order.placed").position
         )
     );
+    db.stop().await;
+}
+
+/// What is stored as `order.placed` is read by two types of one process.
+#[derive(Event, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[event(category = "order", crate = "annals_core")]
+enum Placement {
+    Placed { sku: String },
+}
+
+#[derive(Event, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[event(category = "audit", crate = "annals_core")]
+enum AuditEvent {
+    Ordered,
+    Placed { sku: String },
+}
+
+#[derive(Default)]
+struct Audit;
+
+impl Process for Audit {
+    const NAME: &'static str = "audit";
+    type Event = AuditEvent;
+
+    fn listens() -> Listens<Audit> {
+        Listens::new().to::<OrderEvent>().to::<Placement>()
+    }
+
+    fn apply(&mut self, _: &AuditEvent) {}
+}
+
+impl On<OrderEvent> for Audit {
+    fn on(&self, _: &Recorded<OrderEvent>) -> Vec<Step<Audit>> {
+        vec![Step::emit(AuditEvent::Ordered)]
+    }
+}
+
+impl On<Placement> for Audit {
+    fn on(&self, event: &Recorded<Placement>) -> Vec<Step<Audit>> {
+        let Placement::Placed { sku } = &**event;
+        vec![
+            Step::send::<Stock, _>(sku, Release),
+            Step::emit(AuditEvent::Placed { sku: sku.clone() }),
+        ]
+    }
+}
+
+pub(crate) async fn two_reactions_of_a_process_to_one_event_take_effect() {
+    let shop = Shop::new().await;
+    let db = Annals::on(shop.store.handle()).with_clock(Arc::clone(&shop.clock) as _);
+    let audits = ProcessSetup::<Audit>::new().from_the_beginning();
+    let db = db.with(audits).start().await.unwrap();
+    shop.placed("7").await;
+    let head = shop.store.head(Partition(0)).await.unwrap().visible;
+    let token = Token::new(shop.store.id()).with(Partition(0), head);
+    db.process::<Audit>()
+        .wait_for(token, TIMEOUT)
+        .await
+        .unwrap();
+    assert_eq!(
+        shop.told("audit-7").await,
+        ["$process.handled", "audit.ordered", "audit.placed"]
+    );
+    assert_eq!(shop.told("stock").await, ["stock.released"]);
     db.stop().await;
 }

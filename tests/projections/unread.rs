@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
-use annals_core::{Annals, CommandError, Committed, Partition, Token};
-use annals_projections::{Options, Program, ReadModels, ViewError, ViewSetup, With};
+use annals_core::{Annals, CommandError, Committed, Partition, Position, Recorded, Token};
+use annals_macros::View;
+use annals_projections::{
+    Options, Poison, Program, Project, ReadModels, Row, ViewError, ViewSetup, With,
+};
+use serde::{Deserialize, Serialize};
 
-use super::bank::{Account, Balance, deposited, happens, noted, options};
+use super::bank::{Account, AccountEvent, Balance, deposited, happens, noted, options};
 use super::gateway::{Gateway, TIMEOUT, Texts, reacting, settled, texts};
 use super::shop::{Fulfilment, Order, OrderEvent, Shop, fulfilments};
 use super::test_store::{TestStore, store};
@@ -46,6 +50,55 @@ pub(crate) async fn a_reactor_stops_at_unread_archived_events() {
     let done = happens(&db, "alice", deposited(4)).await;
     settled(&db, &done).await;
     assert_eq!(gateway.sent_to("alice"), [4]);
+    db.stop().await;
+}
+
+pub(crate) async fn a_reactor_is_called_for_what_precedes_archived_events() {
+    let store = store().await;
+    let gateway = Gateway::default();
+    reacting(&store, texts(&gateway)).await.stop().await;
+    let writer = Annals::on(store.handle());
+    happens(&writer, "bob", deposited(7)).await;
+    archived(&store).await;
+    let done = happens(&writer, "carol", deposited(8)).await;
+    let db = reacting(&store, texts(&gateway)).await;
+    let reactor = db.reactor::<Texts>();
+    let waited = reactor.wait_for(&done, TIMEOUT).await;
+    let says = ["`reactor/texts` has not read position 2 to 3 of `account-alice`"];
+    check_stopped(&waited.unwrap_err(), &says);
+    assert_eq!(gateway.sent_to("bob"), [7]);
+    assert!(gateway.sent_to("carol").is_empty());
+
+    // The way out that it names loses no call.
+    let after = reactor.skip_to(3).await.unwrap();
+    assert_eq!(after.position(Partition(0)), Position::new(3));
+    settled(&db, &done).await;
+    assert_eq!(gateway.sent_to("bob"), [7]);
+    assert_eq!(gateway.sent_to("carol"), [8]);
+    db.stop().await;
+}
+
+pub(crate) async fn archiving_waits_for_a_reactor_that_repeats_calls() {
+    let store = store().await;
+    let gateway = Gateway::default();
+    let db = reacting(&store, texts(&gateway)).await;
+    let done = happens(&db, "alice", deposited(1)).await;
+    settled(&db, &done).await;
+    let reactor = db.reactor::<Texts>();
+    db.stop().await;
+    reactor.repeat_from(Position::START).await.unwrap();
+    let writer = Annals::on(store.handle());
+    let alice = writer.aggregate::<Account>("alice");
+    let summary = |_: &Account| Ok::<_, String>(noted("a deposit"));
+    let refused = alice.archive(summary).await.unwrap_err();
+    let CommandError::NotReadByAll { followers, .. } = &refused else {
+        panic!("{refused}");
+    };
+    assert_eq!(followers[0].position, Position::START);
+    let db = reacting(&store, texts(&gateway)).await;
+    settled(&db, &done).await;
+    alice.archive(summary).await.unwrap();
+    assert_eq!(gateway.sent_to("alice"), [1, 1]);
     db.stop().await;
 }
 
@@ -97,6 +150,54 @@ pub(crate) async fn an_inline_view_refuses_rows_that_lack_archived_events() {
     check_stopped(&waited.unwrap_err(), &says);
     // Rows that lack nothing are read as ever.
     assert_eq!(view.get("bob").await.unwrap().unwrap().cents, 8);
+    db.stop().await;
+}
+
+/// What was deposited to each account, of which no past is kept. A note `poison` cannot be folded.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, View)]
+#[view(
+    name = "deposits",
+    version = 1,
+    events(AccountEvent),
+    crate = "annals_projections"
+)]
+struct Deposits {
+    cents: i64,
+}
+
+impl Project<AccountEvent> for Deposits {
+    fn on(row: &mut Row<'_, Self>, event: &Recorded<AccountEvent>) -> Result<(), Poison> {
+        match &event.event {
+            AccountEvent::Deposited { cents } => row.cents += cents,
+            AccountEvent::Noted { text } if text == "poison" => {
+                return Err(Poison::new("a poisoned note"));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+pub(crate) async fn a_command_writes_no_inline_row_that_lacks_archived_events() {
+    let store = store().await;
+    let setup = ViewSetup::<Deposits>::new().inline().options(options());
+    let db = Annals::on(store.handle()).with(setup);
+    let db = db.start().await.unwrap();
+    happens(&db, "alice", deposited(1)).await;
+    happens(&db, "alice", noted("poison")).await;
+    let done = happens(&db, "alice", deposited(2)).await;
+    let view = db.view::<Deposits>();
+    view.wait_for(&done, Duration::from_secs(30)).await.unwrap();
+    // What is a dead letter, or waits behind one, was read, so archiving is granted.
+    let alice = db.aggregate::<Account>("alice");
+    let summary = |_: &Account| Ok::<_, String>(noted("two deposits and a note"));
+    alice.archive(summary).await.unwrap();
+    let done = happens(&db, "alice", deposited(4)).await;
+    view.wait_for(&done, Duration::from_secs(30)).await.unwrap();
+    let error = view.get("alice").await.unwrap_err();
+    assert!(matches!(error, ViewError::Archived { .. }), "{error}");
+    let kept = view.many(["alice"]).await.unwrap();
+    assert_eq!(kept, [Some(Deposits { cents: 1 })]);
     db.stop().await;
 }
 

@@ -8,11 +8,11 @@ use std::time::Duration;
 use annals_core::conformance::faulty::{FaultyStore, StoreFault};
 use annals_core::{
     Acquired, Annals, Checkpoint, CommitError, LogPage, Partition, Phase, Position, ReadLog,
-    ReadRows, Recorded, RowsBy, RowsPage, Store, StoreError, ViewStore,
+    ReadRows, Recorded, RowsBy, RowsPage, Store, StoreError, ViewCommit, ViewStore,
 };
 use annals_projections::{
-    Handlers, Options, Poison, Project, ReadModels, Row, SlotState, StartError, View, ViewSetup,
-    With,
+    Handlers, Options, Poison, Project, ReadModels, Row, SlotState, StartError, View, ViewError,
+    ViewSetup, With,
 };
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -190,6 +190,46 @@ pub(crate) async fn a_key_that_becomes_a_dead_letter_refuses_no_switch() {
     assert_eq!(phases(&store).await, [(1, Phase::Live)]);
     let letters = db.view::<Balance>().dead_letters().all(None, 9).await;
     assert!(!letters.unwrap().is_empty());
+    db.stop().await;
+}
+
+/// A store that forgets what the rows were before the second event, once three are folded.
+#[derive(Debug, Default)]
+struct Forgets(AtomicBool);
+
+#[async_trait]
+impl StoreFault for Forgets {
+    async fn commit_view(
+        &self,
+        views: &dyn ViewStore,
+        step: ViewCommit,
+    ) -> Result<(), CommitError> {
+        let (generation, to) = (step.generation, step.to.position);
+        views.commit_view(step).await?;
+        if to >= Position::new(3) && !self.0.swap(true, Ordering::SeqCst) {
+            views.forget_history(generation, Position::new(2)).await?;
+        }
+        Ok(())
+    }
+}
+
+pub(crate) async fn a_build_whose_past_is_forgotten_is_switched_to() {
+    let store = store().await;
+    let writer = Annals::on(store.handle());
+    for cents in 1..=3 {
+        happens(&writer, "alice", deposited(cents)).await;
+    }
+    let db = Annals::on(FaultyStore::new(store.handle(), Forgets::default()));
+    let setup = Balance::projection().options(options().verified_keys(2));
+    let db = db.with(setup).start().await.unwrap();
+    assert_eq!(phases(&store).await, [(1, Phase::Live)]);
+    let view = db.view::<Balance>();
+    let error = view.get("alice").as_of(Position::new(1)).await.unwrap_err();
+    assert!(matches!(error, ViewError::BeforeHistory { .. }), "{error}");
+    for (position, cents) in [(2, 3), (3, 6)] {
+        let row = view.get("alice").as_of(Position::new(position)).await;
+        assert_eq!(row.unwrap().map(|row| row.cents), Some(cents));
+    }
     db.stop().await;
 }
 

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::Deserialize;
+
 use super::commit::CommandError;
 use super::{Aggregate, AggregateRef};
 use crate::annals::Annals;
@@ -14,7 +16,7 @@ use crate::read::ReadStream;
 use crate::store::Store;
 use crate::stream::{StreamId, Version};
 use crate::typed::Event;
-use crate::view_commit::CommitError;
+use crate::view_commit::{Checkpoint, CommitError};
 
 /// How long archiving waits for what follows the log.
 const WAIT: Duration = Duration::from_secs(5);
@@ -41,7 +43,8 @@ pub struct FollowerAt {
     pub version: u32,
     /// Which of its generations it is.
     pub generation: GenerationId,
-    /// The last position that all of its slots have read.
+    /// The last position that all of its slots have read; of a reactor that repeats calls, the one
+    /// after which it does.
     pub position: Position,
 }
 
@@ -170,7 +173,7 @@ async fn late_followers<E: Event>(
         if spec.log != store.id() || !handles {
             continue;
         }
-        let reached = |slot| state.checkpoint(slot, partition).map(|of| of.position);
+        let reached = |slot| state.checkpoint(slot, partition).map(settled_to);
         let slots = (0..spec.slots).filter(|slot| spec.reads(*slot, partition));
         let reached = slots.map(|slot| reached(slot).unwrap_or_default());
         let position = reached.min().unwrap_or_default();
@@ -186,9 +189,45 @@ async fn late_followers<E: Event>(
     Ok(late)
 }
 
+/// Up to where nothing is read again: the position of the checkpoint, or one before it from which a
+/// reactor repeats its calls. It notes that in the state: `WindowNote` of `annals_runner`.
+fn settled_to(checkpoint: &Checkpoint) -> Position {
+    #[derive(Deserialize)]
+    struct Note {
+        window: Window,
+    }
+
+    #[derive(Deserialize)]
+    struct Window {
+        low: Option<Position>,
+    }
+
+    let note: Option<Note> = serde_json::from_slice(&checkpoint.state).ok();
+    let low = note.and_then(|note| note.window.low);
+    low.map_or(checkpoint.position, |low| low.min(checkpoint.position))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::position::Partition;
+
+    #[test]
+    fn a_follower_is_where_it_repeats_calls_from() {
+        let noted = [
+            ("", 7),
+            (r#"{"window":{"settled":[9]}}"#, 7),
+            (r#"{"window":{"settled":[],"low":3}}"#, 3),
+            (r#"{"clock":{"orders":1}}"#, 7),
+            ("of another program", 7),
+        ];
+        for (state, settled) in noted {
+            let mut checkpoint = Checkpoint::start(0, Partition(0));
+            checkpoint.position = Position::new(7);
+            checkpoint.state = state.into();
+            assert_eq!(settled_to(&checkpoint), Position::new(settled), "{state}");
+        }
+    }
 
     #[test]
     fn waiting_for_followers_costs_few_looks() {

@@ -150,7 +150,8 @@ impl Append {
     }
 
     /// Refuses what was decided on another incarnation of the log than `now`. Every store asks it
-    /// where it writes, after it answered known ids: a repetition is one in each incarnation.
+    /// where it writes; one whose log may have several asks it after it answered known ids: a
+    /// repetition is one in each incarnation.
     ///
     /// # Errors
     ///

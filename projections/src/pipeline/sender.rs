@@ -10,6 +10,7 @@
 mod append;
 mod link;
 mod merge;
+mod outrun;
 mod part;
 mod publish;
 mod refused;
@@ -35,6 +36,7 @@ pub(crate) use part::{SenderPart, begin};
 
 use self::append::{Ready, append_all};
 use self::merge::Outboxes;
+use self::outrun::Outrun;
 use self::publish::{Outlets, UpTo};
 use super::append::OpenOutlet;
 use super::output::Leaving;
@@ -109,6 +111,7 @@ impl RunSender {
                     _ = commits.changed() => break,
                     _ = polls.changed() => {
                         seen = Arc::clone(&polls.borrow_and_update());
+                        session.say_if_outrun(&seen);
                         if session.has_moved(&seen) {
                             break;
                         }
@@ -140,6 +143,7 @@ struct Session<'a> {
     lowest: Vec<Position>,
     note_at: Option<tokio::time::Instant>,
     outboxes: Outboxes,
+    outrun: Outrun,
     outlets: Outlets,
     skipped: HashSet<(Partition, Position)>,
     /// What was refused since the last note.
@@ -171,6 +175,7 @@ impl<'a> Session<'a> {
             noted,
             note_at: None,
             outboxes: Outboxes::default(),
+            outrun: Outrun::default(),
             outlets: Outlets::open(work.outlets.clone(), log.id()).await?,
             skipped: skipped.map(|of| (of.partition, of.position)).collect(),
             dead: Vec::new(),
@@ -183,6 +188,26 @@ impl<'a> Session<'a> {
         let spec = &self.work.pipeline;
         let all = || seen.generations(&spec.view);
         serving(all(), spec).or_else(|| all().filter(|of| of.phase == Phase::Live).last())
+    }
+
+    /// Shows in the status when its generation stands still while that of another program is live.
+    fn say_if_outrun(&mut self, seen: &Seen) {
+        let all = seen.generations(&self.work.pipeline.view);
+        let live = all.filter(|of| of.phase == Phase::Live).last();
+        let partitions = self.noted.len();
+        let reached = |of: &Generation| {
+            let state = seen.state(of.id)?;
+            Some(lowest_of(of, &state.checkpoints, partitions))
+        };
+        let (Some(served), Some(live)) = (self.served(seen), live) else {
+            return;
+        };
+        let (Some(at), Some(ahead)) = (reached(served), reached(live)) else {
+            return;
+        };
+        if let Some(reason) = self.outrun.look((served, at), (live, &ahead)) {
+            self.work.progress.state(SlotState::Waiting { reason });
+        }
     }
 
     /// Whether a poll shows something that was not looked at yet.

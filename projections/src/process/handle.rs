@@ -26,6 +26,18 @@ pub(super) struct Trigger<P: Process> {
     pub(super) decide: Arc<Decide<P>>,
 }
 
+impl<P: Process> Trigger<P> {
+    /// One process is asked once about an event, whatever types it reads it as.
+    fn join(&mut self, later: Trigger<P>) {
+        let earlier = Arc::clone(&self.decide);
+        self.decide = Arc::new(move |instance: &Instance<P>| {
+            let mut steps = earlier(instance);
+            steps.extend((later.decide)(instance));
+            steps
+        });
+    }
+}
+
 pub(super) type Decide<P> = dyn Fn(&Instance<P>) -> Vec<Step<P>> + Send + Sync;
 
 /// The process managers of a kind.
@@ -131,17 +143,23 @@ impl<P: Process> Handler for Handles<P> {
         let Some(prepare) = self.listens.by_type.get(&*record.event_type) else {
             return self.noted(record);
         };
-        let mut calls: Vec<Call> = Vec::new();
+        let mut triggers: Vec<Trigger<P>> = Vec::new();
         for prepare in prepare {
             for trigger in prepare(record.clone())? {
-                let Trigger { id, record, decide } = trigger;
-                calls.push(match id {
-                    Ok(id) => self.call(id, record, decide, None),
-                    Err(refused) => Call::refused(refused, record),
-                });
+                match triggers.iter_mut().find(|of| of.id == trigger.id) {
+                    Some(earlier) => earlier.join(trigger),
+                    None => triggers.push(trigger),
+                }
             }
         }
-        Ok(calls)
+        let calls = triggers.into_iter().map(|trigger| {
+            let Trigger { id, record, decide } = trigger;
+            match id {
+                Ok(id) => self.call(id, record, decide, None),
+                Err(refused) => Call::refused(refused, record),
+            }
+        });
+        Ok(calls.collect())
     }
 
     fn is_timed(&self) -> bool {

@@ -38,7 +38,7 @@ struct PartitionReader {
     partition: Partition,
     checkpoint: Position,
     end: bool,
-    /// Why nothing more is read of it: an event whose key is unknown.
+    /// Why nothing more is read of it: an event whose key is unknown, or one that was archived.
     stuck: Option<String>,
 }
 
@@ -217,22 +217,37 @@ impl<'a> ReactorSession<'a> {
         if page.scanned <= from && page.events.is_empty() {
             return Ok(false);
         }
-        if let (Some(removed), false) = (page.removed.first(), work.options.skips_archived) {
-            let name = work.generation.spec.view.trim_start_matches('$');
-            let ways = "`skip_to` a position after it, or do without with `skip_archived`";
-            return Err(not_read_before_removal(&format!("`{name}`"), removed, ways));
-        }
+        let removed = page.removed.iter().min_by_key(|of| of.first);
+        let lacks = removed
+            .filter(|_| !work.options.skips_archived)
+            .map(|removed| {
+                let name = work.generation.spec.view.trim_start_matches('$');
+                let ways = "`skip_to` a position after it, or do without with `skip_archived`";
+                let error = not_read_before_removal(&format!("`{name}`"), removed, ways);
+                (removed.first, error.to_string())
+            });
         for record in page.events {
             let position = record.position;
+            if lacks.as_ref().is_some_and(|(first, _)| position > *first) {
+                break;
+            }
             if let Err(reason) = self.take(index, record) {
-                // What comes before it is settled all the same.
-                self.readers[index].stuck = Some(reason);
-                self.scheduler.scanned_to(index, position.minus(1));
+                self.stop_before(index, position, reason);
                 return Ok(true);
             }
         }
+        if let Some((first, reason)) = lacks {
+            self.stop_before(index, first, reason);
+            return Ok(true);
+        }
         self.scheduler.scanned_to(index, page.scanned);
         Ok(true)
+    }
+
+    /// Reads no further in a partition. What comes before that is settled all the same.
+    fn stop_before(&mut self, index: usize, position: Position, reason: String) {
+        self.readers[index].stuck = Some(reason);
+        self.scheduler.scanned_to(index, position.minus(1));
     }
 
     /// Hands an event to the scheduler; why not, when its key is unknown.

@@ -25,6 +25,7 @@ use super::page::ViewPage;
 use super::reader::PartitionReader;
 use crate::fold::{Changes, Checks, RowError, Rows};
 use crate::keyed::KeyedRows;
+use crate::verify::reached;
 use crate::view::View;
 use crate::view::step::Step;
 
@@ -360,17 +361,24 @@ impl<'a, V: View> LeaseSession<'a, V> {
         let Some(oldest) = now.checked_sub_signed(age) else {
             return Ok(());
         };
+        self.settle().await?;
+        let generation = &work.generation;
+        let checkpoints = work.context.views.checkpoints(generation.id).await?;
+        let slots = 0..generation.spec.slots;
+        // A slot that lags still keeps versions after where it is.
+        let slowest = slots
+            .map(|slot| reached(&checkpoints, slot, partition))
+            .min();
         let since = work
             .context
             .log()
             .position_at(partition, oldest)
             .await?
-            .min(self.readers[0].position);
+            .min(slowest.unwrap_or_default());
         if since > Position::START {
-            self.settle().await?;
             work.context
                 .views
-                .forget_history(work.generation.id, since)
+                .forget_history(generation.id, since)
                 .await?;
         }
         Ok(())
