@@ -424,7 +424,7 @@ impl Session {
         {
             let asked = self.control.primary_key(&table);
             let key = self.heartbeat.answer(asked).await?;
-            self.decoder.know_key(table, key);
+            self.decoder.know_key(relation, key);
         }
         self.decoder
             .decode(message)
