@@ -273,6 +273,8 @@ impl<'a> Taking<'a> {
                 chunk.snapshot,
                 Some(Snapshotting::Begins(_) | Snapshotting::Complete)
             )
+            // Rows are read from a slot that the log knows.
+            || matches!(&chunk.snapshot, Some(Snapshotting::Rows(so_far)) if so_far.rows == 0)
             || self
                 .settings
                 .translators
