@@ -309,7 +309,10 @@ impl<'a> Taking<'a> {
                     ..SnapshotMark::default()
                 });
                 mark.decided = Some(run.decisions.version);
-                mark.read_again = mark.decided;
+                // A new slot without a copy reads no table.
+                if !tables.is_empty() {
+                    mark.read_again = mark.decided;
+                }
                 run.again = None;
                 self.look_for_missing(run, tables).await?;
             }

@@ -303,7 +303,7 @@ async fn a_table_rewritten_after_the_snapshot_is_copied_in_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lock_timeout_of_the_role_does_not_end_a_copy() {
+async fn a_lock_timeout_of_the_role_ends_no_copy() {
     let setup = format!(
         "{EX} insert into ex(v) values ('a'); create role hasty login superuser; \
          alter role hasty set lock_timeout = '1ms'"
