@@ -16,6 +16,7 @@ mod transport;
 
 use std::time::Duration;
 
+use annals_core::Backoff;
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
@@ -24,7 +25,7 @@ use crate::schema::TableName;
 use address::ServerUrl;
 use errors::retry;
 use heartbeat::MissedMax;
-use session::Session;
+use session::{COPY_BACKOFF, Session};
 
 /// The least time that the checks before a stream may take: tests have quick heartbeats.
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -47,6 +48,7 @@ pub struct Postgres {
     wants_snapshot: bool,
     read_again: Vec<TableName>,
     missed_max: MissedMax,
+    copy_backoff: Backoff,
 }
 
 /// What was said of the source.
@@ -95,11 +97,13 @@ impl Postgres {
             wants_snapshot: false,
             read_again: Vec::new(),
             missed_max: MissedMax::default(),
+            copy_backoff: COPY_BACKOFF,
         }
     }
 
     /// These tables: `orders` or `public.orders`. Without a publication of yours, one is made of
-    /// them: `annals_NAME`, which takes a role that owns the tables.
+    /// them: `annals_NAME`, which takes a role that owns the tables. A partitioned table is taken in
+    /// under its own name.
     pub fn tables<'a>(mut self, tables: impl IntoIterator<Item = &'a str>) -> Postgres {
         let tables = tables.into_iter().map(TableName::parse);
         self.settings.tables.extend(tables);
@@ -118,7 +122,8 @@ impl Postgres {
         self
     }
 
-    /// Only what changes from now on: no copy of what the tables hold.
+    /// Only what changes from now on: no copy of what the tables hold. A
+    /// [`resync_all`](crate::IngestHandle::resync_all) makes a new slot, and compares nothing.
     pub fn without_snapshot(mut self) -> Postgres {
         self.settings.snapshot = false;
         self
@@ -183,8 +188,10 @@ impl Postgres {
         let session = self.session()?;
         let next = session.next(answered).await;
         let missed_max = session.next_missed_max();
+        let copy_backoff = session.copy_backoff();
         self.status = session.status();
         self.missed_max = missed_max;
+        self.copy_backoff = copy_backoff;
         next
     }
 
@@ -222,7 +229,7 @@ impl Source for Postgres {
                 self.status.warnings.clear();
             }
         })?;
-        self.session = Some(session.reading_again(&self.read_again));
+        self.session = Some(session.reading_again(&self.read_again, self.copy_backoff));
         Ok(())
     }
 

@@ -118,6 +118,7 @@ fn every_procedure_has_a_test_of_its_name() {
 }
 
 mod on_postgres {
+    mod keys;
     mod measured;
     mod outbox;
     pub(crate) mod procedures;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // What must not fail is unwrapped.
 
 use annals_cdc::pgoutput::{Decoder, Message, OldTuple, PrimaryKeys, TupleValue};
+use annals_cdc::{Body, TableName};
 use proptest::prelude::*;
 
 fn text(text: &str) -> Vec<u8> {
@@ -102,6 +103,37 @@ proptest! {
         if let Ok(message) = Message::parse(&bytes) {
             let _ = decoder.decode(message);
         }
+    }
+}
+
+#[test]
+fn a_looked_up_key_replaces_one_unless_columns_lack() {
+    // The table sends whole old rows.
+    let mut bytes = relation();
+    let identity = 5 + text("public").len() + text("t").len();
+    bytes[identity] = b'f';
+    let Message::Relation(relation) = Message::parse(&bytes).unwrap() else {
+        panic!("{bytes:?}");
+    };
+    let begin = [&b"B"[..], &[0; 20]].concat();
+    let mut insert = vec![b'I', 0, 0, 0, 7, b'N'];
+    insert.extend(tuple(&[TupleValue::Null, TupleValue::Null]));
+    let mut decoder = Decoder::new(PrimaryKeys::new());
+    decoder.decode(Message::parse(&begin).unwrap()).unwrap();
+    for (found, wanted) in [("id", "id"), ("größe", "größe"), ("uid", "größe")] {
+        let table = decoder.lacks_key_of(&relation).unwrap();
+        assert_eq!(table, TableName::new("public", "t"));
+        decoder.know_key(&relation, vec![found.into()]);
+        decoder.decode(Message::Relation(relation.clone())).unwrap();
+        let row = Message::parse(&insert).unwrap();
+        let record = decoder.decode(row).unwrap().unwrap();
+        let Body::Row(row) = record.body else {
+            panic!("no row");
+        };
+        assert!(
+            row.key.get(wanted).is_some() && row.key.len() == 1,
+            "{row:?}"
+        );
     }
 }
 

@@ -273,6 +273,8 @@ impl<'a> Taking<'a> {
                 chunk.snapshot,
                 Some(Snapshotting::Begins(_) | Snapshotting::Complete)
             )
+            // Rows are read from a slot that the log knows.
+            || matches!(&chunk.snapshot, Some(Snapshotting::Rows(so_far)) if so_far.rows == 0)
             || self
                 .settings
                 .translators
@@ -307,7 +309,10 @@ impl<'a> Taking<'a> {
                     ..SnapshotMark::default()
                 });
                 mark.decided = Some(run.decisions.version);
-                mark.read_again = mark.decided;
+                // A new slot without a copy reads no table.
+                if !tables.is_empty() {
+                    mark.read_again = mark.decided;
+                }
                 run.again = None;
                 self.look_for_missing(run, tables).await?;
             }

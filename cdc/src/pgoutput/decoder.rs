@@ -82,17 +82,19 @@ impl Decoder {
     }
 
     /// The table of a relation message, when its key has to be looked up: it sends whole old rows.
+    /// The message comes again when the table has another key.
     pub fn lacks_key_of(&self, relation: &Relation) -> Option<TableName> {
-        let table = TableName {
-            schema: Arc::clone(&relation.schema),
-            name: Arc::clone(&relation.name),
-        };
-        (relation.identity == Identity::Full && !self.keys.contains_key(&table)).then_some(table)
+        (relation.identity == Identity::Full).then(|| table_of(relation))
     }
 
-    /// The key of a table that was looked up.
-    pub fn know_key(&mut self, table: TableName, key: Vec<Arc<str>>) {
-        self.keys.insert(table, key);
+    /// The key that was looked up for a relation message. One whose columns the message lacks does
+    /// not replace one that is known: a column was renamed after the changes were written.
+    pub fn know_key(&mut self, relation: &Relation, key: Vec<Arc<str>>) {
+        let table = table_of(relation);
+        let has = |name: &Arc<str>| relation.columns.iter().any(|column| column.name == *name);
+        if key.iter().all(has) || !self.keys.contains_key(&table) {
+            self.keys.insert(table, key);
+        }
     }
 
     /// What a message says; nothing for those that only explain others.
@@ -331,6 +333,13 @@ impl Decoder {
             }
         }
         Ok((row, unchanged))
+    }
+}
+
+fn table_of(relation: &Relation) -> TableName {
+    TableName {
+        schema: Arc::clone(&relation.schema),
+        name: Arc::clone(&relation.name),
     }
 }
 

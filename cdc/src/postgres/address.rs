@@ -27,11 +27,17 @@ pub(super) const PINNED: [(&str, &str); 6] = [
 
 /// Timeouts that a role, a database or the server may set, and that would end each try to read a
 /// large table, or the session that holds its snapshot.
-const NO_TIMEOUTS: [(&str, &str); 3] = [
+const NO_TIMEOUTS: [(&str, &str); 4] = [
     ("statement_timeout", "0"),
+    ("lock_timeout", "0"),
     ("idle_in_transaction_session_timeout", "0"),
     ("idle_session_timeout", "0"),
 ];
+
+/// The same of one that servers before PostgreSQL 17 do not know, and would refuse as an option of
+/// the start; and the process of the server. To be run first.
+pub(super) const BEGIN: &str = "select pg_backend_pid(), (select set_config(name, '0', false) \
+    from pg_catalog.pg_settings where name = 'transaction_timeout')";
 
 /// What a URL may ask for the sake of safety, and neither client does.
 const NOT_FOLLOWED: [&str; 7] = [

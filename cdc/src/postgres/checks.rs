@@ -7,7 +7,7 @@ use super::errors::{retry, stop};
 use super::transport::{ServerIdentity, Transport};
 use crate::ingest::{Mark, SourceError};
 use crate::lsn::Lsn;
-use crate::schema::{Identity, TableName};
+use crate::schema::{Identity, TableName, quoted};
 
 use super::address::PINNED;
 
@@ -126,6 +126,13 @@ pub(super) async fn publication(
             if let Some(lacking) = control.lacks_table(std::slice::from_ref(table)).await? {
                 return Err(stop(lacking));
             }
+            if control.is_of_partitions(name, table).await? {
+                return Err(stop(format!(
+                    "publication `{name}` has the rows of table `{table}` as those of its \
+                     partitions: `alter publication {} set (publish_via_partition_root = true)`",
+                    quoted(name)
+                )));
+            }
             return Err(stop(format!(
                 "publication `{name}` lacks table `{table}`: `alter publication \"{name}\" add \
                  table {}`, then `resync` of the table, because it is sent from its next changes \
@@ -193,6 +200,64 @@ pub(super) async fn slot(
         ))),
         _ => Ok(()),
     }
+}
+
+/// The slot that is in the way of a new one is one that this log had, and no other program misses
+/// it: it begins where the last copy began, or an operator has asked for another one.
+pub(super) fn may_drop(
+    found: &Slot,
+    (name, system): (&str, &str),
+    database: &str,
+    last: Option<&Mark>,
+    is_asked: bool,
+) -> Result<(), SourceError> {
+    belongs(found, name, database)?;
+    let is_ours = last.is_some_and(|last| {
+        let copy = last.snapshot.unwrap_or_default();
+        let is_of_copy = copy.point.is_some() && copy.point == found.confirmed;
+        let had_one = last.resume.is_some() || copy.point.is_some() || copy.after.is_some();
+        // A copy after others was asked for, too.
+        let is_asked = is_asked || copy.after.is_some();
+        slot_of(last, system) == Some(name) && (is_of_copy || is_asked && had_one)
+    });
+    if found.active && last.is_some() {
+        return Err(retry(format!("slot `{name}` is used by another session")));
+    }
+    if is_ours {
+        return Ok(());
+    }
+    Err(stop(format!(
+        "slot `{name}` is there already, and this log knows nothing of it: another program may use \
+         it. Say another one with `slot`, or drop it: `select pg_drop_replication_slot('{name}')`"
+    )))
+}
+
+/// The slot of a mark, if it is of this server.
+fn slot_of<'a>(mark: &'a Mark, system: &str) -> Option<&'a str> {
+    let words: Vec<&str> = mark.source.split(' ').collect();
+    match *words {
+        ["postgres", of, "timeline", _, "slot", slot] if of == system => Some(slot),
+        _ => None,
+    }
+}
+
+/// What to say of the slot that was read before, when another one takes its place.
+pub(super) async fn other_slot(
+    control: &mut Control,
+    name: &str,
+    system: &str,
+    last: &Mark,
+) -> Result<Option<String>, SourceError> {
+    let Some(other) = slot_of(last, system).filter(|other| *other != name) else {
+        return Ok(None);
+    };
+    let found = control.slot(other).await?;
+    Ok(found.map(|_| {
+        format!(
+            "slot `{other}` was read before, and keeps the log of the server: if no program reads \
+             it, `select pg_drop_replication_slot('{other}')`"
+        )
+    }))
 }
 
 fn belongs(slot: &Slot, name: &str, database: &str) -> Result<(), SourceError> {

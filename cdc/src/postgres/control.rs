@@ -6,6 +6,7 @@ use std::sync::Arc;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, query_as};
 
+use super::address::BEGIN;
 use super::errors::of_control;
 use crate::ingest::SourceError;
 use crate::lsn::Lsn;
@@ -76,7 +77,9 @@ impl Control {
     pub(super) async fn connect(options: &PgConnectOptions) -> Result<Control, SourceError> {
         let connected = options.connect().await;
         let connection = connected.map_err(|error| of_control("cannot connect", error))?;
-        Ok(Control { connection })
+        let mut control = Control { connection };
+        control.run("cannot connect", BEGIN.to_owned()).await?;
+        Ok(control)
     }
 
     pub(super) async fn run(&mut self, doing: &str, sql: String) -> Result<(), SourceError> {
@@ -215,6 +218,29 @@ impl Control {
                 truncates,
             }),
         )
+    }
+
+    /// Whether the table is partitioned, and the publication has its partitions in its place.
+    pub(super) async fn is_of_partitions(
+        &mut self,
+        publication: &str,
+        table: &TableName,
+    ) -> Result<bool, SourceError> {
+        let found: Result<(bool,), _> = query_as(
+            "select exists (select from pg_catalog.pg_publication p \
+             cross join pg_catalog.pg_class c \
+             join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
+             where p.pubname = $1 and not p.pubviaroot and c.relkind = 'p' \
+             and n.nspname = $2 and c.relname = $3)",
+        )
+        .bind(publication)
+        .bind(&*table.schema)
+        .bind(&*table.name)
+        .fetch_one(&mut self.connection)
+        .await;
+        let doing = "cannot look for the partitions of a table";
+        let (is_it,) = found.map_err(|error| of_control(doing, error))?;
+        Ok(is_it)
     }
 
     /// The tables of a publication.

@@ -12,7 +12,7 @@ fn failure_of(state: &str) -> SourceFailure {
         || state.starts_with("40")
         || matches!(
             state,
-            "57P01" | "57P02" | "57P03" | "53300" | "55006" | "57014" | "25P03"
+            "57P01" | "57P02" | "57P03" | "53300" | "55006" | "55P03" | "57014" | "25P03" | "25P04"
         );
     if may_pass {
         SourceFailure::Retry
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn states_say_what_may_pass() {
-        for state in ["08006", "57P01", "57P03", "53300", "55006"] {
+        for state in ["08006", "57P01", "57P03", "53300", "55006", "55P03"] {
             assert_eq!(failure_of(state), SourceFailure::Retry, "{state}");
         }
         for state in ["42704", "55000", "28P01", "42501"] {

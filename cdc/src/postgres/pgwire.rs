@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pgwire_replication::{PgWireError, ReplicationClient, ReplicationConfig, ReplicationEvent};
 
+use super::address::BEGIN;
 use super::errors::{of_replication, retry};
 use super::pump::Pump;
 use super::transport::{Frame, Lives, ServerIdentity, Transport};
@@ -14,6 +15,7 @@ use crate::pgoutput::time;
 
 pub(super) struct Pgwire {
     state: State,
+    process: i32,
 }
 
 enum State {
@@ -31,10 +33,17 @@ impl std::fmt::Debug for Pgwire {
 impl Pgwire {
     pub(super) async fn connect(config: ReplicationConfig) -> Result<Pgwire, SourceError> {
         let client = ReplicationClient::connect_gated(config).await;
-        let client = client.map_err(|error| of_replication("cannot connect", error))?;
-        Ok(Pgwire {
-            state: State::Asks(Box::new(client)),
-        })
+        let cannot = |error| of_replication("cannot connect", error);
+        let mut session = Pgwire {
+            state: State::Asks(Box::new(client.map_err(cannot)?)),
+            process: 0,
+        };
+        let begun = session.asks()?.simple_query(BEGIN).await;
+        let first = begun.map_err(cannot)?.into_iter().flatten().next();
+        let process = text(first.flatten()).parse::<i32>();
+        session.process =
+            process.map_err(|_| retry("the server did not say which process it is"))?;
+        Ok(session)
     }
 
     /// The client, before the stream begins.
@@ -124,6 +133,10 @@ fn text(value: Option<bytes::Bytes>) -> String {
 
 #[async_trait]
 impl Transport for Pgwire {
+    fn process(&self) -> i32 {
+        self.process
+    }
+
     async fn identify(&mut self) -> Result<ServerIdentity, SourceError> {
         let found = self.asks()?.identify_system().await;
         let found = found.map_err(|error| of_replication("cannot connect", error))?;

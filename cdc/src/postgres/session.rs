@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::Settings;
 use super::address::Address;
 use super::checks;
-use super::control::{Control, Published, primary_keys};
+use super::control::{Control, primary_keys};
 use super::errors::stop;
 use super::heartbeat::{self, Heartbeat, MissedMax};
 use super::pgwire::Pgwire;
@@ -29,6 +29,7 @@ use crate::lsn::Lsn;
 use crate::pgoutput::{Decoder, Message};
 use crate::record::Record;
 use crate::schema::TableName;
+pub(super) use again::BACKOFF as COPY_BACKOFF;
 use again::CopyAgain;
 use copying::make_publication;
 use parts::Large;
@@ -61,6 +62,8 @@ pub(super) struct Session {
     decoder: Decoder,
     heartbeat: Heartbeat,
     phase: Phase,
+    /// Whether the server was asked for the slot, and has not answered.
+    is_making_slot: bool,
     /// What is known up to here.
     resume: Lsn,
     /// What was given up to here, which is not confirmed before it is known.
@@ -88,8 +91,15 @@ pub(super) struct Session {
 
 #[derive(Debug)]
 enum Phase {
-    Begins(Vec<Published>),
-    MakesSlot(Vec<Published>),
+    Begins(Vec<TableName>),
+    MakesSlot(Vec<TableName>),
+    /// The log is to know where the slot begins before anything is read under its snapshot.
+    MadeSlot {
+        tables: Vec<TableName>,
+        snapshot: String,
+        point: Lsn,
+        time: DateTime<Utc>,
+    },
     Reads {
         snapshot: Snapshot,
         point: Lsn,
@@ -138,24 +148,27 @@ impl Session {
         if let Some(last) = last.filter(|_| !is_fresh) {
             checks::server(settings, &server, last, &slot)?;
         }
-        let (published, warnings) =
+        let (published, mut warnings) =
             checks::publication(&mut control, &publication, &settings.tables).await?;
         let named = control.named_tables(&publication).await?;
         let watched = Watched::of(&publication, &settings.tables, named);
         let keys = primary_keys(&published);
-        let tables = published.iter().map(|of| of.schema.table.clone());
+        let tables: Vec<_> = published.iter().map(|of| of.schema.table.clone()).collect();
         let status = SourceStatus {
-            tables: tables.collect(),
+            tables: tables.clone(),
             ..SourceStatus::default()
         };
         if is_fresh {
-            let found = control.slot(&slot).await?;
-            if found.is_some() && last.is_none() {
-                return Err(stop(format!(
-                    "slot `{slot}` is there already, and this log knows nothing of it: another \
-                     program may use it. Say another one with `slot`, or drop it: `select \
-                     pg_drop_replication_slot('{slot}')`"
-                )));
+            if let Some(found) = control.slot(&slot).await? {
+                let of = (&*slot, &*server.system);
+                checks::may_drop(&found, of, &database, last, wants_snapshot)?;
+                let drop = format!("select pg_drop_replication_slot('{slot}')");
+                let doing = format!("cannot drop the slot `{slot}`");
+                control.run(&doing, drop).await?;
+            }
+            if let Some(last) = last {
+                warnings
+                    .extend(checks::other_slot(&mut control, &slot, &server.system, last).await?);
             }
         } else {
             checks::slot(&mut control, &slot, &database, resume).await?;
@@ -164,10 +177,11 @@ impl Session {
         Ok(Session {
             source: checks::source_name(&server, &slot).into(),
             phase: if is_fresh {
-                Phase::Begins(published)
+                Phase::Begins(tables)
             } else {
                 Phase::Streams
             },
+            is_making_slot: false,
             heartbeat: Heartbeat::every(settings.heartbeat, missed_max),
             decoder: Decoder::new(keys),
             known: last.filter(|_| !is_fresh).and_then(|last| last.partial),
@@ -199,17 +213,21 @@ impl Session {
     /// What comes next. While what was given before is appended there is time to receive more.
     pub(super) async fn next(&mut self, answered: Option<&Notify>) -> Result<Chunk, SourceError> {
         match &mut self.phase {
-            Phase::Begins(published) => {
-                let published = std::mem::take(published);
-                let tables: Vec<TableName> =
-                    published.iter().map(|of| of.schema.table.clone()).collect();
-                self.phase = Phase::MakesSlot(published);
-                Ok(self.chunk(Snapshotting::Begins(tables)))
+            Phase::Begins(tables) => {
+                let tables = std::mem::take(tables);
+                // Rows of which no copy is made are not gone.
+                let copied = match self.settings.snapshot {
+                    true => tables.clone(),
+                    false => Vec::new(),
+                };
+                self.phase = Phase::MakesSlot(tables);
+                Ok(self.chunk(Snapshotting::Begins(copied)))
             }
-            Phase::MakesSlot(published) => {
-                let published = std::mem::take(published);
-                self.make_slot(published).await
+            Phase::MakesSlot(tables) => {
+                let tables = tables.clone();
+                self.make_slot(tables).await
             }
+            Phase::MadeSlot { .. } => self.begin_to_read().await,
             Phase::Reads { .. } => self.read().await,
             Phase::Streams => self.stream(answered).await,
         }
@@ -424,7 +442,7 @@ impl Session {
         {
             let asked = self.control.primary_key(&table);
             let key = self.heartbeat.answer(asked).await?;
-            self.decoder.know_key(table, key);
+            self.decoder.know_key(relation, key);
         }
         self.decoder
             .decode(message)
@@ -505,6 +523,9 @@ impl Session {
         if let Some(confirmed) = self.confirmed {
             let sent = self.settings.status_interval + Duration::from_millis(100);
             tokio::time::sleep(sent.saturating_sub(confirmed.elapsed())).await;
+        }
+        if self.is_making_slot {
+            self.gives_up_slot().await;
         }
         if matches!(self.phase, Phase::Streams) {
             self.transport.end().await;

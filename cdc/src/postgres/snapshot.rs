@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::TryStreamExt as _;
 use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, Executor as _, query_as};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -13,7 +14,7 @@ use super::control::{Control, Published};
 use super::copy::{Lines, values};
 use super::errors::{is_forbidden, of_control, retry, stop};
 use crate::columns::Columns;
-use crate::ingest::SourceError;
+use crate::ingest::{SourceError, SourceFailure};
 use crate::payload::Because;
 use crate::record::{BeforeImage, RowOp, RowRecord};
 use crate::schema::{TableName, quoted};
@@ -25,6 +26,10 @@ const PAGE_BYTES: i64 = 8_192;
 /// Rows that are handed over at once.
 const BATCH_ROWS: usize = 2_000;
 const BATCH_BYTES: usize = 2 << 20;
+
+/// How long a reader waits for a table that another session changes. One that waits for the tables
+/// of an earlier reader is let through afterwards, because the copy begins again.
+const LOCK_TIMEOUT: &str = "10s";
 
 /// A part of a table.
 #[derive(Clone, Debug)]
@@ -43,30 +48,38 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    /// Reads these tables as they are in the snapshot of this name.
-    pub(super) fn read(
+    /// Reads these tables as they are in the snapshot of this name. Each connection keeps all of
+    /// them from being rewritten until it has read its last row.
+    pub(super) async fn read(
         options: &PgConnectOptions,
         name: &str,
         published: &[Published],
         readers: usize,
-    ) -> Snapshot {
+    ) -> Result<Snapshot, SourceError> {
         let ranges: VecDeque<Range> = published.iter().flat_map(ranges_of).collect();
-        let ranges = Arc::new(Mutex::new(ranges));
-        let (give, rows) = mpsc::channel(readers);
-        let mut tasks = JoinSet::new();
-        for _ in 0..readers {
-            let reader = read_ranges(
-                options.clone(),
-                name.to_owned(),
-                Arc::clone(&ranges),
-                give.clone(),
-            );
-            tasks.spawn(reader);
+        let readers = readers.min(ranges.len());
+        let mut connected = Vec::with_capacity(readers);
+        while connected.len() < readers {
+            match Control::connect(options).await {
+                Ok(control) => connected.push(begun(control, name, published).await?),
+                // As many as the server allows.
+                Err(error) if error.failure() == SourceFailure::Retry && !connected.is_empty() => {
+                    tracing::warn!(%error, readers = connected.len(), "fewer connections copy");
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
         }
-        Snapshot {
+        let ranges = Arc::new(Mutex::new(ranges));
+        let (give, rows) = mpsc::channel(readers.max(1));
+        let mut tasks = JoinSet::new();
+        for control in connected {
+            tasks.spawn(read_ranges(control, Arc::clone(&ranges), give.clone()));
+        }
+        Ok(Snapshot {
             rows,
             _readers: tasks,
-        }
+        })
     }
 
     /// Some rows; nothing at the end.
@@ -96,22 +109,56 @@ fn ranges_of(published: &Published) -> Vec<Range> {
 
 type Give = mpsc::Sender<Result<Vec<RowRecord>, SourceError>>;
 
-async fn read_ranges(
-    options: PgConnectOptions,
-    snapshot: String,
-    ranges: Arc<Mutex<VecDeque<Range>>>,
-    give: Give,
-) {
+/// The connection sees the snapshot, and no other session can rewrite these tables: rows of a table
+/// that was rewritten after the snapshot are not in it, and nothing says so.
+async fn begun(
+    mut control: Control,
+    snapshot: &str,
+    published: &[Published],
+) -> Result<Control, SourceError> {
+    let begin = format!(
+        "begin isolation level repeatable read read only; set transaction snapshot '{}'; \
+         set local lock_timeout = '{LOCK_TIMEOUT}'",
+        snapshot.replace('\'', "''")
+    );
+    let doing = "cannot read the exported snapshot: the session that exported it has ended";
+    let begun = control.run(doing, begin).await;
+    // Another slot exports another one.
+    begun.map_err(|error| retry(annals_core::with_causes(&error).to_string()))?;
+    for of in published {
+        let table = &of.schema.table;
+        let doing = format!("cannot copy table `{table}`");
+        // Locks it, its indexes and its partitions as `copy` does, and needs no other right.
+        let lock = format!("select from {}{} limit 0", only(of), table.quoted());
+        let locked = control.connection.execute(AssertSqlSafe(lock)).await;
+        locked.map_err(|error| of_table(&doing, table, error))?;
+        // The catalog has the file of then, and the function says that of now.
+        let found: Result<(bool,), _> = query_as(
+            "select exists (select from pg_catalog.pg_class c where c.relfilenode <> 0 \
+             and c.relfilenode is distinct from pg_relation_filenode(c.oid) \
+             and (c.oid = $1::regclass or c.oid in \
+             (select t.relid from pg_partition_tree($1::regclass) t)))",
+        )
+        .bind(table.quoted())
+        .fetch_one(&mut control.connection)
+        .await;
+        let (is_rewritten,) = found.map_err(|error| of_control(&doing, error))?;
+        if is_rewritten {
+            return Err(retry(format!(
+                "{doing}: it was rewritten or emptied after the snapshot was taken; the copy \
+                 begins again"
+            )));
+        }
+    }
+    let done = "set local lock_timeout = 0".to_owned();
+    control
+        .run("cannot read the exported snapshot", done)
+        .await?;
+    Ok(control)
+}
+
+async fn read_ranges(mut control: Control, ranges: Arc<Mutex<VecDeque<Range>>>, give: Give) {
     let read = async {
-        let mut control = Control::connect(&options).await?;
-        let begin = format!(
-            "begin isolation level repeatable read read only; set transaction snapshot '{}'",
-            snapshot.replace('\'', "''")
-        );
-        let doing = "cannot read the exported snapshot: the session that exported it has ended";
-        let begun = control.run(doing, begin).await;
-        // Another slot exports another one.
-        begun.map_err(|error| retry(annals_core::with_causes(&error).to_string()))?;
         loop {
             let range = {
                 let mut ranges = ranges.lock().unwrap_or_else(PoisonError::into_inner);
@@ -125,6 +172,14 @@ async fn read_ranges(
     };
     if let Err(error) = read.await {
         let _ = give.send(Err(error)).await;
+    }
+}
+
+/// An error of a table, with what the role needs to read it.
+fn of_table(doing: &str, table: &TableName, error: sqlx::Error) -> SourceError {
+    match is_forbidden(&error) {
+        true => of_control(&format!("{doing}: {}", grants(table)), error),
+        false => of_control(doing, error),
     }
 }
 
@@ -143,10 +198,7 @@ async fn read_range(control: &mut Control, range: &Range, give: &Give) -> Result
         .connection
         .copy_out_raw(&copy)
         .await
-        .map_err(|error| match is_forbidden(&error) {
-            true => of_control(&format!("{doing}: {}", grants(&schema.table)), error),
-            false => of_control(&doing, error),
-        })?;
+        .map_err(|error| of_table(&doing, &schema.table, error))?;
     let mut lines = Lines::default();
     let mut rows = Vec::new();
     let mut bytes = 0;
@@ -205,16 +257,20 @@ fn copy_of(range: &Range) -> String {
     } else {
         format!(" where {}", conditions.join(" and "))
     };
-    // In the stream a row of a table that inherits from this one is of that table.
-    let only = match range.published.is_partitioned {
-        true => "",
-        false => "only ",
-    };
     format!(
-        "copy (select {} from {only}{}{filter}) to stdout",
+        "copy (select {} from {}{}{filter}) to stdout",
         columns.join(", "),
+        only(&range.published),
         schema.table.quoted()
     )
+}
+
+/// In the stream a row of a table that inherits from this one is of that table.
+fn only(published: &Published) -> &'static str {
+    match published.is_partitioned {
+        true => "",
+        false => "only ",
+    }
 }
 
 #[cfg(test)]

@@ -64,6 +64,9 @@ pub(super) struct ServerIdentity {
 /// A session of the replication protocol, before and after its start.
 #[async_trait]
 pub(super) trait Transport: Send + Sync + std::fmt::Debug {
+    /// The number of its process of the server, by which another session can end it.
+    fn process(&self) -> i32;
+
     async fn identify(&mut self) -> Result<ServerIdentity, SourceError>;
 
     /// The value of a setting, as this session has it.

@@ -5,7 +5,7 @@
 use annals::prelude::*;
 
 use super::procedures::{EX, INSERTED, shop};
-use crate::world::{following, ids_of, source, start, status, until};
+use crate::world::{following, ids_of, source, start, status, stopped, until};
 
 async fn warns(program: &Program, of: &str) {
     until(of, || async {
@@ -56,5 +56,34 @@ async fn a_table_renamed_while_streaming_is_warned_of() {
         warnings.is_empty().then_some(())
     })
     .await;
+    program.stop().await;
+}
+
+const PARTS: &str = "create table parts(id int primary key) partition by range (id); \
+    create table part partition of parts for values from (0) to (10); \
+    insert into parts values (7);";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partitioned_table_needs_no_publication() {
+    let (server, url, folder) = shop(&[], PARTS);
+    let program = start(folder.path(), source(&url, &["parts"])).await;
+    assert_eq!(ids_of(&program, "public.parts.read", 1).await, [7]);
+    following(&program).await;
+    server.psql("shop", "insert into parts values (8)");
+    assert_eq!(ids_of(&program, "public.parts.inserted", 1).await, [8]);
+    program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_publication_of_partitions_says_how_it_is_mended() {
+    let setup = format!("{PARTS} create publication cdc_pub for table parts");
+    let (server, url, folder) = shop(&[], &setup);
+    let parts = source(&url, &["parts"]).publication("cdc_pub");
+    let program = start(folder.path(), parts).await;
+    let why = stopped(&program).await;
+    let mend = "alter publication \"cdc_pub\" set (publish_via_partition_root = true)";
+    assert!(why.contains(mend), "{why}");
+    server.psql("shop", mend);
+    assert_eq!(ids_of(&program, "public.parts.read", 1).await, [7]);
     program.stop().await;
 }

@@ -80,6 +80,16 @@ impl Held {
         .await;
     }
 
+    /// Lets go of its snapshot, and of those that come after it, until it is complete.
+    async fn is_read_again(&self) {
+        until("it is read again", || async {
+            self.held.notify_one();
+            let complete = mark(&self.program).await?.read_again?;
+            (complete.get() >= 1).then_some(())
+        })
+        .await;
+    }
+
     async fn is_equal(&self) {
         let table = "select id || '|' || coalesce(v, '') || '|' || coalesce(big, '') from doc";
         let line = |row: &Doc| {
@@ -252,10 +262,53 @@ async fn a_truncate_while_a_table_is_read_again_is_newer() {
     let truncate =
         "update doc set v = 'u'; truncate doc; insert into doc values (2, 'after', null)";
     shop.server.psql("shop", truncate);
-    shop.held.notify_one();
-    read_again(&shop.program, 1).await;
+    shop.is_read_again().await;
     shop.is_equal().await;
     shop.program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_rewritten_while_it_is_read_again_is_equal() {
+    let shop = Held::changed_unpublished().await;
+    shop.resync("public.doc").await;
+    let rewrite = "alter table doc alter id type bigint";
+    shop.server.psql("shop", rewrite);
+    shop.is_read_again().await;
+    shop.is_equal().await;
+    shop.program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_without_connections_leaves_the_stream_alone() {
+    let setup = format!(
+        "{EX} create publication cdc_pub for table ex; create role narrow login replication; \
+         grant select on ex to narrow"
+    );
+    let (server, url, folder) = shop(&[], &setup);
+    let url = url.replace("postgres@", "narrow@");
+    let program = start(folder.path(), source(&url, &["ex"]).publication("cdc_pub")).await;
+    following(&program).await;
+    // The stream needs as many.
+    server.psql("shop", "alter role narrow connection limit 2");
+    let shop = program.ingest("shop").unwrap();
+    shop.resync("ex", "to be sure").await.unwrap();
+    until("it says so", || async {
+        let warnings = status(&program).source.warnings;
+        let why = "table `public.ex` is not read again yet, and is tried again: ";
+        warnings.iter().any(|of| of.contains(why)).then_some(())
+    })
+    .await;
+    let streams = || {
+        let ask = "select active_pid from pg_replication_slots where slot_name = 'annals_shop'";
+        server.psql("shop", ask)
+    };
+    let before = streams();
+    server.psql("shop", "insert into ex(v) values ('a')");
+    assert_eq!(ids_of(&program, INSERTED, 1).await, [1]);
+    server.psql("shop", "alter role narrow connection limit -1");
+    read_again(&program, 1).await;
+    assert_eq!(streams(), before);
+    program.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

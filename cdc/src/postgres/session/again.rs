@@ -1,10 +1,13 @@
 //! Tables that are read again beside the stream: under the snapshot of a slot that lives only for
 //! it, and given once the stream has passed the LSN of the snapshot.
 
+use std::time::Duration;
+
+use annals_core::Backoff;
+use chrono::{DateTime, Utc};
 use futures_util::FutureExt as _;
 use tokio::task::JoinSet;
-
-use chrono::{DateTime, Utc};
+use tokio::time::Instant;
 
 use super::super::address::Address;
 use super::super::control::{Control, Published};
@@ -19,21 +22,42 @@ use crate::lsn::Lsn;
 use crate::record::RowRecord;
 use crate::schema::TableName;
 
+/// Waits after copies that failed, doubled each time.
+pub(in super::super) const BACKOFF: Backoff =
+    Backoff::new(Duration::from_secs(1), Duration::from_secs(600));
+
 /// What is read again, and how far it is.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct CopyAgain {
     state: State,
     tables: Vec<TableName>,
     /// Whether the stream has its turn.
     waits: bool,
     warning: Option<String>,
+    backoff: Backoff,
+    /// Whether the ingest compares with the point of a copy. Then another copy takes a new start.
+    is_compared: bool,
 }
 
-#[derive(Debug, Default)]
+impl Default for CopyAgain {
+    fn default() -> CopyAgain {
+        CopyAgain {
+            state: State::Nothing,
+            tables: Vec::new(),
+            waits: false,
+            warning: None,
+            backoff: BACKOFF,
+            is_compared: false,
+        }
+    }
+}
+
+#[derive(Debug)]
 enum State {
-    #[default]
     Nothing,
     MakesSlot(JoinSet<Result<SlotMade, SourceError>>),
+    /// It failed, and is tried again then.
+    Waits(Instant),
     Reads(Reading),
 }
 
@@ -47,12 +71,12 @@ struct Reading {
     _slot: Box<dyn Transport>,
 }
 
-/// A slot, and what its snapshot has.
+/// A slot, and what is read under its snapshot.
 #[derive(Debug)]
 pub(super) struct SlotMade {
     slot: Box<dyn Transport>,
     point: Lsn,
-    snapshot: String,
+    snapshot: Snapshot,
     published: Vec<Published>,
 }
 
@@ -61,6 +85,8 @@ pub(super) enum CopyNews {
     Made(SlotMade),
     Rows(Vec<RowRecord>),
     Complete,
+    /// The wait is over.
+    TryAgain,
 }
 
 impl CopyAgain {
@@ -76,6 +102,10 @@ impl CopyAgain {
                 let rows = reading.snapshot.next().await?;
                 Ok(rows.map_or(CopyNews::Complete, CopyNews::Rows))
             }
+            State::Waits(until) => {
+                tokio::time::sleep_until(*until).await;
+                Ok(CopyNews::TryAgain)
+            }
         }
     }
 
@@ -88,6 +118,18 @@ impl CopyAgain {
             )
         });
         waits.or_else(|| self.warning.clone())
+    }
+
+    /// The stream goes on meanwhile.
+    fn fails(&mut self, error: &SourceError) {
+        let error = annals_core::with_causes(error);
+        let why = format!(
+            "{} not read again yet, and is tried again: {error}",
+            names(&self.tables)
+        );
+        tracing::warn!(why, "tables are not read again");
+        self.state = State::Waits(Instant::now() + self.backoff.next_wait());
+        self.warning = Some(why);
     }
 
     fn gives_up(&mut self, why: String) {
@@ -106,12 +148,14 @@ fn names(tables: &[TableName]) -> String {
     }
 }
 
-/// Makes a slot that ends with its session, however long it takes.
+/// Makes a slot that ends with its session, however long it takes, and begins to read those of the
+/// tables that the publication has and that have a key.
 async fn make(
     address: Address,
     settings: Settings,
     slot: String,
     publication: String,
+    tables: Vec<TableName>,
 ) -> Result<SlotMade, SourceError> {
     // No two sessions name theirs alike, and an old one may not be gone yet.
     let unique = annals_core::EventId::random().to_string().replace('-', "");
@@ -120,11 +164,18 @@ async fn make(
     let config = address.replication(&settings, &name, &publication, Lsn::default());
     let mut transport = Box::new(Pgwire::connect(config).await?);
     let (point, snapshot) = transport.create_slot(&name, Lives::WithSession).await?;
-    let mut control = Control::connect(&address.control).await?;
-    let published = control.published(&publication).await?;
+    let mut published = {
+        let mut control = Control::connect(&address.control).await?;
+        control.published(&publication).await?
+    };
+    let is_wanted =
+        |of: &Published| tables.contains(&of.schema.table) && !of.schema.key().is_empty();
+    published.retain(is_wanted);
     if let Some(held) = &settings.hold_snapshot {
         held.notified().await;
     }
+    let readers = settings.readers;
+    let snapshot = Snapshot::read(&address.control, &snapshot, &published, readers).await?;
     Ok(SlotMade {
         slot: transport,
         point,
@@ -134,21 +185,36 @@ async fn make(
 }
 
 impl Session {
-    /// These tables are to be read again, unless all are.
-    pub(in super::super) fn reading_again(mut self, tables: &[TableName]) -> Session {
+    /// These tables are to be read again, unless all are, after tries that failed so far.
+    pub(in super::super) fn reading_again(
+        mut self,
+        tables: &[TableName],
+        backoff: Backoff,
+    ) -> Session {
         if tables.is_empty() || !matches!(self.phase, Phase::Streams) {
             return self;
         }
         self.again.tables = tables.to_vec();
+        self.again.backoff = backoff;
+        self.makes_slot_again();
+        self
+    }
+
+    fn makes_slot_again(&mut self) {
         let mut making = JoinSet::new();
         making.spawn(make(
             self.address.clone(),
             self.settings.clone(),
             self.slot.clone(),
             self.publication.clone(),
+            self.again.tables.clone(),
         ));
         self.again.state = State::MakesSlot(making);
-        self
+    }
+
+    /// The waits after tries that failed, for the next session.
+    pub(in super::super) fn copy_backoff(&self) -> Backoff {
+        self.again.backoff
     }
 
     /// The stream goes on without it; it is tried again at the next start.
@@ -165,7 +231,7 @@ impl Session {
     pub(super) fn may_read_again(&self) -> bool {
         match &self.again.state {
             State::Nothing => false,
-            State::MakesSlot(_) => true,
+            State::MakesSlot(_) | State::Waits(_) => true,
             State::Reads(reading) => {
                 let arriving = self.arriving.as_ref().map(|of| of.final_lsn);
                 self.large.is_none()
@@ -197,7 +263,12 @@ impl Session {
                 self.stops_reading_again(&annals_core::with_causes(&error).to_string());
                 return Ok(Chunk::default());
             }
-            Err(error) => return Err(error),
+            Err(error) => {
+                self.status.snapshot_rows = None;
+                self.status.snapshot_rows_about = None;
+                self.again.fails(&error);
+                return Ok(Chunk::default());
+            }
         };
         let mut chunk = Chunk {
             source: std::sync::Arc::clone(&self.source),
@@ -205,6 +276,14 @@ impl Session {
         };
         match (news, &mut self.again.state) {
             (CopyNews::Made(made), _) => return self.copy_again(made).await,
+            (CopyNews::TryAgain, _) if self.again.is_compared => {
+                let why = self.again.warning.clone();
+                return Err(retry(why.unwrap_or_default()));
+            }
+            (CopyNews::TryAgain, _) => {
+                self.makes_slot_again();
+                return Ok(Chunk::default());
+            }
             (CopyNews::Rows(rows), State::Reads(reading)) => {
                 let first = reading.rows;
                 reading.rows += rows.len() as u64;
@@ -214,6 +293,7 @@ impl Session {
             }
             (_, state) => {
                 *state = State::Nothing;
+                self.again.backoff.reset();
                 self.status.snapshot_rows = None;
                 self.status.snapshot_rows_about = None;
                 chunk.again = Some(ReadAgain::Complete);
@@ -224,10 +304,8 @@ impl Session {
 
     /// The slot is there: its snapshot is read.
     async fn copy_again(&mut self, made: SlotMade) -> Result<Chunk, SourceError> {
-        let is_wanted = |of: &Published| {
-            self.again.tables.contains(&of.schema.table) && !of.schema.key().is_empty()
-        };
-        let published: Vec<_> = made.published.into_iter().filter(is_wanted).collect();
+        self.again.warning = None;
+        let published = &made.published;
         let found: Vec<_> = published.iter().map(|of| of.schema.table.clone()).collect();
         let lacks = |table: &&TableName| !found.contains(table);
         let lacking: Vec<_> = self.again.tables.iter().filter(lacks).cloned().collect();
@@ -244,9 +322,9 @@ impl Session {
         }
         let about = published.iter().map(|of| of.rows_about).sum();
         self.status.snapshot_rows_about = Some(about).filter(|about| *about > 0);
-        let address = &self.address.control;
+        self.again.is_compared = true;
         self.again.state = State::Reads(Reading {
-            snapshot: Snapshot::read(address, &made.snapshot, &published, self.settings.readers),
+            snapshot: made.snapshot,
             point: made.point,
             rows: 0,
             time: now(),

@@ -1,9 +1,11 @@
 //! The beginning of a session without a mark: a publication, a slot, and the rows of its snapshot.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use futures_util::FutureExt as _;
 
-use super::super::control::{Control, Published};
+use super::super::control::Control;
 use super::super::errors::{retry, stop};
 use super::super::snapshot::Snapshot;
 use super::super::transport::Lives;
@@ -13,23 +15,21 @@ use crate::lsn::Lsn;
 use crate::record::{At, Body, Record, RowRecord};
 use crate::schema::{TableName, quoted};
 
+/// How long the server may take to end the session that makes a slot.
+const GIVE_UP_TIMEOUT: Duration = Duration::from_secs(5);
+
 impl Session {
     /// A new slot, whose snapshot is read.
-    pub(super) async fn make_slot(
-        &mut self,
-        published: Vec<Published>,
-    ) -> Result<Chunk, SourceError> {
+    pub(super) async fn make_slot(&mut self, tables: Vec<TableName>) -> Result<Chunk, SourceError> {
         let slot = self.slot.clone();
-        if let Some(found) = self.control.slot(&slot).await? {
-            if found.active {
-                return Err(retry(format!("slot `{slot}` is used by another session")));
-            }
-            let drop = format!("select pg_drop_replication_slot('{slot}')");
-            let doing = format!("cannot drop the slot `{slot}`");
-            self.control.run(&doing, drop).await?;
+        // What is of an earlier try was dropped when the session began.
+        if self.control.slot(&slot).await?.is_some() {
+            return Err(retry(format!("slot `{slot}` is used by another session")));
         }
+        self.is_making_slot = true;
         let made = self.transport.create_slot(&slot, Lives::ForEver);
         let Ok(made) = tokio::time::timeout(self.settings.slot_timeout, made).await else {
+            self.gives_up_slot().await;
             return Err(retry(format!(
                 "slot `{slot}` was not made within {:?}: it waits for every transaction that was \
                  open and has written; `select pid, xact_start, query from pg_stat_activity where \
@@ -37,23 +37,14 @@ impl Session {
                 self.settings.slot_timeout
             )));
         };
-        let (point, name) = made?;
-        let tables: &[Published] = if self.settings.snapshot {
-            &published
-        } else {
-            &[]
-        };
-        if let Some(held) = &self.settings.hold_snapshot {
-            held.notified().await;
-        }
-        let about = tables.iter().map(|of| of.rows_about).sum();
-        self.status.snapshot_rows_about = Some(about).filter(|about| *about > 0);
+        self.is_making_slot = false;
+        let (point, snapshot) = made?;
         let time = now();
         self.status.snapshot_of = Some(time);
-        self.phase = Phase::Reads {
-            snapshot: Snapshot::read(&self.address.control, &name, tables, self.settings.readers),
+        self.phase = Phase::MadeSlot {
+            tables,
+            snapshot,
             point,
-            rows: 0,
             time,
         };
         let begun = SnapshotMark {
@@ -61,6 +52,68 @@ impl Session {
             ..SnapshotMark::default()
         };
         Ok(self.chunk(Snapshotting::Rows(begun)))
+    }
+
+    /// Ends the session that makes the slot. The server would make it later on for nobody, and no
+    /// log would know whose it is.
+    pub(super) async fn gives_up_slot(&mut self) {
+        self.is_making_slot = false;
+        let end = format!(
+            "select pg_terminate_backend({}, 2000); \
+             select pg_drop_replication_slot(slot_name) from pg_catalog.pg_replication_slots \
+             where slot_name = '{}' and not active",
+            self.transport.process(),
+            self.slot
+        );
+        let ended = self.control.run("cannot give up a slot", end);
+        // A server that does not answer is left.
+        if !matches!(
+            tokio::time::timeout(GIVE_UP_TIMEOUT, ended).await,
+            Ok(Ok(()))
+        ) {
+            tracing::warn!(slot = self.slot, "a slot may be made for nobody");
+        }
+    }
+
+    /// The log knows the slot: its snapshot is read.
+    pub(super) async fn begin_to_read(&mut self) -> Result<Chunk, SourceError> {
+        let Phase::MadeSlot {
+            tables,
+            snapshot,
+            point,
+            time,
+        } = &self.phase
+        else {
+            return Err(retry("no slot was made"));
+        };
+        let (point, time) = (*point, *time);
+        // A transaction that was open when the session began may have changed columns and filters.
+        let mut published = self.control.published(&self.publication).await?;
+        if !published.iter().map(|of| &of.schema.table).eq(tables) {
+            return Err(retry(format!(
+                "publication `{}` got other tables before the slot was there: the copy begins \
+                 again",
+                self.publication
+            )));
+        }
+        if !self.settings.snapshot {
+            published.clear();
+        }
+        if let Some(held) = &self.settings.hold_snapshot {
+            held.notified().await;
+        }
+        let address = &self.address.control;
+        let readers = self.settings.readers;
+        let snapshot = Snapshot::read(address, snapshot, &published, readers).await?;
+        let about = published.iter().map(|of| of.rows_about).sum();
+        self.status.snapshot_rows_about = Some(about).filter(|about| *about > 0);
+        self.phase = Phase::Reads {
+            snapshot,
+            point,
+            rows: 0,
+            time,
+        };
+        self.read().await
     }
 
     /// Some rows of the snapshot; after the last ones the stream begins.
@@ -162,8 +215,9 @@ pub(super) async fn make_publication(
         return Err(stop(lacking));
     }
     let tables: Vec<_> = tables.iter().map(TableName::quoted).collect();
+    // What a partitioned table has is of its partitions.
     let create = format!(
-        "create publication {} for table {}",
+        "create publication {} for table {} with (publish_via_partition_root = true)",
         quoted(name),
         tables.join(", ")
     );

@@ -1,10 +1,13 @@
 //! Slots and publications that are not what they were.
 
+use std::time::Duration;
+
 use annals::cdc::{IngestState, Ingests as _, Lsn, TableOf};
 use annals::prelude::*;
 use annals::store::ReadStream;
 
 use super::{EX, Ex, INSERTED, confirmed, resume, shop};
+use crate::server::Psql;
 use crate::world::{
     self, following, ids, ids_of, mark, source, start, start_with_copy, stopped, until,
 };
@@ -182,5 +185,106 @@ async fn proc_start_ahead_of_confirmed() {
     let why = stopped(&program).await;
     assert!(why.contains("what is in between is lost"), "{why}");
     assert_eq!(ids(&program, INSERTED).await, [0_i64; 0]);
+    program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_slot_without_a_snapshot_deletes_no_row() {
+    let (server, url, folder) = shop(&[], EX);
+    server.psql("shop", "insert into ex(v) values ('before')");
+    let changes = source(&url, &["ex"]).without_snapshot();
+    let program = start(folder.path(), changes).await;
+    following(&program).await;
+    server.psql("shop", "insert into ex(v) values ('a')");
+    assert_eq!(ids_of(&program, INSERTED, 1).await, [2]);
+    let shop = program.ingest("shop").unwrap();
+    shop.resync_all("the slot was lost").await.unwrap();
+    until("there is a new slot", || async {
+        let mark = mark(&program).await?;
+        (mark.snapshot.is_none() && mark.decided?.get() == 1).then_some(())
+    })
+    .await;
+    server.psql("shop", "insert into ex(v) values ('b')");
+    assert_eq!(ids_of(&program, INSERTED, 2).await, [2, 3]);
+    for event_type in ["public.ex.deleted", "public.ex.read"] {
+        let found = ids(&program, event_type).await;
+        assert_eq!(found, [0_i64; 0], "{event_type}");
+    }
+    program.stop().await;
+}
+
+const UNKNOWN: &str = "this log knows nothing of it";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_that_another_program_made_is_not_dropped() {
+    let (server, url, folder) = shop(&[], EX);
+    let mut open = Psql::open(&url);
+    open.run("begin; insert into ex(v) values ('open')");
+    // Its log says that a copy begins, and it gets no slot.
+    let other = tempfile::tempdir().unwrap();
+    let quick = source(&url, &["ex"]).slot_timeout(Duration::from_millis(300));
+    let program = start(other.path(), quick).await;
+    until("it gives up for now", || async {
+        match world::status(&program).state {
+            IngestState::Retrying(why) => why.contains("was not made within").then_some(()),
+            _ => None,
+        }
+    })
+    .await;
+    program.stop().await;
+    drop(program);
+    open.run("commit");
+    open.end();
+    let owner = start(folder.path(), source(&url, &["ex"])).await;
+    following(&owner).await;
+    owner.stop().await;
+    drop(owner);
+    let program = start(other.path(), source(&url, &["ex"])).await;
+    let why = stopped(&program).await;
+    assert!(why.contains(UNKNOWN), "{why}");
+    program.stop().await;
+    server.psql("shop", "insert into ex(v) values ('a')");
+    let owner = start(folder.path(), source(&url, &["ex"])).await;
+    assert_eq!(ids_of(&owner, INSERTED, 1).await, [2]);
+    owner.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resync_drops_no_slot_of_another_name() {
+    let (server, url, folder) = shop(&[], EX);
+    let theirs = "select pg_create_logical_replication_slot('theirs', 'pgoutput')";
+    server.psql("shop", theirs);
+    let program = start(folder.path(), source(&url, &["ex"])).await;
+    following(&program).await;
+    program.stop().await;
+    drop(program);
+    let program = start(folder.path(), source(&url, &["ex"]).slot("theirs")).await;
+    let why = stopped(&program).await;
+    let wanted = "the last mark is of slot `annals_shop`";
+    assert!(why.contains(wanted), "{why}");
+    let shop = program.ingest("shop").unwrap();
+    shop.resync_all("it has another slot").await.unwrap();
+    until("it says that it is not its own", || async {
+        match world::status(&program).state {
+            IngestState::Stopped(why) => why.contains(UNKNOWN).then_some(()),
+            _ => None,
+        }
+    })
+    .await;
+    program.stop().await;
+    drop(program);
+    let program = start(folder.path(), source(&url, &["ex"]).slot("ours")).await;
+    until("it names the slot that is left", || async {
+        let warnings = world::status(&program).source.warnings;
+        let left = "slot `annals_shop` was read before, and keeps the log of the server";
+        warnings.iter().any(|of| of.contains(left)).then_some(())
+    })
+    .await;
+    until("it has a slot of its own", || async {
+        let slots = "select string_agg(slot_name, ' ' order by slot_name) \
+            from pg_replication_slots";
+        (server.psql("shop", slots) == "annals_shop ours theirs").then_some(())
+    })
+    .await;
     program.stop().await;
 }
