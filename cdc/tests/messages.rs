@@ -106,19 +106,6 @@ proptest! {
 }
 
 #[test]
-fn a_type_of_the_server_itself_has_its_schema() {
-    for (schema, named) in [("", "pg_catalog"), ("shop", "shop")] {
-        let bytes = [&b"Y\0\0\x40\0"[..], &text(schema), &text("text")].concat();
-        let wanted = Message::Type {
-            oid: 0x4000,
-            schema: named.into(),
-            name: "text".into(),
-        };
-        assert_eq!(Message::parse(&bytes), Ok(wanted));
-    }
-}
-
-#[test]
 fn a_changed_length_byte_is_an_error() {
     let new = [
         TupleValue::Text("abc".into()),
@@ -147,4 +134,17 @@ fn a_row_of_an_unknown_table_is_a_located_error() {
         "a change of table number 7, which was not explained before (in the transaction that was \
          committed at 0/1528640)"
     );
+}
+
+#[test]
+fn a_type_of_the_server_itself_has_its_schema() {
+    for (schema, named) in [("", "pg_catalog"), ("shop", "shop")] {
+        let bytes = [&b"Y\0\0\x40\0"[..], &text(schema), &text("text")].concat();
+        let wanted = Message::Type {
+            oid: 0x4000,
+            schema: named.into(),
+            name: "text".into(),
+        };
+        assert_eq!(Message::parse(&bytes), Ok(wanted));
+    }
 }
