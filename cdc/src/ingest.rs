@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 pub use events::EventMaker;
 pub use handle::{IngestHandle, Ingests};
-pub(crate) use mark::{EqualRecord, EqualRecords};
+pub(crate) use mark::{EqualRecord, EqualRecords, Followed};
 pub use mark::{Mark, Partial, Resume, SnapshotMark, last_mark, mark_stream};
 pub use source::{Chunk, ReadAgain, Snapshotting, Source, SourceError, SourceFailure};
 pub use status::{IngestState, IngestStatus, SourceStatus};

@@ -23,6 +23,7 @@ mod records;
 mod row;
 mod schema;
 mod table;
+mod taken;
 mod transactions;
 mod translate;
 

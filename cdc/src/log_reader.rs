@@ -3,9 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use annals_core::{Annals, Hint, Partition, Position, ReadLog, RecordedEvent};
+use annals_core::{
+    Annals, Failure, Hint, Partition, Position, ReadLog, RecordedEvent, Removed, StoreError,
+};
+use annals_runner::event_at;
 
 use crate::ingest::{SourceError, SourceFailure};
+use crate::taken::Taken;
 
 /// Events of one chunk, and bytes of their contents.
 const CHUNK_EVENTS: usize = 1_000;
@@ -14,12 +18,17 @@ const CHUNK_BYTES: usize = 4 << 20;
 /// How often a log is looked at again that had nothing new and gave no hint.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
+/// What helps with a log that is not the one that was read.
+const WAY: &str = "open the log that was read, or give this ingest another name";
+
 #[derive(Debug)]
 pub(crate) struct LogReader {
     log: Annals,
     hint: Hint,
     /// Of each partition: up to where it was looked through.
     after: BTreeMap<u32, Position>,
+    /// Whether it goes on after events that were archived before they were read.
+    skips_archived: bool,
 }
 
 impl LogReader {
@@ -28,7 +37,13 @@ impl LogReader {
             hint: log.store().hint(),
             log: log.clone(),
             after: BTreeMap::new(),
+            skips_archived: false,
         }
+    }
+
+    /// Goes on after events that were archived before they were read.
+    pub(crate) fn skip_archived(&mut self) {
+        self.skips_archived = true;
     }
 
     /// How the log is named in marks.
@@ -36,10 +51,77 @@ impl LogReader {
         self.log.store().id().to_string()
     }
 
-    /// Reads on after these positions.
-    pub(crate) fn begin(&mut self, taken: &BTreeMap<u32, u64>) {
-        let position = |(partition, taken): (&u32, &u64)| (*partition, Position::new(*taken));
-        self.after = taken.iter().map(position).collect();
+    /// Reads on after what was taken, once it is sure that the log is still the one that was read.
+    pub(crate) async fn begin(
+        &mut self,
+        ingest: &str,
+        taken: &mut Taken,
+    ) -> Result<(), SourceError> {
+        self.check_partitions(ingest, taken.partitions())?;
+        self.after.clear();
+        for (partition, position) in taken.positions() {
+            let position = Position::new(position);
+            self.check_same(Partition(partition), position, taken)
+                .await?;
+            self.after.insert(partition, position);
+        }
+        taken.has_partitions(self.log.store().partitions());
+        Ok(())
+    }
+
+    /// Stops where the log has other partitions than when it was read: what a key did before may be
+    /// in another partition than what it does now.
+    fn check_partitions(&self, ingest: &str, had: Option<u32>) -> Result<(), SourceError> {
+        let store = self.log.store();
+        let has = store.partitions();
+        let Some(had) = had.filter(|had| *had != has) else {
+            return Ok(());
+        };
+        if has < had {
+            return Err(stop(format!(
+                "ingest `{ingest}` has read {had} partitions of its log, and it has {has}; {WAY}"
+            )));
+        }
+        if store.grown_from().is_some_and(|from| from <= had) {
+            return Ok(());
+        }
+        Err(stop(format!(
+            "ingest `{ingest}` has read its log when it had {had} partition{}, it has {has} now, \
+             and keys have moved, so that what a key did may be read out of order: if the order \
+             does not matter here, go on with `Topic::accept_more_partitions({had}, {has})`; if it \
+             matters, read a topic that was written with {has} partitions",
+            if had == 1 { "" } else { "s" }
+        )))
+    }
+
+    /// Stops where the log is not the one that was read: it was restored, or made again.
+    async fn check_same(
+        &self,
+        partition: Partition,
+        position: Position,
+        taken: &Taken,
+    ) -> Result<(), SourceError> {
+        let store = self.log.store();
+        let unread = |error| cannot_read(partition, error);
+        let head = store.head(partition).await.map_err(unread)?.visible;
+        if head < position {
+            return Err(stop(format!(
+                "partition {partition} of the log ends at {head} and was read up to {position}: \
+                 it was restored, or made again; {WAY}"
+            )));
+        }
+        let Some(last) = taken.last(partition.0) else {
+            return Ok(());
+        };
+        let found = event_at(&**store, partition, position);
+        let found = found.await.map_err(unread)?;
+        if found.is_some_and(|found| found != last) {
+            return Err(stop(format!(
+                "the event at {position} of partition {partition} is not the one that was read \
+                 there: the log was restored and went on, or was made again; {WAY}"
+            )));
+        }
+        Ok(())
     }
 
     /// What comes next, in the order of each partition. Waits for it.
@@ -70,13 +152,24 @@ impl LogReader {
             let read = ReadLog::after(after.unwrap_or(Position::START))
                 .partition(Partition(partition))
                 .limit(CHUNK_EVENTS);
-            let page = store.read(read).await.map_err(|error| {
-                let what = format!("cannot read partition {partition} of the log");
-                SourceError::new(SourceFailure::Retry, what).because(error)
-            })?;
-            is_end &= page.end;
-            let mut scanned = page.scanned;
-            for event in page.events {
+            let page = store.read(read).await;
+            let page = page.map_err(|error| cannot_read(Partition(partition), error))?;
+            let missed = page.removed.iter().find(|removed| self.misses(removed));
+            // What comes before it is given first.
+            let end = missed.map_or(page.scanned, |removed| removed.first.minus(1));
+            let is_next = |event: &RecordedEvent| event.position <= end;
+            if let Some(removed) = missed
+                && !page.events.first().is_some_and(is_next)
+            {
+                return Err(stop(format!(
+                    "the ingest has not read position {removed} in partition {partition} of the \
+                     log, and that was archived: restore it, or go on with what is left with \
+                     `skip_archived`"
+                )));
+            }
+            is_end &= page.end && missed.is_none();
+            let mut scanned = end;
+            for event in page.events.into_iter().take_while(is_next) {
                 if bytes >= CHUNK_BYTES {
                     is_end = false;
                     break;
@@ -86,10 +179,29 @@ impl LogReader {
                 events.push(event);
             }
             if bytes < CHUNK_BYTES {
-                scanned = page.scanned;
+                scanned = end;
             }
             self.after.insert(partition, scanned);
         }
         Ok((events, is_end))
     }
+
+    /// Whether these events would be missed. What a store keeps for itself is not taken.
+    fn misses(&self, removed: &Removed) -> bool {
+        !self.skips_archived && !removed.stream.as_str().starts_with('$')
+    }
+}
+
+fn stop(what: String) -> SourceError {
+    SourceError::new(SourceFailure::Stop, what)
+}
+
+/// What only an operator can change is not tried again and again.
+fn cannot_read(partition: Partition, error: StoreError) -> SourceError {
+    let failure = match error.failure() {
+        Failure::Unavailable | Failure::Full => SourceFailure::Retry,
+        _ => SourceFailure::Stop,
+    };
+    let what = format!("cannot read partition {partition} of the log");
+    SourceError::new(failure, what).because(error)
 }

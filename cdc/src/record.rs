@@ -68,6 +68,9 @@ pub struct At {
     pub xid: Option<u64>,
     /// The moment of the commit; nothing for what belongs to no transaction.
     pub time: Option<DateTime<Utc>>,
+    /// Of a message of a log or a file: its partition, and its position there. Operators name it by
+    /// them, and it is a transaction of its own.
+    pub message: Option<(u32, u64)>,
 }
 
 /// What happened to a row.

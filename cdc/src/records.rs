@@ -1,13 +1,14 @@
 //! Any topic or log as a source: its records as they are.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use annals_core::{Annals, NewEvent, RecordedEvent, StreamId};
 use async_trait::async_trait;
 
-use crate::ingest::{Chunk, Mark, Resume, Source, SourceError, SourceFailure};
+use crate::ingest::{Chunk, Mark, Source, SourceError};
 use crate::log_reader::LogReader;
 use crate::record::{At, Body, Record};
+use crate::taken::Taken;
 
 /// The records of any log, such as a topic of Kafka that `annals::kafka` reads, as a source of an
 /// ingest: they are taken into one's own log as they are, exactly once. Ids, streams, types, times
@@ -27,8 +28,7 @@ use crate::record::{At, Body, Record};
 #[must_use = "it does nothing before an ingest has it"]
 pub struct Records {
     log: LogReader,
-    /// Of each partition: up to where it was taken.
-    taken: BTreeMap<u32, u64>,
+    taken: Taken,
     /// What operators decided to skip: partitions and positions.
     skipped: BTreeSet<(u32, u64)>,
 }
@@ -38,9 +38,26 @@ impl Records {
     pub fn of(log: &Annals) -> Records {
         Records {
             log: LogReader::of(log),
-            taken: BTreeMap::new(),
+            taken: Taken::default(),
             skipped: BTreeSet::new(),
         }
+    }
+
+    /// Goes on after events that were archived before they were read: the copy lacks them. Without
+    /// this they stop the ingest.
+    ///
+    /// ```
+    /// use annals_cdc::{Ingest, Records};
+    /// use annals_core::Annals;
+    ///
+    /// # fn example(other: Annals) {
+    /// let copy = Ingest::named("orders").from(Records::of(&other).skip_archived());
+    /// # let _ = copy;
+    /// # }
+    /// ```
+    pub fn skip_archived(mut self) -> Records {
+        self.log.skip_archived();
+        self
     }
 
     fn name(&self) -> String {
@@ -56,36 +73,21 @@ impl Records {
 #[async_trait]
 impl Source for Records {
     async fn begin(&mut self, ingest: &str, last: Option<&Mark>) -> Result<(), SourceError> {
-        self.taken.clear();
-        if let Some(last) = last {
-            let name = self.name();
-            if *last.source != *name {
-                return Err(SourceError::new(
-                    SourceFailure::Stop,
-                    format!(
-                        "the last mark of `{ingest}` is of another source, `{}`, and this one is \
-                         `{name}`: give this ingest another name",
-                        last.source
-                    ),
-                ));
-            }
-            if let Some(Resume::Positions(taken)) = &last.resume {
-                self.taken.clone_from(taken);
-            }
-        }
-        self.log.begin(&self.taken);
-        Ok(())
+        self.taken = Taken::after(ingest, &self.name(), last)?;
+        self.log.begin(ingest, &mut self.taken).await
     }
 
     async fn next(&mut self) -> Result<Chunk, SourceError> {
         let mut records = Vec::new();
         while records.is_empty() {
             for event in self.log.next().await? {
-                self.taken.insert(event.partition.0, event.position.get());
+                let (partition, position) = (event.partition.0, event.position.get());
+                self.taken.add(partition, position, event.id);
                 if self.is_wanted(&event) {
                     records.push(Record {
                         at: At {
                             time: Some(event.occurred_at),
+                            message: Some((partition, position)),
                             ..At::default()
                         },
                         body: Body::Event(Box::new(event)),
@@ -96,7 +98,11 @@ impl Source for Records {
             }
         }
         // Who published it may have done so twice.
-        Ok(Chunk::repeatable(self.name(), records, self.taken.clone()))
+        Ok(self.taken.chunk(self.name(), records))
+    }
+
+    fn has_messages(&self) -> bool {
+        true
     }
 
     fn skip_messages(&mut self, messages: &[(u32, u64)]) {

@@ -6,13 +6,19 @@ mod world;
 
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use annals::Store;
 use annals::cdc::debezium::Debezium;
 use annals::cdc::{
-    Chunk, Ingest, IngestState, Ingests as _, Mark, Resume, Source, SourceError, TableOf, TableRow,
+    Change, Chunk, Ingest, IngestState, Ingests as _, Lsn, Mark, Resume, Source, SourceError,
+    TableOf, TableRow,
 };
 use annals::prelude::*;
-use annals::store::{Append, ChangeStream, NewEvent, StreamChange};
+use annals::store::{Append, AppendError, Appended, ChangeStream, NewEvent, StreamChange};
+use annals_core::conformance::faulty::{FaultyStore, StoreFault};
+use annals_core::{Failure, StoreError};
 use async_trait::async_trait;
 use world::until;
 
@@ -462,5 +468,176 @@ async fn a_file_that_is_not_the_one_that_was_read_stops() {
     let program = start(folder.path()).await;
     let why = world::stopped(&program).await;
     assert!(why.contains("has 1 line, and 2 were read"), "{why}");
+    program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_is_replaced_while_it_is_read_stops() {
+    let lines = [line("c", 1, "a", 10), line("c", 2, "b", 11)];
+    let newer: Vec<_> = (3..9).map(|id| line("c", id, "c", id as u64)).collect();
+    type Replace = fn(&Path, &[String]);
+    let cut: Replace = |file, _| std::fs::write(file, "").unwrap();
+    let rotated: Replace = |file, newer| {
+        std::fs::rename(file, file.with_extension("1")).unwrap();
+        write(file, newer);
+    };
+    for (replace, wanted) in [
+        (cut, "has 0 lines, and 2 were read"),
+        (rotated, "has another line 2 than was read"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("t.jsonl");
+        write(&file, &lines);
+        let program = start(folder.path()).await;
+        taken(&program, 2).await;
+        replace(&file, &newer);
+        let why = until("it stops", || async {
+            let why = world::stopped(&program).await;
+            why.contains(wanted).then_some(why)
+        })
+        .await;
+        assert!(why.contains("Put that file back"), "{why}");
+        // The way out: the file that was read, with what came since.
+        let whole = folder.path().join("whole");
+        write(&whole, &lines);
+        write(&whole, &newer);
+        std::fs::rename(&whole, &file).unwrap();
+        until("the last line is there", || async {
+            value(&program, 8).await
+        })
+        .await;
+        program.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn empty_lines_count_as_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("t.jsonl");
+    let empty = String::new;
+    write(&file, &[line("c", 1, "a", 10), empty(), empty()]);
+    let program = start(folder.path()).await;
+    taken(&program, 1).await;
+    write(&file, &[line("c", 2, "b", 11), empty()]);
+    taken(&program, 4).await;
+    program.stop().await;
+    drop(program);
+    write(&file, &[line("c", 3, "c", 12)]);
+    let program = start(folder.path()).await;
+    until("the last line is there", || async {
+        value(&program, 3).await
+    })
+    .await;
+    program.stop().await;
+}
+
+/// As `T`, of numbers alone.
+#[derive(TableRow, Clone, Debug)]
+#[table("public.t")]
+struct Numbered {
+    #[key]
+    id: i64,
+    v: i64,
+}
+
+#[derive(Event, Debug, PartialEq, Serialize, Deserialize)]
+#[event(category = "number")]
+enum Number {
+    Given { number: i64 },
+}
+
+/// Lines of MySQL, at one position each.
+fn lines_of_mysql(changes: &[(&str, i64, &str)]) -> Vec<String> {
+    let positions = (1..).map(|pos| format!(r#""file":"bin.1","pos":{pos},"row":0"#));
+    let changes = changes.iter().zip(positions);
+    changes
+        .map(|((op, id, v), position)| line_at(op, *id, v, &position))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_skipped_message_is_the_only_one_that_lacks() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("t.jsonl");
+    write(
+        &file,
+        &lines_of_mysql(&[("c", 1, "1"), ("c", 2, "bad"), ("c", 3, "3")]),
+    );
+    let number = |change: &Change<Numbered>| match change {
+        Change::Inserted { after } => {
+            let number = after.v;
+            Some((format!("number-{number}"), Number::Given { number }))
+        }
+        _ => None,
+    };
+    let numbers = Ingest::named("shop").from(Debezium::file(&file));
+    let db = world::open(folder.path()).await;
+    let program = db.with(numbers.translate(number)).start().await.unwrap();
+    let why = world::stopped(&program).await;
+    let wanted = "position 2 of partition 0: skip it with `skip_message(0, 2, reason)`";
+    assert!(why.contains(wanted), "{why}");
+    let shop = program.ingest("shop").unwrap();
+    let refused = shop.skip(Lsn::ZERO, 0, "no number").await.unwrap_err();
+    assert!(
+        refused.to_string().contains("skip one with `skip_message("),
+        "{refused}"
+    );
+    shop.skip_message(0, 2, "no number").await.unwrap();
+    world::ids_of(&program, "public.t.inserted", 2).await;
+    let last = line_at("c", 4, "4", r#""file":"bin.2","pos":1,"row":0"#);
+    write(&file, &[last]);
+    let found = world::ids_of(&program, "public.t.inserted", 3).await;
+    assert_eq!(found, [1, 3, 4]);
+    program.stop().await;
+}
+
+/// A store that does not answer the second append with deletions of table `u`.
+#[derive(Debug, Default)]
+struct FailsInTruncate {
+    seen: AtomicUsize,
+}
+
+#[async_trait]
+impl StoreFault for FailsInTruncate {
+    async fn append(&self, store: &dyn Store, append: Append) -> Result<Appended, AppendError> {
+        let deletes = |(_, event): &(StreamId, NewEvent)| &*event.event_type == "public.u.deleted";
+        if append.events.iter().any(deletes) && self.seen.fetch_add(1, Ordering::SeqCst) == 1 {
+            let error = StoreError::new(Failure::Unavailable, "the disk is away");
+            return Err(AppendError::Store(error));
+        }
+        store.append(append).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_truncate_in_part_completes_and_repeats_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("t.jsonl");
+    // The rows of one are more than an append takes.
+    let rows = 8_200;
+    let mut changes: Vec<_> = (1..=rows).map(|id| ("c", id, "a")).collect();
+    changes.extend([("c", 1, "a"), ("t", 1, ""), ("c", 2, "b"), ("t", 1, "")]);
+    let mut lines = lines_of_mysql(&changes);
+    let of_t = rows as usize..rows as usize + 3;
+    for (index, line) in lines.iter_mut().enumerate() {
+        if !of_t.contains(&index) {
+            *line = line.replace(r#""table":"t""#, r#""table":"u""#);
+        }
+    }
+    write(&file, &lines);
+    let db = world::open(folder.path()).await;
+    let store = FaultyStore::new(Arc::clone(db.store()), FailsInTruncate::default());
+    let ingest = Ingest::named("shop").from(Debezium::file(&file));
+    let program = Annals::on(store).with(ingest).start().await.unwrap();
+    taken(&program, lines.len() as u64).await;
+    let deleted = world::ids(&program, "public.u.deleted").await;
+    assert_eq!(deleted.len(), rows as usize);
+    let events = world::events(&program).await.into_iter();
+    let of_t = events.filter_map(|event| {
+        let what = event.event_type.strip_prefix("public.t.")?;
+        Some(what.to_owned())
+    });
+    let of_t: Vec<_> = of_t.collect();
+    assert_eq!(of_t, ["inserted", "truncated", "deleted", "inserted"]);
     program.stop().await;
 }

@@ -167,3 +167,16 @@ fn a_row_of_an_unknown_table_is_a_located_error() {
          committed at 0/1528640)"
     );
 }
+
+#[test]
+fn a_type_of_the_server_itself_has_its_schema() {
+    for (schema, named) in [("", "pg_catalog"), ("shop", "shop")] {
+        let bytes = [&b"Y\0\0\x40\0"[..], &text(schema), &text("text")].concat();
+        let wanted = Message::Type {
+            oid: 0x4000,
+            schema: named.into(),
+            name: "text".into(),
+        };
+        assert_eq!(Message::parse(&bytes), Ok(wanted));
+    }
+}

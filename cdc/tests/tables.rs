@@ -103,6 +103,30 @@ mod on_postgres {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_column_of_a_domain_has_one_type() {
+        let server = Server::start(&[]);
+        let url = server.database("shop");
+        let setup = "create domain address as text; create domain home as address; \
+            create domain moods as int[]; \
+            create table places(id bigint primary key, a address, h home, m moods); \
+            insert into places values (1, 'a', 'h', '{1}')";
+        server.psql("shop", setup);
+        let folder = tempfile::tempdir().unwrap();
+        let program = world::start(folder.path(), source(&url, &["places"])).await;
+        following(&program).await;
+        server.psql("shop", "insert into places values (2, 'a', 'h', '{1}')");
+        world::ids_of(&program, "public.places.inserted", 1).await;
+        let events = world::events(&program).await.into_iter();
+        let schemas = events.filter(|event| &*event.event_type == "public.places.schema");
+        let schemas: Vec<_> = schemas
+            .map(|event| String::from_utf8(event.payload.to_vec()).unwrap())
+            .collect();
+        assert_eq!(schemas.len(), 1, "{schemas:?}");
+        assert_eq!(schemas[0].matches("pg_catalog.text").count(), 2);
+        program.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_table_is_a_view_that_follows() {
         let server = Server::start(&[]);
         let url = server.database("shop");

@@ -105,7 +105,16 @@ impl Adapter {
     ///
     /// [`MalformedEnvelope`] for a message that is none of Debezium's.
     pub fn take(&mut self, message: &DebeziumMessage) -> Result<Vec<Record>, MalformedEnvelope> {
-        let read = self.read(message);
+        self.take_at(message, None)
+    }
+
+    /// The same of a message that operators name so.
+    pub(super) fn take_at(
+        &mut self,
+        message: &DebeziumMessage,
+        named: Option<(u32, u64)>,
+    ) -> Result<Vec<Record>, MalformedEnvelope> {
+        let read = self.read(message, named);
         read.map_err(|what| MalformedEnvelope {
             topic: message.topic.clone(),
             what,
@@ -128,7 +137,11 @@ impl Adapter {
         &self.equal
     }
 
-    fn read(&mut self, message: &DebeziumMessage) -> Result<Vec<Record>, String> {
+    fn read(
+        &mut self,
+        message: &DebeziumMessage,
+        named: Option<(u32, u64)>,
+    ) -> Result<Vec<Record>, String> {
         let Some(value) = message.value.as_deref() else {
             return Ok(Vec::new());
         };
@@ -158,6 +171,7 @@ impl Adapter {
             ordinal: 0,
             xid: number(&source.tx_id),
             time: types::source_time(source.ts_us, source.ts_ms),
+            message: named,
         };
         if op == "m" {
             let content = envelope.message.as_ref().ok_or("it has no `message`")?;

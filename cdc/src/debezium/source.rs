@@ -1,18 +1,19 @@
 //! What Debezium wrote, as a source: a file of JSON lines, or the log of a topic.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 
-use annals_core::{Annals, RecordedEvent};
+use annals_core::{Annals, EventId, RecordedEvent};
 use async_trait::async_trait;
 
 use super::adapter::Adapter;
 use super::envelope::DebeziumMessage;
-use super::lines::Lines;
+use super::lines::{Lines, id_of};
 use super::types::ColumnType;
-use crate::ingest::{Chunk, Mark, Resume, Source, SourceError, SourceFailure, SourceStatus};
+use crate::ingest::{Chunk, Mark, Source, SourceError, SourceFailure, SourceStatus};
 use crate::log_reader::{LOOK_AGAIN, LogReader};
 use crate::record::Record;
+use crate::taken::Taken;
 
 /// Lines of one chunk.
 const CHUNK_LINES: usize = 1_000;
@@ -33,8 +34,7 @@ const CHUNK_LINES: usize = 1_000;
 pub struct Debezium {
     input: Input,
     adapter: Adapter,
-    /// Of each partition: up to where it was taken.
-    taken: BTreeMap<u32, u64>,
+    taken: Taken,
     lines: Option<Lines>,
     /// What was read, from a message on that stops it.
     rest: VecDeque<Read>,
@@ -44,9 +44,16 @@ pub struct Debezium {
     skipped: BTreeSet<(u32, u64)>,
 }
 
-/// A message, with its partition and position; nothing of one that operators skip, and what is
-/// wrong with one that cannot be read.
-type Read = (u32, u64, Result<Option<DebeziumMessage>, SourceError>);
+/// A message, and where it was.
+#[derive(Debug)]
+struct Read {
+    partition: u32,
+    position: u64,
+    /// Of its event, or made of its line.
+    id: EventId,
+    /// Nothing of one that operators skip, and what is wrong with one that cannot be read.
+    message: Result<Option<DebeziumMessage>, SourceError>,
+}
 
 #[derive(Debug)]
 enum Input {
@@ -71,7 +78,7 @@ impl Debezium {
         Debezium {
             input,
             adapter: Adapter::default(),
-            taken: BTreeMap::new(),
+            taken: Taken::default(),
             lines: None,
             rest: VecDeque::new(),
             is_unfinished: false,
@@ -98,6 +105,25 @@ impl Debezium {
         columns: impl IntoIterator<Item = ColumnType>,
     ) -> Debezium {
         self.adapter = self.adapter.columns(table, columns);
+        self
+    }
+
+    /// Goes on after events of a log that were archived before they were read: their changes are
+    /// not taken in. Without this they stop the ingest.
+    ///
+    /// ```
+    /// use annals_cdc::debezium::Debezium;
+    /// use annals_core::Annals;
+    ///
+    /// # fn example(log: Annals) {
+    /// let changes = Debezium::from(&log).skip_archived();
+    /// # let _ = changes;
+    /// # }
+    /// ```
+    pub fn skip_archived(mut self) -> Debezium {
+        if let Input::Log(log) = &mut self.input {
+            log.skip_archived();
+        }
         self
     }
 
@@ -137,13 +163,17 @@ impl Debezium {
             let what = format!("cannot read {}", path.display());
             SourceError::new(SourceFailure::Retry, what).because(error)
         };
-        let mut number = self.taken.get(&0).copied().unwrap_or_default();
         let mut lines = match self.lines.take() {
             Some(lines) => lines,
             None => {
-                let (lines, found) = Lines::open(path, number).await.map_err(cannot)?;
-                if found < number {
-                    return Err(shorter(path, found, number));
+                let taken = self.taken.position(0);
+                let (lines, last) = Lines::open(path, taken).await.map_err(cannot)?;
+                if lines.number() < taken {
+                    return Err(shorter(path, lines.number(), taken));
+                }
+                let is_known = self.taken.last(0);
+                if taken > 0 && is_known.is_some_and(|known| last != Some(known)) {
+                    return Err(another(path, taken));
                 }
                 lines
             }
@@ -153,7 +183,7 @@ impl Debezium {
             let Some(line) = lines.next().await.map_err(cannot)? else {
                 break;
             };
-            number += 1;
+            let number = lines.number();
             if line.trim_ascii().is_empty() {
                 continue;
             }
@@ -165,9 +195,17 @@ impl Debezium {
                     Err(unfit(&what, 0, number).because(error))
                 }
             };
-            messages.push_back((0, number, message));
+            messages.push_back(Read {
+                partition: 0,
+                position: number,
+                id: id_of(&line),
+                message,
+            });
         }
-        self.lines = Some(lines);
+        // Of another file in its place the lines are looked at from the first one on.
+        if !messages.is_empty() || !lines.is_replaced(path).await.map_err(cannot)? {
+            self.lines = Some(lines);
+        }
         Ok(messages)
     }
 }
@@ -176,16 +214,22 @@ impl Debezium {
 fn read(events: Vec<RecordedEvent>, skipped: &BTreeSet<(u32, u64)>) -> VecDeque<Read> {
     let messages = events.into_iter().map(|event| {
         let (partition, position) = (event.partition.0, event.position.get());
-        if skipped.contains(&(partition, position)) {
-            return (partition, position, Ok(None));
+        let message = match message_of(&event) {
+            _ if skipped.contains(&(partition, position)) => Ok(None),
+            Ok(message) => Ok(Some(message)),
+            Err(error) => {
+                let what = format!(
+                    "the event at {position} of partition {partition} is no message of Debezium"
+                );
+                Err(unfit(&what, partition, position).because(error))
+            }
+        };
+        Read {
+            partition,
+            position,
+            id: event.id,
+            message,
         }
-        let message = message_of(&event).map_err(|error| {
-            let what = format!(
-                "the event at {position} of partition {partition} is no message of Debezium"
-            );
-            unfit(&what, partition, position).because(error)
-        });
-        (partition, position, message.map(Some))
     });
     messages.collect()
 }
@@ -193,9 +237,19 @@ fn read(events: Vec<RecordedEvent>, skipped: &BTreeSet<(u32, u64)>) -> VecDeque<
 /// What was read is not in the file any more.
 fn shorter(path: &Path, found: u64, read: u64) -> SourceError {
     let lines = if found == 1 { "line" } else { "lines" };
+    let what = format!("has {found} {lines}, and {read} were read");
+    not_the_one(path, &what)
+}
+
+/// The line that was read last is another one by now.
+fn another(path: &Path, number: u64) -> SourceError {
+    not_the_one(path, &format!("has another line {number} than was read"))
+}
+
+fn not_the_one(path: &Path, what: &str) -> SourceError {
     let what = format!(
-        "{} has {found} {lines}, and {read} were read: it is not the file that was read. Put that \
-         file back, or give this ingest another name",
+        "{} {what}: it is not the file that was read. Put that file back, or give this ingest \
+         another name",
         path.display()
     );
     SourceError::new(SourceFailure::Stop, what)
@@ -232,27 +286,11 @@ impl Source for Debezium {
         self.is_unfinished = false;
         self.adapter
             .resume(last.map_or_else(Default::default, |last| last.equal.clone()));
-        self.taken.clear();
-        if let Some(last) = last {
-            let name = self.name();
-            if *last.source != *name {
-                return Err(SourceError::new(
-                    SourceFailure::Stop,
-                    format!(
-                        "the last mark of `{ingest}` is of another source, `{}`, and this one is \
-                         `{name}`: give this ingest another name",
-                        last.source
-                    ),
-                ));
-            }
-            if let Some(Resume::Positions(taken)) = &last.resume {
-                self.taken.clone_from(taken);
-            }
+        self.taken = Taken::after(ingest, &self.name(), last)?;
+        match &mut self.input {
+            Input::Log(log) => log.begin(ingest, &mut self.taken).await,
+            Input::File(_) => Ok(()),
         }
-        if let Input::Log(log) = &mut self.input {
-            log.begin(&self.taken);
-        }
-        Ok(())
     }
 
     async fn next(&mut self) -> Result<Chunk, SourceError> {
@@ -262,9 +300,11 @@ impl Source for Debezium {
         }
         let mut records: Vec<Record> = Vec::new();
         let mut count = 0;
-        while let Some((partition, position, message)) = messages.pop_front() {
-            let taken = match message {
-                Ok(Some(message)) => self.adapter.take(&message).map_err(|error| {
+        while let Some(read) = messages.pop_front() {
+            let (partition, position, id) = (read.partition, read.position, read.id);
+            let named = Some((partition, position));
+            let taken = match read.message {
+                Ok(Some(message)) => self.adapter.take_at(&message, named).map_err(|error| {
                     let what = format!("position {position} of partition {partition} is unusable");
                     unfit(&what, partition, position).because(error)
                 }),
@@ -276,19 +316,28 @@ impl Source for Debezium {
                 Err(error) if count == 0 => return Err(error),
                 Err(error) => {
                     // What comes before it is given first.
-                    messages.push_front((partition, position, Err(error)));
+                    messages.push_front(Read {
+                        partition,
+                        position,
+                        id,
+                        message: Err(error),
+                    });
                     self.rest = messages;
                     break;
                 }
             }
             count += 1;
-            self.taken.insert(partition, position);
+            self.taken.add(partition, position, id);
         }
         // A half of a changed key does not wait for the other one beyond what is appended at once.
         records.extend(self.adapter.flush());
-        let mut chunk = Chunk::repeatable(self.name(), records, self.taken.clone());
+        let mut chunk = self.taken.chunk(self.name(), records);
         chunk.equal.clone_from(self.adapter.equal());
         Ok(chunk)
+    }
+
+    fn has_messages(&self) -> bool {
+        true
     }
 
     fn skip_messages(&mut self, messages: &[(u32, u64)]) {

@@ -1,29 +1,45 @@
 //! One append: events and a mark, under the version of the marks.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use annals_core::{
-    Append, AppendError, Backoff, ChangeStream, Expected, IdClash, NewEvent, Partition, Store,
-    StreamChange, StreamId, Version,
+    Append, AppendError, Backoff, ChangeStream, EventId, Expected, IdClash, NewEvent, Partition,
+    Store, StreamChange, StreamId, Version,
 };
 use annals_runner::WorkError;
 
 use super::Placed;
 use super::mark::{Mark, Partial, Resume, mark_stream};
+use super::record::skip_of;
+use crate::record::At;
 
 /// Waits between tries of an append whose outcome is unknown.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
+
+/// What is known of the events of an append, beside themselves.
+#[derive(Debug, Default)]
+pub(super) struct Origin {
+    /// Whether its rows are of a copy.
+    pub(super) is_copied: bool,
+    /// The messages that events are made of, where operators name those.
+    pub(super) messages: HashMap<EventId, (u32, u64)>,
+}
+
+impl Origin {
+    fn message(&self, (_, event): &Placed) -> Option<(u32, u64)> {
+        self.messages.get(&event.id).copied()
+    }
+}
 
 /// Appends, and returns the version of the marks then; nothing when another process takes in under
 /// this name. Of events that can never be appended, the whole transactions before are.
 pub(super) async fn append(
     store: &dyn Store,
-    name: &str,
-    version: Version,
+    (name, version): (&str, Version),
     events: Vec<Placed>,
     (mark, last): (&Mark, Option<&Mark>),
-    is_copied: bool,
+    origin: &Origin,
 ) -> Result<Option<Version>, WorkError> {
     let stream = mark_stream(name)?;
     let marked = mark.event()?;
@@ -55,11 +71,14 @@ pub(super) async fn append(
             Err(error) => {
                 let fault = at_fault(store, &append, &error).await;
                 let what = match fault.and_then(|index| append.events.get(index)) {
-                    Some((to, event)) => place_of(to, event, is_copied),
+                    Some(placed) => place_of(placed, origin),
                     None => "no event of it is at fault".to_owned(),
                 };
-                if !is_copied && let Some(index) = fault {
-                    append_whole(store, (name, version), append, index, (mark, last)).await?;
+                if !origin.is_copied
+                    && let Some(index) = fault
+                {
+                    let marks = (mark, last);
+                    append_whole(store, (name, version), append, index, marks, origin).await?;
                 }
                 return Err(WorkError::Stopped(format!("{error} ({what})")));
             }
@@ -75,29 +94,22 @@ async fn append_whole(
     refused: Append,
     index: usize,
     (mark, last): (&Mark, Option<&Mark>),
+    origin: &Origin,
 ) -> Result<(), WorkError> {
     let mut events = refused.events;
     let refused_event = events.get(index).cloned();
     events.truncate(index);
-    let is_last = |(_, event): &Placed| event.metadata.keys.contains_key("cdc.last");
-    let Some(end) = events.iter().rposition(is_last) else {
+    let whole = match refused_event.as_ref().and_then(|of| origin.message(of)) {
+        Some(message) => Some((before_message(&events, message, origin), None)),
+        None => whole_transactions(&events, refused_event.as_ref(), mark),
+    };
+    let Some((count, partial)) = whole.filter(|(count, _)| *count > 0) else {
         return Ok(());
     };
-    let next = events.get(end + 1).or(refused_event.as_ref());
-    let partial = events
-        .get(end)
-        .and_then(|(_, event)| up_to(event, next.map(|(_, event)| event)));
-    let partial = match mark.resume {
-        Some(Resume::Lsn(_)) if partial.is_some() => partial,
-        // What is said again is known by its ids.
-        Some(Resume::Positions(_)) => None,
-        _ => return Ok(()),
-    };
-    events.truncate(end + 1);
+    events.truncate(count);
     let mut part = mark.clone();
     part.partial = partial;
-    part.resume = last.and_then(|last| last.resume.clone());
-    part.equal = last.map_or_else(Default::default, |last| last.equal.clone());
+    part.resumes_as(last);
     part.transactions = 0;
     part.events = events.len() as u64;
     let stream = mark_stream(name)?;
@@ -109,6 +121,33 @@ async fn append_whole(
         tracing::info!(ingest = name, %error, "what came before was not appended");
     }
     Ok(())
+}
+
+/// How many events come before those of the message whose event was refused. What is said again is
+/// known by its ids.
+fn before_message(events: &[Placed], message: (u32, u64), origin: &Origin) -> usize {
+    let is_of = |of: &&Placed| origin.message(of) == Some(message);
+    events.len() - events.iter().rev().take_while(is_of).count()
+}
+
+/// How many events are of transactions that are whole, and up to where they are.
+fn whole_transactions(
+    events: &[Placed],
+    refused: Option<&Placed>,
+    mark: &Mark,
+) -> Option<(usize, Option<Partial>)> {
+    let is_last = |(_, event): &Placed| event.metadata.keys.contains_key("cdc.last");
+    let end = events.iter().rposition(is_last)?;
+    let next = events.get(end + 1).or(refused);
+    let partial = events
+        .get(end)
+        .and_then(|(_, event)| up_to(event, next.map(|(_, event)| event)));
+    match mark.resume {
+        Some(Resume::Lsn(_)) if partial.is_some() => Some((end + 1, partial)),
+        // What is said again is known by its ids.
+        Some(Resume::Positions(_)) => Some((end + 1, None)),
+        _ => None,
+    }
 }
 
 /// Up to the last event of a transaction. A message outside of transactions may be where the commit
@@ -172,14 +211,22 @@ async fn at_fault(store: &dyn Store, append: &Append, error: &AppendError) -> Op
 }
 
 /// Where an event comes from, and how its record is skipped.
-fn place_of(to: &StreamId, event: &NewEvent, is_copied: bool) -> String {
+fn place_of(placed: &Placed, origin: &Origin) -> String {
+    let (to, event) = placed;
     let of = |key: &str| event.metadata.keys.get(key);
     let what = format!(
         "event `{}` of stream `{to}`, id {}",
         event.event_type, event.id
     );
+    if let Some(message) = origin.message(placed).filter(|_| !origin.is_copied) {
+        let at = At {
+            message: Some(message),
+            ..At::default()
+        };
+        return format!("{what}; {}", skip_of(at));
+    }
     match (of("cdc.commit"), of("cdc.ordinal")) {
-        _ if is_copied => {
+        _ if origin.is_copied => {
             format!("{what}: mend its row, or skip it with `skip_row(table, key, reason)`")
         }
         (Some(commit), Some(record)) => format!(

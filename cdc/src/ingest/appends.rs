@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use super::Placed;
-use super::append::{append, archive_marks};
+use super::append::{Origin, append, archive_marks};
 use super::handle::Shared;
 use super::mark::{Mark, Resume, mark_stream};
 
@@ -29,8 +29,8 @@ const TOGETHER_BYTES: usize = 8 << 20;
 pub(super) struct Batch {
     pub(super) events: Vec<Placed>,
     pub(super) mark: Mark,
-    /// Whether its rows are of a copy.
-    pub(super) is_copied: bool,
+    /// What is known of its events.
+    pub(super) origin: Origin,
     /// What the source was known to, when it was given.
     pub(super) known_to: Option<DateTime<Utc>>,
 }
@@ -71,13 +71,14 @@ impl Waiting {
 impl Batch {
     /// Whether it is whole transactions of the stream, to which others may be added.
     fn is_open(&self) -> bool {
-        !self.is_copied && self.mark.partial.is_none()
+        !self.origin.is_copied && self.mark.partial.is_none()
     }
 
     /// Adds what comes after it.
     fn add(&mut self, next: Batch) {
         let transactions = self.mark.transactions + next.mark.transactions;
         self.events.extend(next.events);
+        self.origin.messages.extend(next.origin.messages);
         self.mark = next.mark;
         self.mark.transactions = transactions;
         self.known_to = self.known_to.max(next.known_to);
@@ -165,8 +166,13 @@ impl<'a> Appends<'a> {
         let Some(Waiting { batch, .. }) = self.waiting.take() else {
             return Ok(());
         };
-        let mut mark = batch.mark;
-        mark.events = batch.events.len() as u64;
+        let Batch {
+            events,
+            mut mark,
+            origin,
+            known_to,
+        } = batch;
+        mark.events = events.len() as u64;
         let stream = mark_stream(self.name)?;
         let (store, name) = (Arc::clone(&self.store), self.name);
         let (version, of_append) = (self.version, mark.clone());
@@ -175,11 +181,10 @@ impl<'a> Appends<'a> {
             let store = store.as_ref();
             let appended = append(
                 store,
-                name,
-                version,
-                batch.events,
+                (name, version),
+                events,
                 (&of_append, last.as_ref()),
-                batch.is_copied,
+                &origin,
             );
             let appended = appended.await?;
             if let Some(version) = appended {
@@ -192,7 +197,7 @@ impl<'a> Appends<'a> {
         self.in_flight = Some(InFlight {
             task,
             mark,
-            known_to: batch.known_to,
+            known_to,
             began: Instant::now(),
         });
         Ok(())

@@ -380,6 +380,7 @@ mod tests {
                 ordinal,
                 xid: Some(1),
                 time: Some(DateTime::UNIX_EPOCH),
+                message: None,
             },
             origin: None,
             repeat_key: repeat_key.map(Into::into),

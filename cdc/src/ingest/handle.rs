@@ -29,6 +29,7 @@ pub struct IngestHandle {
     pub(super) shared: Arc<Shared>,
     pub(super) workers: GenerationWorkers,
     pub(super) can_resync: bool,
+    pub(super) has_messages: bool,
     pub(super) tables: Vec<TableName>,
 }
 
@@ -148,8 +149,19 @@ impl IngestHandle {
     ///
     /// # Errors
     ///
-    /// When the log cannot take it.
+    /// When the log cannot take it, and for a source of messages, of which one is skipped with
+    /// [`skip_message`](IngestHandle::skip_message).
     pub async fn skip(&self, commit: Lsn, ordinal: u64, reason: &str) -> Result<(), StoreError> {
+        if self.has_messages {
+            return Err(StoreError::new(
+                Failure::Invalid,
+                format!(
+                    "the source of ingest `{}` has messages: skip one with \
+                     `skip_message(partition, position, reason)`",
+                    self.name
+                ),
+            ));
+        }
         let skip = Skip {
             commit,
             ordinal,

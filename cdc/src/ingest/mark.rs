@@ -1,6 +1,6 @@
 //! Marks: how far a source was taken in, as the last event of each append.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use annals_core::{
@@ -49,6 +49,12 @@ pub struct Mark {
     /// The last record of each partition, when others may be equal to it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) equal: EqualRecords,
+    /// Of a source that follows a log or a file: what tells it from another one in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) followed: Option<Followed>,
+    /// Truncates of which a part is in.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) unfinished: BTreeSet<EventId>,
     /// The transactions that end in its append.
     #[serde(default)]
     pub transactions: u64,
@@ -68,6 +74,15 @@ pub(crate) struct EqualRecord {
     pub(crate) of: String,
     /// How many have come in a row.
     pub(crate) count: u64,
+}
+
+/// What tells a log or a file that was taken from another one in its place.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Followed {
+    /// How many partitions the log had.
+    pub(crate) partitions: u32,
+    /// Of each partition: the last event that was taken, or an id of the last line.
+    pub(crate) last: BTreeMap<u32, EventId>,
 }
 
 /// Where one goes on.
@@ -154,9 +169,18 @@ impl Mark {
             decided: None,
             read_again: None,
             equal: EqualRecords::new(),
+            followed: None,
+            unfinished: BTreeSet::new(),
             transactions: 0,
             events: 0,
         }
+    }
+
+    /// Goes on where the last one does.
+    pub(super) fn resumes_as(&mut self, last: Option<&Mark>) {
+        self.resume = last.and_then(|last| last.resume.clone());
+        self.equal = last.map_or_else(Default::default, |last| last.equal.clone());
+        self.followed = last.and_then(|last| last.followed.clone());
     }
 
     /// As an event.
@@ -172,7 +196,8 @@ impl Mark {
 }
 
 /// The event that says what the history does not have: what happened between two LSNs of the
-/// source, before a snapshot that was not the first. Nothing when it has all.
+/// source, before a snapshot that was not the first. Nothing when it has all. A server whose LSN is
+/// lower is another one, or was restored.
 pub(super) fn gap(
     name: &str,
     after: Option<Lsn>,
@@ -181,7 +206,7 @@ pub(super) fn gap(
     let (Some(after), Some(up_to)) = (after, up_to) else {
         return Ok(None);
     };
-    if up_to <= after {
+    if up_to == after {
         return Ok(None);
     }
     let payload = serde_json::json!({ "after": after, "up_to": up_to }).to_string();

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::columns::Columns;
 use crate::lsn::Lsn;
-use crate::record::{Body, Record, RowOp};
+use crate::record::{At, Body, Record, RowOp};
 use crate::schema::TableName;
 
 const SKIPPED: &str = "cdc.skipped";
@@ -67,9 +67,11 @@ pub(super) struct Decisions {
 }
 
 impl Decisions {
-    pub(super) fn skips(&self, commit: Lsn, ordinal: u64) -> bool {
-        let same = |skip: &Skip| skip.commit == commit && skip.ordinal == ordinal;
-        self.skips.iter().any(same)
+    /// Whether a change is not taken in. A message is skipped by its source: what has no LSN of its
+    /// own has the same one as others.
+    pub(super) fn skips(&self, at: At) -> bool {
+        let same = |skip: &Skip| skip.commit == at.lsn && skip.ordinal == at.ordinal;
+        at.message.is_none() && self.skips.iter().any(same)
     }
 
     /// Whether a row of a table is not read.

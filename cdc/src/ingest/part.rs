@@ -75,6 +75,7 @@ impl Follower for Ingest {
                 });
             };
             let can_resync = source.can_resync();
+            let has_messages = source.has_messages();
             let tables = source.tables();
             if let Some(reason) = self.settings.lacks_table(name, &tables) {
                 return Err(StartError::Stopped {
@@ -96,6 +97,7 @@ impl Follower for Ingest {
                 shared: Arc::clone(&shared),
                 workers: workers.clone(),
                 can_resync,
+                has_messages,
                 tables,
             };
             let subject = Arc::new(IngestSubject {

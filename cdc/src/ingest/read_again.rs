@@ -7,6 +7,7 @@ use super::Placed;
 use super::again::Found;
 use super::carry::known_row;
 use super::mark::Mark;
+use super::schemas::Schemas;
 use super::work::{Run, Taking};
 use crate::record::{At, Body, Record};
 
@@ -45,6 +46,20 @@ impl Taking<'_> {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// The same, of a chunk that is dropped with it.
+    pub(super) fn drops_again(
+        &mut self,
+        run: &mut Run<'_>,
+        read: Result<(), WorkError>,
+    ) -> Result<bool, WorkError> {
+        let is_dropped = self.gives_up_again(run, read)?;
+        if is_dropped {
+            // It may have had the event of a schema, which the log does not have then.
+            run.schemas = Schemas::default();
+        }
+        Ok(is_dropped)
     }
 
     /// A row of a table that is read again, as it is now, and whether it has digests already;

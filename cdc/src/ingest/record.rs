@@ -65,6 +65,9 @@ impl Taking<'_> {
                 };
                 let mut number = 0;
                 if let Some(schema) = &row.schema {
+                    if !run.schemas.knows(&schema.table) {
+                        run.appends.settle().await?;
+                    }
                     let numbered = run.schemas.number(store, &run.maker, schema).await?;
                     number = numbered.0;
                     if numbered.1 {
@@ -106,12 +109,25 @@ impl Taking<'_> {
 /// One record cannot be taken in: an operator has to decide. The next copy has its rows under
 /// another commit and in another order, so that they are named by their keys.
 fn unfit(record: &Record, why: &str, is_copied: bool) -> WorkError {
-    let At { lsn, ordinal, .. } = record.at;
     let what = match &record.body {
         Body::Row(row) if is_copied => skip_of_row(row),
-        _ => format!("commit {lsn}, record {ordinal}: skip it with `skip(commit, record, reason)`"),
+        _ => skip_of(record.at),
     };
     WorkError::Stopped(format!("{why} ({what})"))
+}
+
+/// Where a record is, and how it is skipped.
+pub(super) fn skip_of(at: At) -> String {
+    match at.message {
+        Some((partition, position)) => format!(
+            "position {position} of partition {partition}: skip it with \
+             `skip_message({partition}, {position}, reason)`"
+        ),
+        None => format!(
+            "commit {}, record {}: skip it with `skip(commit, record, reason)`",
+            at.lsn, at.ordinal
+        ),
+    }
 }
 
 /// What helps with a row of a copy.

@@ -23,6 +23,11 @@ struct Payload {
 }
 
 impl Schemas {
+    /// Whether the last schema of a table is known without a look at the log.
+    pub(super) fn knows(&self, table: &TableName) -> bool {
+        self.known.contains_key(table)
+    }
+
     /// The number of a schema, and whether it is new.
     pub(super) async fn number(
         &mut self,

@@ -7,7 +7,7 @@ use annals_runner::WorkError;
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
-use super::mark::{EqualRecords, Mark, Partial, Resume, SnapshotMark};
+use super::mark::{EqualRecords, Followed, Mark, Partial, Resume, SnapshotMark};
 use super::status::SourceStatus;
 use crate::record::Record;
 use crate::schema::TableName;
@@ -82,6 +82,11 @@ pub trait Source: Send + Sync {
     /// warns in its [status](Source::status).
     fn stops_reading_again(&mut self, _why: &str) {}
 
+    /// Whether operators name what it gives by [messages](crate::At::message).
+    fn has_messages(&self) -> bool {
+        false
+    }
+
     /// Messages that are not taken in, as (partition, position): operators decided so. It is said
     /// before each [`begin`](Source::begin).
     fn skip_messages(&mut self, _messages: &[(u32, u64)]) {}
@@ -115,6 +120,8 @@ pub struct Chunk {
     pub may_repeat: bool,
     /// The last record of each partition, when others may be equal to it.
     pub(crate) equal: EqualRecords,
+    /// What tells the log or the file that it is of from another one in its place.
+    pub(crate) followed: Option<Followed>,
     /// Of a snapshot: where it is.
     pub snapshot: Option<Snapshotting>,
     /// Of tables that are read again beside the stream.

@@ -8,7 +8,7 @@ use annals_runner::WorkError;
 
 use super::Placed;
 use super::live::{LiveRows, TooMany};
-use super::mark::{Mark, Partial, copy_tried_after};
+use super::mark::{Mark, copy_tried_after};
 use super::source::Chunk;
 use super::work::{Run, Taking, before_record, bytes_of, is_full};
 use crate::columns::Columns;
@@ -44,9 +44,7 @@ impl Taking<'_> {
         let is_known = is_here || known.first().is_some_and(Option::is_some);
         if is_known && run.may_be_known {
             // Said again: what the table has now is newer. But a crash may have left a part of it.
-            let At { lsn, ordinal, .. } = record.at;
-            let is_of = |of: &mut Partial| of.commit == lsn && of.through <= ordinal;
-            if is_here || run.unfinished.take_if(is_of).is_none() {
+            if is_here || !run.unfinished.contains(&id) {
                 return Ok(());
             }
         }
@@ -65,6 +63,7 @@ impl Taking<'_> {
         let mut bytes = bytes_of(events);
         for key in keys {
             if is_full(events, bytes, bytes_max) {
+                run.unfinished.insert(id);
                 // Its own record is not complete with this part, which is not its last.
                 self.part(run, events, mark, before_record(record.at))
                     .await?;
@@ -75,6 +74,7 @@ impl Taking<'_> {
             bytes += bytes_of(&gone);
             events.extend(gone);
         }
+        run.unfinished.remove(&id);
         Ok(())
     }
 
@@ -179,6 +179,13 @@ impl Taking<'_> {
         let bytes_max = self.append_bytes();
         let mut bytes = bytes_of(events);
         for key in live.keys(self.db, &run.maker, table, &[]).await? {
+            // The last deletion is never in a part: it says that it is the last.
+            if is_full(events, bytes, bytes_max) {
+                bytes = 0;
+                let mut part = mark.clone();
+                part.snapshot = run.mark.as_ref().and_then(|mark| mark.snapshot);
+                self.part(run, events, &part, at).await?;
+            }
             let row = deleted(table, key, Because::Sweep);
             // No row of a transaction that was committed there is the same.
             let repeat_key = format!("sweep {} {table} {:?}", at.lsn, row.key);
@@ -191,12 +198,6 @@ impl Taking<'_> {
             let gone = run.maker.row(&record, &row, 0, None)?;
             bytes += bytes_of(&gone);
             events.extend(gone);
-            if is_full(events, bytes, bytes_max) {
-                bytes = 0;
-                let mut part = mark.clone();
-                part.snapshot = run.mark.as_ref().and_then(|mark| mark.snapshot);
-                self.part(run, events, &part, at).await?;
-            }
         }
         Ok(())
     }

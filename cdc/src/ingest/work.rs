@@ -1,16 +1,17 @@
 //! The work under a lease: what comes next of the source, as events, with a mark.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_core::{Annals, Partition};
+use annals_core::{Annals, EventId, Partition};
 use annals_runner::{Slot, WorkError};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::again::TablesAgain;
+use super::append::Origin;
 use super::appends::{Appends, Batch};
 use super::events::EventMaker;
 use super::handle::Shared;
@@ -71,8 +72,10 @@ pub(super) struct Run<'a> {
     pub(super) may_be_known: bool,
     /// Whether the row that is taken in has digests already, because it is made of one of the log.
     pub(super) is_digested: bool,
-    /// Of a record of which a part was in at the beginning: which one it is.
-    pub(super) unfinished: Option<Partial>,
+    /// Truncates of which a part is in.
+    pub(super) unfinished: BTreeSet<EventId>,
+    /// The messages of which the events are made that are to be appended.
+    messages: HashMap<EventId, (u32, u64)>,
     /// Of a transaction that comes by parts: what its last record so far became. It waits for the
     /// next part, so that an event is there to say that it is the last, whatever is skipped.
     pub(super) held: Option<Held>,
@@ -93,6 +96,14 @@ impl Run<'_> {
         match &mark.snapshot {
             Some(snapshot) => snapshot.after,
             None => mark.resume.as_ref()?.lsn(),
+        }
+    }
+
+    /// These events are made of the message that is here.
+    fn made_of(&mut self, at: At, events: &[Placed]) {
+        if let Some(message) = at.message {
+            let ids = events.iter().map(|(_, event)| (event.id, message));
+            self.messages.extend(ids);
         }
     }
 
@@ -212,7 +223,10 @@ impl<'a> Taking<'a> {
             is_again: false,
             may_be_known: false,
             is_digested: false,
-            unfinished: mark.as_ref().and_then(|mark| mark.partial),
+            unfinished: mark
+                .as_ref()
+                .map_or_else(BTreeSet::new, |mark| mark.unfinished.clone()),
+            messages: HashMap::new(),
             held: None,
             parts: 0,
             mark,
@@ -300,6 +314,7 @@ impl<'a> Taking<'a> {
         mark.resume = chunk.resume.clone();
         mark.transactions = chunk.transactions;
         mark.equal.clone_from(&chunk.equal);
+        mark.followed.clone_from(&chunk.followed);
         match &chunk.snapshot {
             Some(Snapshotting::Begins(tables)) => {
                 self.shared
@@ -341,7 +356,7 @@ impl<'a> Taking<'a> {
         for (index, record) in chunk.records.iter().enumerate() {
             let before = events.len();
             let parts = run.parts;
-            if run.decisions.skips(record.at.lsn, record.at.ordinal) {
+            if run.decisions.skips(record.at) {
                 self.shared.skipped(Skipped::of_record(record));
             } else if run.decisions.skips_row(record) {
                 run.saw(record)?;
@@ -350,7 +365,7 @@ impl<'a> Taking<'a> {
                 // The log has it.
             } else if run.is_again {
                 let taken = self.record_again(run, record, &mut events, &mark).await;
-                if self.gives_up_again(run, taken)? {
+                if self.drops_again(run, taken)? {
                     return Ok(());
                 }
             } else {
@@ -369,6 +384,8 @@ impl<'a> Taking<'a> {
                     self.gives_up_again(run, noted)?;
                 }
             }
+            let own = if run.parts > parts { 0 } else { before };
+            run.made_of(record.at, events.get(own..).unwrap_or_default());
             if run.parts > parts {
                 // What was there before it is appended, and a part of its own.
                 first = 0;
@@ -379,7 +396,7 @@ impl<'a> Taking<'a> {
                 bytes += bytes_of(events.get(before..).unwrap_or_default());
             }
             // A message outside of transactions may end where the commit begins that comes next.
-            let transaction = |of: &Record| (of.at.lsn, of.at.xid);
+            let transaction = |of: &Record| (of.at.lsn, of.at.xid, of.at.message);
             let next = chunk.records.get(index + 1);
             let is_last = chunk.partial.is_none()
                 && next.is_none_or(|next| transaction(next) != transaction(record));
@@ -405,6 +422,7 @@ impl<'a> Taking<'a> {
                     None => (Vec::new(), record.at),
                 };
                 self.part(run, &mut events, &mark, at).await?;
+                run.made_of(at, &rest);
                 first = 0;
                 last = held.map(|(_, at)| (0, at));
                 events = rest;
@@ -416,14 +434,16 @@ impl<'a> Taking<'a> {
         }
         if matches!(chunk.snapshot, Some(Snapshotting::Complete)) {
             self.sweep(run, &chunk, &mut events, &mark).await?;
+            mark_last(&mut events);
             let to = chunk.resume.as_ref().and_then(Resume::lsn);
             events.extend(gap(self.name, run.known_up_to(), to)?);
         }
         if matches!(chunk.again, Some(ReadAgain::Complete)) {
             let swept = self.sweep_again(run, &mut events, &mark).await;
-            if self.gives_up_again(run, swept)? {
+            if self.drops_again(run, swept)? {
                 return Ok(());
             }
+            mark_last(&mut events);
             mark.read_again = run.again.take().map(|again| again.version);
         }
         mark.partial = chunk.partial;
@@ -455,7 +475,7 @@ impl<'a> Taking<'a> {
             appended = run.appends.settle().await;
         }
         if run.is_again {
-            if self.gives_up_again(run, appended)? {
+            if self.drops_again(run, appended)? {
                 run.mark = before_copy;
                 return Ok(());
             }
@@ -538,11 +558,7 @@ impl<'a> Taking<'a> {
         run.parts += 1;
         let mut mark = of.clone();
         mark.transactions = 0;
-        mark.resume = run.mark.as_ref().and_then(|mark| mark.resume.clone());
-        mark.equal = run
-            .mark
-            .as_ref()
-            .map_or_else(Default::default, |mark| mark.equal.clone());
+        mark.resumes_as(run.mark.as_ref());
         if run.is_again {
             mark.partial = run.mark.as_ref().and_then(|mark| mark.partial);
         } else if mark.snapshot.is_none() {
@@ -570,10 +586,14 @@ impl<'a> Taking<'a> {
             // What is in stays in.
             partial.through = partial.through.max(known.through);
         }
+        mark.unfinished.clone_from(&run.unfinished);
         run.mark = Some(mark.clone());
         let batch = Batch {
             events,
-            is_copied: run.is_again || mark.snapshot.is_some(),
+            origin: Origin {
+                is_copied: run.is_again || mark.snapshot.is_some(),
+                messages: std::mem::take(&mut run.messages),
+            },
             known_to: self.source.status().known_to,
             mark,
         };

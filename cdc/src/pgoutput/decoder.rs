@@ -216,6 +216,7 @@ impl Decoder {
             ordinal: open.next,
             xid: Some(open.xid.into()),
             time: Some(open.time),
+            message: None,
         };
         open.next += 1;
         Ok(Record {

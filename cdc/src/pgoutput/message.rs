@@ -40,7 +40,7 @@ pub enum Message {
     },
     /// What a table looks like from here on.
     Relation(Relation),
-    /// The name of a type of users.
+    /// The name of a type of users; of a domain, that of the type that it is made of.
     Type {
         /// Its number.
         oid: u32,
@@ -275,9 +275,15 @@ fn relation(reader: &mut Reader<'_>) -> Result<Message, MalformedMessage> {
 }
 
 fn type_(reader: &mut Reader<'_>) -> Result<Message, MalformedMessage> {
+    let oid = reader.u32()?;
+    // Of a domain what it is made of is named.
+    let schema = match reader.text()? {
+        "" => "pg_catalog",
+        schema => schema,
+    };
     Ok(Message::Type {
-        oid: reader.u32()?,
-        schema: reader.text()?.into(),
+        oid,
+        schema: schema.into(),
         name: reader.text()?.into(),
     })
 }

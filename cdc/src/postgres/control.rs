@@ -317,8 +317,8 @@ impl Control {
         table: &TableName,
     ) -> Result<Vec<Column>, SourceError> {
         type Found = (String, i64, i32, String, bool);
-        // The key is what the stream flags: that of the replica identity, or the primary key where
-        // whole rows are sent.
+        // Of a domain the stream names what it is made of. The key is what the stream flags: that
+        // of the replica identity, or the primary key where whole rows are sent.
         let found: Result<Vec<Found>, _> = query_as(
             "select a.attname::text, a.atttypid::bigint, a.atttypmod, \
              tn.nspname::text || '.' || t.typname::text, \
@@ -328,7 +328,11 @@ impl Control {
              join pg_catalog.pg_class c on c.relname = p.tablename and c.relnamespace = n.oid \
              join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 \
              and not a.attisdropped and a.attgenerated = '' and a.attname = any (p.attnames) \
-             join pg_catalog.pg_type t on t.oid = a.atttypid \
+             join lateral (with recursive made_of as ( \
+             select o.* from pg_catalog.pg_type o where o.oid = a.atttypid union all \
+             select o.* from made_of d join pg_catalog.pg_type o \
+             on d.typtype = 'd' and o.oid = d.typbasetype) \
+             select typname, typnamespace from made_of where typtype <> 'd') t on true \
              join pg_catalog.pg_namespace tn on tn.oid = t.typnamespace \
              left join pg_catalog.pg_index k on k.indrelid = c.oid and \
              case when c.relreplident = 'i' then k.indisreplident else k.indisprimary end \

@@ -195,8 +195,8 @@ pub(super) fn records_of(
         at: At {
             lsn: point,
             ordinal,
-            xid: None,
             time: Some(time),
+            ..At::default()
         },
         origin: None,
     });
