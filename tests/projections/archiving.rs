@@ -399,7 +399,7 @@ async fn random_program(seed: u64, answers: &mut Answers) {
 }
 
 pub(crate) async fn a_view_answers_about_the_past_exactly_or_refuses() {
-    let runs = rounds(8, 200);
+    let runs = rounds(3, 200);
     let mut answers = Answers::new();
     for seed in 1..=runs {
         random_program(seed, &mut answers).await;

@@ -43,7 +43,7 @@ fn replayed(history: &[(u8, AccountEvent)]) -> Vec<Rows> {
 }
 
 pub(crate) fn row_history_and_changes_equal_a_replay() {
-    let cases = ProptestConfig::with_cases(rounds(8, 64) as u32);
+    let cases = ProptestConfig::with_cases(rounds(4, 64) as u32);
     proptest!(cases, |(
         history in prop::collection::vec((0..3_u8, event()), 0..40),
         batch in 1..45_usize,

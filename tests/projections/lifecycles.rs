@@ -76,7 +76,7 @@ async fn start(store: &TestStore, projection: ViewSetup<Balance>, beside: bool) 
 }
 
 pub(crate) fn inline_async_live_and_replay_agree_at_every_moment() {
-    let cases = ProptestConfig::with_cases(rounds(8, 64) as u32);
+    let cases = ProptestConfig::with_cases(rounds(4, 64) as u32);
     proptest!(cases, |(
         history in history(),
         before in 0..12_usize,

@@ -176,7 +176,7 @@ fn a_recorder_is_told_what_the_documentation_promises() {
     // Everything is described and is in the documentation.
     let documented = std::fs::read_to_string(concat!(
         env!("CARGO_MANIFEST_DIR"),
-        "/../docs/operating/README.md"
+        "/docs/operating/README.md"
     ))
     .unwrap();
     let inner = kept.0.lock().unwrap();

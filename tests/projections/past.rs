@@ -26,7 +26,7 @@ fn history() -> impl Strategy<Value = Vec<(u8, AccountEvent)>> {
 }
 
 pub(crate) fn as_of_any_position_equals_a_replay() {
-    let cases = ProptestConfig::with_cases(rounds(8, 64) as u32);
+    let cases = ProptestConfig::with_cases(rounds(4, 64) as u32);
     proptest!(cases, |(
         history in history(),
         batch in 1..70_usize,

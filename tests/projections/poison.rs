@@ -265,7 +265,7 @@ async fn check_retried(history: &[(u8, AccountEvent)], batch: usize, slots: u16)
 }
 
 pub(crate) fn retried_dead_letters_fold_as_if_never_delayed() {
-    let cases = ProptestConfig::with_cases(rounds(8, 64) as u32);
+    let cases = ProptestConfig::with_cases(rounds(4, 64) as u32);
     proptest!(cases, |(
         (history, batch) in histories(),
         slots in 1..4_u16,
@@ -344,17 +344,17 @@ pub(crate) async fn poison_among_many_events_delays_its_keys_and_no_other() {
     let store = store().await;
     let stream = |key: usize| StreamId::new(format!("account-{key}")).unwrap();
     let is_poison = |number: usize| number.is_multiple_of(1_000) || number % 1_000 == 999;
-    for number in 0..EVENTS {
-        let event = if is_poison(number) {
-            noted("poison")
-        } else {
-            deposited(1)
+    let event = |number: usize| match is_poison(number) {
+        true => noted("poison"),
+        false => deposited(1),
+    };
+    for first in (0..EVENTS).step_by(100) {
+        let of = |append: Append, number: usize| {
+            let event = NewEvent::of(&event(number)).unwrap();
+            append.event(stream(number % 601), event)
         };
-        let event = NewEvent::of(&event).unwrap();
-        store
-            .append(Append::new(stream(number % 601), [event]))
-            .await
-            .unwrap();
+        let append = (first..first + 100).fold(Append::default(), of);
+        store.append(append).await.unwrap();
     }
     let poisoned: BTreeSet<String> = (0..EVENTS)
         .filter(|number| is_poison(*number))
