@@ -1,8 +1,8 @@
 //! What one key, one row or one panic of user code does stays theirs.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use annals_core::{Annals, Committed, MemoryStore, Position, Recorded};
@@ -302,11 +302,13 @@ struct NoDefault {
     events: u8,
 }
 
-static NO_DEFAULT: AtomicBool = AtomicBool::new(false);
+thread_local! {
+    static NO_DEFAULT: Cell<bool> = const { Cell::new(false) };
+}
 
 impl Default for NoDefault {
     fn default() -> NoDefault {
-        assert!(!NO_DEFAULT.load(Ordering::SeqCst), "a default that panics");
+        assert!(!NO_DEFAULT.get(), "a default that panics");
         NoDefault { events: 0 }
     }
 }
@@ -326,7 +328,7 @@ pub(crate) async fn a_default_that_panics_is_a_dead_letter() {
     let done = happens(&db, "bob", deposited(1)).await;
     let view = db.view::<NoDefault>();
     view.wait_for(&done, Duration::from_secs(30)).await.unwrap();
-    NO_DEFAULT.store(true, Ordering::SeqCst);
+    NO_DEFAULT.set(true);
     happens(&db, "alice", deposited(1)).await;
     let done = happens(&db, "bob", deposited(1)).await;
     let bob = view.get("bob").at_least(&done).await.unwrap();
@@ -334,7 +336,7 @@ pub(crate) async fn a_default_that_panics_is_a_dead_letter() {
     let keys = view.dead_letter_keys(None, 10).await.unwrap();
     assert_eq!((keys.len(), &*keys[0].key), (1, "alice"));
     assert!(keys[0].reason.contains("a default that panics"));
-    NO_DEFAULT.store(false, Ordering::SeqCst);
+    NO_DEFAULT.set(false);
     db.stop().await;
 }
 
@@ -392,11 +394,13 @@ struct Before {
     events: u8,
 }
 
-static UNREADABLE: AtomicBool = AtomicBool::new(false);
+thread_local! {
+    static UNREADABLE: Cell<bool> = const { Cell::new(false) };
+}
 
 fn readable<'de, D: Deserializer<'de>>(from: D) -> Result<u8, D::Error> {
     let events = u8::deserialize(from)?;
-    match events == 99 && UNREADABLE.load(Ordering::SeqCst) {
+    match events == 99 && UNREADABLE.get() {
         true => Err(serde::de::Error::custom("nobody counts so far")),
         false => Ok(events),
     }
@@ -422,7 +426,7 @@ pub(crate) async fn an_unreadable_row_delays_its_key_only() {
     view.wait_for(&done, Duration::from_secs(30)).await.unwrap();
     db.stop().await;
 
-    UNREADABLE.store(true, Ordering::SeqCst);
+    UNREADABLE.set(true);
     let db = start::<Before>(&store).await;
     happens(&db, "alice", deposited(1)).await;
     let done = happens(&db, "bob", deposited(1)).await;
@@ -441,7 +445,7 @@ pub(crate) async fn an_unreadable_row_delays_its_key_only() {
         assert!(text.contains("raise the `version`"), "{text}");
     }
     db.stop().await;
-    UNREADABLE.store(false, Ordering::SeqCst);
+    UNREADABLE.set(false);
 }
 
 pub(crate) async fn after_a_stop_waiting_ends_at_once() {

@@ -1,6 +1,6 @@
 //! Rows that together are longer than a page of a store: none is taken for one that is missing.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::cell::Cell;
 use std::time::Duration;
 
 use annals_core::conformance::faulty::{FaultyStore, StoreFault};
@@ -140,8 +140,10 @@ pub(crate) async fn a_build_that_goes_on_meanwhile_is_compared() {
     db.stop().await;
 }
 
-/// How often an event was folded.
-static FOLDS: AtomicUsize = AtomicUsize::new(0);
+thread_local! {
+    /// How often an event was folded.
+    static FOLDS: Cell<usize> = const { Cell::new(0) };
+}
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Counted {
@@ -150,7 +152,7 @@ struct Counted {
 
 impl Project<AccountEvent> for Counted {
     fn on(row: &mut Row<'_, Self>, _: &Recorded<AccountEvent>) -> Result<(), Poison> {
-        FOLDS.fetch_add(1, Ordering::SeqCst);
+        FOLDS.set(FOLDS.get() + 1);
         row.events += 1;
         Ok(())
     }
@@ -180,7 +182,7 @@ pub(crate) async fn a_page_of_history_makes_only_its_own_versions() {
     let token = Token::new(store.id()).with(Partition(0), end);
     view.wait_for(token, TIMEOUT).await.unwrap();
     for (after, folds) in [(0, 3), (5, 8)] {
-        FOLDS.store(0, Ordering::SeqCst);
+        FOLDS.set(0);
         let page = view.history("a").after(Position::new(after)).limit(2).await;
         let page = page.unwrap();
         let counts = page.versions.iter().map(|of| of.value.as_ref().unwrap());
@@ -188,7 +190,7 @@ pub(crate) async fn a_page_of_history_makes_only_its_own_versions() {
         assert_eq!(counts, [after + 1, after + 2]);
         assert_eq!(page.next, Some(Position::new(after + 2)));
         // The next version ends the last one of the page.
-        assert_eq!(FOLDS.load(Ordering::SeqCst), folds);
+        assert_eq!(FOLDS.get(), folds);
     }
     db.stop().await;
 }

@@ -1,8 +1,8 @@
 //! Keys that no store can keep, code that panics and calls that hang: each stays with its own key,
 //! in views that are written with appends, in reactors and in processes.
 
+use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use annals_core::chrono::TimeDelta;
@@ -339,7 +339,9 @@ enum AlarmEvent {
 #[derive(Default)]
 struct Alarm;
 
-static PANICS: AtomicBool = AtomicBool::new(false);
+thread_local! {
+    static PANICS: Cell<bool> = const { Cell::new(false) };
+}
 
 impl Process for Alarm {
     const NAME: &'static str = "alarm";
@@ -351,10 +353,7 @@ impl Process for Alarm {
 
     fn apply(&mut self, event: &AlarmEvent) {
         let is_bad = matches!(event, AlarmEvent::Set { text } if text == "bad");
-        assert!(
-            !is_bad || !PANICS.load(Ordering::SeqCst),
-            "a state that panics"
-        );
+        assert!(!is_bad || !PANICS.get(), "a state that panics");
     }
 
     fn reached(&self, _: &str, _: &str) -> Vec<Step<Alarm>> {
@@ -411,7 +410,7 @@ pub(crate) async fn a_panic_at_a_due_deadline_delays_no_other_process() {
     alarms.wait_for(&done, TIMEOUT).await.unwrap();
     db.stop().await;
     // The next program has no state of theirs at hand.
-    PANICS.store(true, Ordering::SeqCst);
+    PANICS.set(true);
     clock.advance(TimeDelta::hours(1));
     let db = program().await;
     let alarms = db.process::<Alarm>();
@@ -427,7 +426,7 @@ pub(crate) async fn a_panic_at_a_due_deadline_delays_no_other_process() {
     alarms.wait_for(&done, TIMEOUT).await.unwrap();
     db.stop().await;
 
-    PANICS.store(false, Ordering::SeqCst);
+    PANICS.set(false);
     let db = program().await;
     rings(&store, "1").await;
     db.stop().await;

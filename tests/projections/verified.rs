@@ -249,6 +249,9 @@ struct Pace {
 static PACE: Mutex<Option<Pace>> = Mutex::new(None);
 static PACED: Condvar = Condvar::new();
 
+/// The test has its pace alone, on one store after the other.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 fn is_paced(key: &str) -> bool {
     Partition::of(key, 256).0 >= 128
 }
@@ -292,6 +295,8 @@ impl Project<AccountEvent> for Paced {
 
 pub(crate) async fn slots_that_are_not_level_are_compared_with_the_log() {
     const TIMEOUT: Duration = Duration::from_secs(60);
+    let _alone = ALONE.lock().await;
+    *PACE.lock().unwrap() = None;
     let store = store().await;
     let writer = Annals::on(store.handle());
     let keys = || (0..).map(|key: u64| key.to_string());
