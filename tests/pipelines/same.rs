@@ -127,7 +127,8 @@ pub(crate) async fn a_random_log_gives_one_result_however_it_is_cut(location: Lo
             // What was built before this part of the log came goes on with it.
             let first = built(&store, of, (8_192, 20_000, 1)).await;
             assert!(!first.state.is_empty() && first.rows.len() > 20, "{}", of.0);
-            for cut in [(1, 1, 1), (7, 20_000, 2), (8_192, 1, 5), (7, 1, 256)] {
+            let cuts = [(1, 1, 1), (7, 20_000, 2), (8_192, 1, 5), (7, 1, 256)];
+            for cut in cuts.into_iter().take(rounds(3, 4) as usize) {
                 let other = built(&store, of, cut).await;
                 assert_eq!(other, first, "{} in round {round}, cut as {cut:?}", of.0);
             }

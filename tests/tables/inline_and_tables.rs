@@ -11,7 +11,7 @@ use annals::projections::{ConnectionOf, Options};
 use annals::projections::{SqlProjection, SqlProjectionSetup, Tables};
 use annals::store::{Log, ReadLog};
 use annals::{Metadata, Partition, Token};
-use annals_core::conformance::Dice;
+use annals_core::conformance::{Dice, rounds};
 
 use crate::bank::{Account, AccountEvent, WAIT, published};
 use crate::fixture::{LogWithTables, run};
@@ -184,6 +184,10 @@ pub(crate) async fn equal_a_replay<G: LogWithTables>(
                     (of_account.1, row.cents) = (of_account.1 + cents, row.cents + cents);
                 }
                 None => _ = rows.remove(&key),
+            }
+            // The more events there are, the more each of these looks costs.
+            if !position.get().is_multiple_of(rounds(7, 1)) {
+                continue;
             }
             let past = view.rows().as_of(position).await.unwrap().rows;
             assert_eq!(

@@ -125,7 +125,7 @@ pub(crate) async fn killed_processes_leave_rows_equal_to_a_replay<G: LogWithTabl
     let head = equal_a_replay(&fixture, &store, &db).await;
     println!(
         "{kills} kills: {head} events of {ACCOUNTS} accounts, each in its row and in the table \
-         once, at every position"
+         once"
     );
     db.stop().await;
 }
