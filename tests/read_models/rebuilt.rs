@@ -21,7 +21,11 @@ use crate::oracle::{
 };
 
 const KEYS: u64 = 40;
-const EVENTS: u64 = 30_000;
+/// Several times as many as all killed builders read together.
+fn events() -> u64 {
+    rounds(15_000, 30_000)
+}
+
 const BELLS: u64 = 100;
 
 #[derive(Event, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -79,8 +83,8 @@ pub(crate) async fn build(db: Program) -> Program {
 async fn filled(place: &Location) -> Arc<dyn Store> {
     RUNG.store(0, Ordering::SeqCst);
     let store = place.open().await;
-    let mut dice = Dice::new(EVENTS);
-    for _ in 0..EVENTS / 1_000 {
+    let mut dice = Dice::new(events());
+    for _ in 0..events() / 1_000 {
         append(&*store, &mut dice, KEYS, 1_000).await;
     }
     let bells = (0..BELLS).map(|_| NewEvent::of(&BellEvent::Rung).unwrap());
@@ -174,7 +178,7 @@ async fn look(place: Location, over: Arc<AtomicBool>) -> u64 {
             .zip(decoded.map(Result::unwrap))
             .collect();
         let at = page.checkpoints[0].position.get();
-        assert!(at >= EVENTS, "what serves is at {at}");
+        assert!(at >= events(), "what serves is at {at}");
         assert_eq!(
             found,
             *replay.at(at as usize).await,
@@ -267,7 +271,7 @@ pub(crate) async fn readers_see_whole_views_while_builders_are_killed(fixture: &
         "20 kills of those who build in {:.1} s: {looks} looks, {} events appended meanwhile, \
          {rung} calls of the reactor",
         began.elapsed().as_secs_f64(),
-        history.len() as u64 - EVENTS,
+        history.len() as u64 - events(),
     );
     assert_eq!(rung, 0, "a reactor was called in a rebuild");
 }
