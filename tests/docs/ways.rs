@@ -37,10 +37,6 @@ const WALKED: &[(&str, &str)] = &[
         "declare a new version without `by_partition`",
         "a_pipeline_over_more_partitions_needs_a_rebuild",
     ),
-    (
-        "go on with `Topic::accept_more_partitions(",
-        "a_view_over_more_partitions_stops_before_it_folds_any",
-    ),
     (", or rebuild it", "a_rebuild_goes_on_over_more_partitions"),
     (
         "a view is called so too",
