@@ -102,8 +102,8 @@ pub(crate) async fn poison_delays_its_key_alone_and_drains_in_order(fixture: &dy
         (waiting.values().sum::<u64>() + 20, None)
     );
     println!(
-        "{thousands},000 events with {} poisoned keys folded in {:.1} s; the others were at most {} ms \
-         of lag; {} events that waited drained in {:.1} s",
+        "{thousands},000 events with {} poisoned keys folded in {:.1} s; the others were at most \
+         {} ms of lag; {} events that waited drained in {:.1} s",
         waiting.len(),
         folded.as_secs_f64(),
         lag.as_millis(),

@@ -17,8 +17,8 @@ use crate::stop::Stop;
 /// The superuser of every private server.
 const USER: &str = "annals";
 
-/// What a server is given beside its defaults, and its port. Statements of tests are short: compiling
-/// them takes longer than they do.
+/// What a server is given beside its defaults, and its port. Statements of tests are short:
+/// compiling them takes longer than they do.
 const SETTINGS: &str = "\
 listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
