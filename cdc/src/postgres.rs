@@ -102,8 +102,8 @@ impl Postgres {
     }
 
     /// These tables: `orders` or `public.orders`. Without a publication of yours, one is made of
-    /// them: `annals_NAME`, which takes a role that owns the tables. A partitioned table is taken in
-    /// under its own name.
+    /// them: `annals_NAME`, which takes a role that owns the tables. A partitioned table is taken
+    /// in under its own name.
     pub fn tables<'a>(mut self, tables: impl IntoIterator<Item = &'a str>) -> Postgres {
         let tables = tables.into_iter().map(TableName::parse);
         self.settings.tables.extend(tables);
