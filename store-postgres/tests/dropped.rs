@@ -1,5 +1,5 @@
-//! Callers that are cancelled at any of their awaits: 10,000 of them, with a pool of one connection
-//! and with a pool of four.
+//! Callers that are cancelled at any of their awaits: 2,400 of them (10,000 with
+//! `ANNALS_TEST_LONG=1`), with a pool of one connection and with a pool of four.
 
 // What must not fail is unwrapped, and the figures are shown.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
@@ -9,7 +9,7 @@ mod server;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use annals_core::conformance::drop_after;
+use annals_core::conformance::{drop_after, rounds};
 use annals_core::{
     Acquired, Append, Checkpoint, CommitError, EventId, EventStore, Generation, GenerationSpec,
     GenerationStore, History, Lease, Leases, Log, NewEvent, Partition, Position, ReadLog, ReadRows,
@@ -20,7 +20,10 @@ use server::{Schema, connection};
 
 const TASKS: u16 = 8;
 /// How many calls of each task are cancelled.
-const CANCELLED: usize = 1_250;
+fn cancelled_calls() -> usize {
+    rounds(300, 1_250) as usize
+}
+
 /// A call is cancelled at its first await, its second, and so on up to this one.
 const AWAITS: usize = 4;
 const TTL: Duration = Duration::from_secs(3_600);
@@ -165,7 +168,7 @@ async fn cancelled(mut worker: Worker) -> (Vec<EventId>, usize) {
     let mut acknowledged = Vec::new();
     let mut answered = 0;
     for round in 0.. {
-        if round - answered == CANCELLED {
+        if round - answered == cancelled_calls() {
             break;
         }
         let polls = 1 + round / 8 % AWAITS;
@@ -272,7 +275,7 @@ async fn leave_nothing_open(readers: u32) {
     }
     println!(
         "{} calls cancelled, {answered} answered before, with {readers} connections, {:.1} s",
-        usize::from(TASKS) * CANCELLED,
+        usize::from(TASKS) * cancelled_calls(),
         began.elapsed().as_secs_f64()
     );
 }
