@@ -281,11 +281,11 @@ async fn leave_nothing_open(readers: u32) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn ten_thousand_cancelled_callers_leave_nothing_open_with_one_connection() {
+async fn cancelled_callers_leave_nothing_open_with_one_connection() {
     leave_nothing_open(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn ten_thousand_cancelled_callers_leave_nothing_open_with_four_connections() {
+async fn cancelled_callers_leave_nothing_open_with_four_connections() {
     leave_nothing_open(4).await;
 }
