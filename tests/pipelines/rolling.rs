@@ -88,7 +88,9 @@ async fn printed(store: &dyn Store) -> usize {
 /// Waits until the sender waits, and says this among why.
 async fn sender_says(db: &Program, says: &str) {
     let waits = async {
+        let mut looks = tokio::time::interval(Duration::from_millis(20));
         loop {
+            looks.tick().await;
             let status = db.status();
             let senders = status.iter().filter(|of| of.kind == Kind::Sender);
             let slots = senders.flat_map(|of| &of.slots);
@@ -99,7 +101,6 @@ async fn sender_says(db: &Program, says: &str) {
             if reasons.any(|reason| reason.contains(says)) {
                 return;
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     let said = tokio::time::timeout(WAIT, waits).await;

@@ -279,7 +279,7 @@ pub(crate) fn retried_dead_letters_fold_as_if_never_delayed() {
         std::thread::scope(|scope| {
             let checked = || {
                 make_stores_with(stores);
-                runtime.block_on(check_retried(&history, batch, slots))
+                runtime.block_on(check_retried(&history, batch, slots));
             };
             scope.spawn(checked).join()
         })
