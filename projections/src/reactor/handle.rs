@@ -163,8 +163,9 @@ impl ReactorHandle {
     /// Calls once more for everything after a moment, with the same idempotency keys as before,
     /// and answers with where that begins. [`wait_for`](ReactorHandle::wait_for) waits for it.
     /// Dead letters after the moment are called for too; what operators skipped stays skipped. A
-    /// moment that was not reached yet repeats nothing. A position counts in every partition, a
-    /// recorded time is looked up in each.
+    /// moment that was not reached yet repeats nothing; but a call that is under way when the
+    /// reactor is moved is made once more, with the same key. A position counts in every partition,
+    /// a recorded time is looked up in each.
     ///
     /// # Errors
     ///
