@@ -6,12 +6,12 @@ use std::time::Duration;
 use annals_core::{
     Annals, Failure, Hint, Partition, Position, ReadLog, RecordedEvent, Removed, StoreError,
 };
-use annals_runner::event_at;
+use annals_runner::another_log;
 
 use crate::ingest::{SourceError, SourceFailure};
 use crate::taken::Taken;
 
-/// Events of one chunk, and bytes of their contents.
+/// Events of one chunk, and bytes of all that they hold.
 const CHUNK_EVENTS: usize = 1_000;
 const CHUNK_BYTES: usize = 4 << 20;
 
@@ -101,27 +101,12 @@ impl LogReader {
         position: Position,
         taken: &Taken,
     ) -> Result<(), SourceError> {
-        let store = self.log.store();
-        let unread = |error| cannot_read(partition, error);
-        let head = store.head(partition).await.map_err(unread)?.visible;
-        if head < position {
-            return Err(stop(format!(
-                "partition {partition} of the log ends at {head} and was read up to {position}: \
-                 it was restored, or made again; {WAY}"
-            )));
+        let last = taken.last(partition.0);
+        let another = another_log(&**self.log.store(), partition, position, last).await;
+        match another.map_err(|error| cannot_read(partition, error))? {
+            Some(what) => Err(stop(format!("partition {partition}: {what}; {WAY}"))),
+            None => Ok(()),
         }
-        let Some(last) = taken.last(partition.0) else {
-            return Ok(());
-        };
-        let found = event_at(&**store, partition, position);
-        let found = found.await.map_err(unread)?;
-        if found.is_some_and(|found| found != last) {
-            return Err(stop(format!(
-                "the event at {position} of partition {partition} is not the one that was read \
-                 there: the log was restored and went on, or was made again; {WAY}"
-            )));
-        }
-        Ok(())
     }
 
     /// What comes next, in the order of each partition. Waits for it.
@@ -174,7 +159,7 @@ impl LogReader {
                     is_end = false;
                     break;
                 }
-                bytes += event.payload.len();
+                bytes += event.size_bytes();
                 scanned = event.position;
                 events.push(event);
             }

@@ -100,8 +100,8 @@ async fn a_source_log_that_was_restored_stops() {
     program.stop().await;
     drop(program);
     log.rewind(Position::new(1));
-    let ends = "partition 0 of the log ends at 1 and was read up to 2";
-    let differs = "the event at 2 of partition 0 is not the one that was read there";
+    let ends = "partition 0: the log ends at 1 and the checkpoint is at 2";
+    let differs = "partition 0: the event at 2 is not the one that was read there";
     for (more, wanted) in [(&[][..], ends), (&["b-1", "b-2"][..], differs)] {
         note(&log, more).await;
         let program = world::start(folder.path(), records(Shown::of(&log, 1))).await;

@@ -373,17 +373,15 @@ impl NewEvent {
 
     /// The bytes that count towards the limits of an append: payload, names, tags and metadata.
     pub fn size_bytes(&self) -> usize {
-        let tags = self
-            .tags
-            .iter()
-            .map(|tag| tag.as_str().len())
-            .sum::<usize>();
-        self.payload.len()
-            + self.event_type.len()
-            + self.codec.len()
-            + tags
-            + self.metadata.size_bytes()
+        let names = [&*self.event_type, &*self.codec];
+        size_bytes(&self.payload, names, &self.tags, &self.metadata)
     }
+}
+
+fn size_bytes(payload: &[u8], names: [&str; 2], tags: &[Tag], metadata: &Metadata) -> usize {
+    let tags = tags.iter().map(|tag| tag.as_str().len());
+    let names = names.into_iter().map(str::len);
+    payload.len() + names.sum::<usize>() + tags.sum::<usize>() + metadata.size_bytes()
 }
 
 /// An event as the store has it: what was appended, where it is, and when it was recorded.
@@ -448,6 +446,21 @@ impl RecordedEvent {
             ),
             None => format!("position {}", self.position),
         }
+    }
+
+    /// The bytes of its payload, names, tags and metadata, as
+    /// [`NewEvent::size_bytes`](crate::NewEvent::size_bytes) counts them, and of its stream's name:
+    /// by what several of them hold, what reads them bounds its memory.
+    ///
+    /// ```
+    /// # fn example(event: &annals_core::RecordedEvent) {
+    /// assert!(event.size_bytes() >= event.payload.len());
+    /// # }
+    /// ```
+    pub fn size_bytes(&self) -> usize {
+        let names = [&*self.event_type, &*self.codec];
+        let size = size_bytes(&self.payload, names, &self.tags, &self.metadata);
+        size + self.stream.as_str().len()
     }
 
     /// What a store reads back: an event at its place, without tags and metadata, which are set

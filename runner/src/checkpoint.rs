@@ -183,23 +183,42 @@ pub async fn same_log<L: Log + ?Sized>(
             log.id()
         ));
     }
-    let partition = checkpoint.partition;
-    let position = checkpoint.position;
+    let (partition, position) = (checkpoint.partition, checkpoint.position);
+    match another_log(log, partition, position, checkpoint.event).await? {
+        Some(what) => stop(what),
+        None => Ok(()),
+    }
+}
+
+/// What shows that a partition is not the one that was read up to a position: it ends before, or
+/// has another event there than the one that was read, where that is known.
+///
+/// # Errors
+///
+/// Only those of a store that cannot answer.
+pub async fn another_log<L: Log + ?Sized>(
+    log: &L,
+    partition: Partition,
+    position: Position,
+    event: Option<EventId>,
+) -> Result<Option<String>, StoreError> {
     let head = log.head(partition).await?.visible;
     if head < position {
-        return stop(format!(
+        return Ok(Some(format!(
             "the log ends at {head} and the checkpoint is at {position}: the log was restored or \
              rewound"
-        ));
+        )));
     }
+    let Some(event) = event else {
+        return Ok(None);
+    };
     let found = event_at(log, partition, position).await?;
-    if checkpoint.event.is_some() && found.is_some() && found != checkpoint.event {
-        return stop(format!(
+    Ok(found.filter(|found| *found != event).map(|_| {
+        format!(
             "the event at {position} is not the one that was read there: the log was restored and \
              went on"
-        ));
-    }
-    Ok(())
+        )
+    }))
 }
 
 /// What an operator does about a log that is not the one that was read.

@@ -39,7 +39,7 @@ mod worker;
 
 pub use annals_core::{Backoff, contained, contained_async};
 pub use busy::Activity;
-pub use checkpoint::{Note, Restoring, WindowNote, event_at, same_log, settled_to};
+pub use checkpoint::{Note, Restoring, WindowNote, another_log, event_at, same_log, settled_to};
 pub use claim::SlotClaim;
 pub use context::{Timing, WorkerContext};
 pub use dead_letters::{DeadLetterKey, DeadLetterPages, DeadLetters, Drain, Settled, queue};

@@ -14,6 +14,7 @@ use super::Placed;
 use super::append::{Origin, append, archive_marks};
 use super::handle::Shared;
 use super::mark::{Mark, Resume, mark_stream};
+use super::work::bytes_of;
 
 /// Events, and bytes of their payloads, that wait for the end of an append before the next ones are
 /// asked for.
@@ -44,7 +45,7 @@ struct Waiting {
 impl Waiting {
     fn of(batch: Batch) -> Waiting {
         Waiting {
-            bytes: batch.events.iter().map(|(_, of)| of.payload.len()).sum(),
+            bytes: bytes_of(&batch.events),
             batch,
         }
     }

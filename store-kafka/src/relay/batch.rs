@@ -133,20 +133,8 @@ impl Relay {
 
 /// What the record of an event takes in a transaction, or somewhat more.
 fn bytes_of(event: &RecordedEvent) -> usize {
-    let metadata = &event.metadata;
-    let names = metadata.actor.iter().chain(&metadata.tenant);
-    let keys = metadata.keys.iter();
-    let tags = event.tags.iter();
     // The stream is the key, and in two headers.
-    HEADERS_BYTES
-        + event.payload.len()
-        + 3 * event.stream.as_str().len()
-        + event.event_type.len()
-        + names.map(|name| name.len()).sum::<usize>()
-        + keys
-            .map(|(key, value)| key.len() + value.len())
-            .sum::<usize>()
-        + tags.map(|tag| tag.as_str().len()).sum::<usize>()
+    HEADERS_BYTES + event.size_bytes() + 2 * event.stream.as_str().len()
 }
 
 #[cfg(test)]
