@@ -108,7 +108,7 @@ async fn sender_says(db: &Program, says: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sender_whose_generation_stands_still_says_so() {
+async fn a_sender_whose_generation_makes_no_progress_says_so() {
     let inner: Arc<dyn Store> = Arc::new(MemoryStore::new());
     let store = FaultyStore::new(inner.clone(), Fails::default());
     let first = Annals::on(store.clone()).with(receipts(1).options(options()));

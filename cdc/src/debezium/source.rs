@@ -62,8 +62,8 @@ enum Input {
 }
 
 impl Debezium {
-    /// A file of JSON lines, each `{"topic":…,"key":…,"value":…}`, perhaps with `headers`. What is
-    /// added to its end later is taken in too.
+    /// A file of JSON lines, each `{"topic":…,"key":…,"value":…}`, perhaps with `headers`.
+    /// What is added to its end later is taken in too.
     pub fn file(path: impl Into<PathBuf>) -> Debezium {
         Debezium::new(Input::File(path.into()))
     }

@@ -190,7 +190,8 @@ impl<'a> Session<'a> {
         serving(all(), spec).or_else(|| all().filter(|of| of.phase == Phase::Live).last())
     }
 
-    /// Shows in the status when its generation stands still while that of another program is live.
+    /// Shows in the status when its generation makes no progress while the live one, of another program,
+    /// does.
     fn say_if_outrun(&mut self, seen: &Seen) {
         let all = seen.generations(&self.work.pipeline.view);
         let live = all.filter(|of| of.phase == Phase::Live).last();

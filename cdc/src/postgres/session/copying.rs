@@ -54,8 +54,8 @@ impl Session {
         Ok(self.chunk(Snapshotting::Rows(begun)))
     }
 
-    /// Ends the session that makes the slot. The server would make it later on for nobody, and no
-    /// log would know whose it is.
+    /// Ends the session that makes the slot. Else the server would create it later on, and no
+    /// mark would name it.
     pub(super) async fn gives_up_slot(&mut self) {
         self.is_making_slot = false;
         let end = format!(
@@ -71,7 +71,10 @@ impl Session {
             tokio::time::timeout(GIVE_UP_TIMEOUT, ended).await,
             Ok(Ok(()))
         ) {
-            tracing::warn!(slot = self.slot, "a slot may be made for nobody");
+            tracing::warn!(
+                slot = self.slot,
+                "a slot that no mark names may be left on the server"
+            );
         }
     }
 

@@ -1,11 +1,12 @@
-//! Whether the generation that is sent from stands still while the live one goes on: in a
+//! Whether the generation that is sent from makes no progress while the live one does: in a
 //! deployment, an older program follows a generation of its own, and has the lease of the sender.
 
 use std::time::{Duration, Instant};
 
 use annals_core::{Generation, Position};
 
-/// So long a generation stands still before its sender says so: either may be ahead for a moment.
+/// So long a generation makes no progress before its sender says so: either may be ahead for a
+/// moment.
 const LAGS_FOR: Duration = Duration::from_secs(1);
 
 /// Since when a generation is where it is, and lags the live one.
@@ -33,8 +34,8 @@ impl Outrun {
         (since.elapsed() >= LAGS_FOR).then(|| {
             let (id, live) = (served.id, live.id);
             format!(
-                "generation {id}, which this program follows and sends from, stands still, and \
-                 generation {live} is the live one; stop the programs that follow generation \
+                "generation {id}, which this program follows and sends from, makes no progress, \
+                 and generation {live} is the live one; stop the programs that follow generation \
                  {id}, and a program that follows generation {live} sends"
             )
         })
