@@ -34,7 +34,16 @@ fn line(op: &str, id: i64, v: &str, lsn: u64) -> String {
     let after = format!(r#"{{"id":{id},"v":"{v}"}}"#);
     let after = if op == "d" { "null".to_owned() } else { after };
     format!(
-        r#"{{"topic":"srv.public.t","key":{{"id":{id}}},"value":{{"op":"{op}","before":null,"after":{after},"source":{{"name":"srv","schema":"public","table":"t","txId":7,"lsn":{lsn},"ts_ms":1700000000000}}}}}}"#
+        concat!(
+            r#"{{"topic":"srv.public.t","key":{{"id":{id}}},"#,
+            r#""value":{{"op":"{op}","before":null,"after":{after},"#,
+            r#""source":{{"name":"srv","schema":"public","table":"t","txId":7,"#,
+            r#""lsn":{lsn},"ts_ms":1700000000000}}}}}}"#
+        ),
+        id = id,
+        op = op,
+        after = after,
+        lsn = lsn,
     )
 }
 
@@ -212,7 +221,10 @@ async fn a_line_is_taken_when_it_is_complete() {
             .then_some(())
     })
     .await;
-    assert_eq!(value(&program, 1).await.as_deref(), Some("a"));
+    let whole = until("the whole line is there", || async {
+        value(&program, 1).await
+    });
+    assert_eq!(whole.await, "a");
     // Complete, but for the end of the line.
     add(&torn[40..]);
     until("it is there", || async { value(&program, 2).await }).await;

@@ -167,8 +167,9 @@ async fn cancelled(mut worker: Worker) -> (Vec<EventId>, usize) {
     let stream = StreamId::new(format!("dropped-{}", worker.slot)).unwrap();
     let mut acknowledged = Vec::new();
     let mut answered = 0;
+    let calls = cancelled_calls();
     for round in 0.. {
-        if round - answered == cancelled_calls() {
+        if round - answered == calls {
             break;
         }
         let polls = 1 + round / 8 % AWAITS;

@@ -1,5 +1,7 @@
 //! What was removed before it was read, topics that grow, topics that are made again.
 
+use std::time::Duration;
+
 use annals::runner::records_at;
 use annals_core::{Failure, Filter, Log, Partition, Position, ReadLog, StoreError};
 use annals_kafka::{Topic, TopicLog};
@@ -157,8 +159,14 @@ async fn aborted_records_before_an_open_transaction_stall_no_read() {
     // Its marker comes after the first record of the other one.
     aborted.abort_transaction(TIMEOUT).unwrap();
     let log = kafka.log(Topic::named(&topic)).await.unwrap();
-    let head = log.head(Partition(0)).await.unwrap().visible;
-    assert_eq!(head, Position::new(8));
+    // The broker writes the marker a moment after it has answered.
+    let ends = async {
+        let mut looks = tokio::time::interval(Duration::from_millis(20));
+        while log.head(Partition(0)).await.unwrap().visible != Position::new(8) {
+            looks.tick().await;
+        }
+    };
+    tokio::time::timeout(TIMEOUT, ends).await.unwrap();
     for after in [3, 5, 6] {
         let left: Vec<u64> = (after + 1..=5).collect();
         assert_eq!(in_range(&log, (after, 8)).await.unwrap(), left);
