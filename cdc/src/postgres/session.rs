@@ -43,8 +43,9 @@ const CHUNK_BYTES: usize = 4 << 20;
 /// So many records are given while what was given before is appended.
 const AHEAD_RECORDS: usize = 500;
 
-/// Bytes of one part of a large transaction, which is in memory as messages, records and events.
-const PART_BYTES: usize = 1 << 20;
+/// Bytes of one part of a large transaction. Three of them are in memory, as messages, records and
+/// events.
+const PART_BYTES: usize = 512 << 10;
 
 /// How often an idle position is noted at most, but for the first time.
 const NOTE_EVERY: Duration = Duration::from_secs(10);

@@ -1,12 +1,14 @@
-//! The calls of cargo: the last one runs beside the first, when there are two.
+//! The calls of cargo. Of two, the second runs beside the first, and so do the programs that mostly
+//! wait.
 
 use std::io::Write;
 use std::process::Command;
 use std::thread;
 
+use super::plan::{Apart, compiled, is_only_compiled};
 use super::server::Server;
 use super::summary::{Lines, Summary};
-use crate::program::{cargo, run as run_program, run_heard, run_watched};
+use crate::program::{cargo, root, run_heard, run_watched};
 use crate::stop::Stop;
 
 /// How many tests of a program run at once, for each core: most of their time they wait, for a
@@ -25,30 +27,49 @@ pub(crate) struct Outcome {
 /// Makes each call, also after one that failed, so that one run shows everything.
 ///
 /// Two calls are made at once, after everything is compiled: the tests of the documentation are
-/// work for the cores, and the others mostly wait. What the second says is shown when the first
-/// has ended.
+/// work for the cores, and the others mostly wait. The programs that wait most run beside both.
+/// What is beside is shown when the first has ended.
 pub(crate) fn run(calls: &[Vec<String>], servers: &[Server]) -> Result<Outcome, Stop> {
     let mut outcome = Outcome::default();
-    let is_compiled = |call| run_program(&mut command(&compiled(call), servers)).is_ok();
-    match calls {
-        [first, second] if !is_only_compiled(first) && is_compiled(first) => {
-            let mut beside = command(second, servers);
-            let beside = thread::spawn(move || heard(&mut beside));
-            let shown = watched(first, servers);
-            let heard = beside.join();
-            outcome.add(first, shown?);
-            let (said, passed) = heard.map_err(|_| Stop::failed("a call of cargo was lost"))??;
-            // The reader may be gone; the exit code is still wanted.
-            let _ = std::io::stdout().write_all(&said);
-            outcome.add(second, passed);
+    let apart = match calls {
+        [first, _] if !is_only_compiled(first) => apart(first, servers)?,
+        _ => None,
+    };
+    let (Some(apart), [first, second]) = (apart, calls) else {
+        for call in calls {
+            outcome.add(call, watched(call, servers)?);
         }
-        _ => {
-            for call in calls {
-                outcome.add(call, watched(call, servers)?);
-            }
-        }
+        return Ok(outcome);
+    };
+    let beside = [Some(second.clone()), apart.waiting];
+    let beside: Vec<_> = beside.into_iter().flatten().collect();
+    let threads: Vec<_> = beside
+        .iter()
+        .map(|call| {
+            let mut command = command(call, servers);
+            thread::spawn(move || heard(&mut command))
+        })
+        .collect();
+    let shown = watched(&apart.others, servers);
+    let heard: Vec<_> = threads.into_iter().map(thread::JoinHandle::join).collect();
+    outcome.add(first, shown?);
+    for (call, heard) in beside.iter().zip(heard) {
+        let (said, passed) = heard.map_err(|_| Stop::failed("a call of cargo was lost"))??;
+        // The reader may be gone; the exit code is still wanted.
+        let _ = std::io::stdout().write_all(&said);
+        outcome.add(call, passed);
     }
     Ok(outcome)
+}
+
+/// Compiles what a call runs, and divides it; nothing when it did not compile.
+fn apart(call: &[String], servers: &[Server]) -> Result<Option<Apart>, Stop> {
+    let mut programs = Vec::new();
+    let mut lines = Lines::default();
+    let is_compiled = run_watched(&mut command(&compiled(call), servers), |bytes| {
+        lines.take(bytes, |line| programs.extend(Apart::program(line)));
+    })?;
+    Ok(is_compiled.then(|| Apart::of(call, programs, &root())))
 }
 
 impl Outcome {
@@ -99,37 +120,4 @@ fn command(call: &[String], servers: &[Server]) -> Command {
         command.envs(server.environment.iter().cloned());
     }
     command
-}
-
-/// The call that compiles what this one runs.
-fn compiled(call: &[String]) -> Vec<String> {
-    let mut words: Vec<String> = call
-        .iter()
-        .take_while(|word| *word != "--")
-        .cloned()
-        .collect();
-    words.push("--no-run".to_owned());
-    words
-}
-
-fn is_only_compiled(call: &[String]) -> bool {
-    call.iter()
-        .take_while(|word| *word != "--")
-        .any(|word| matches!(word.as_str(), "--no-run" | "--help" | "-h"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn compiling_chooses_the_same_and_names_no_test() {
-        let words = |typed: &str| typed.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        assert_eq!(
-            compiled(&words("test --lib -- --skip one")),
-            words("test --lib --no-run")
-        );
-        assert!(is_only_compiled(&words("test --no-run --lib")));
-        assert!(!is_only_compiled(&words("test --lib -- --no-run")));
-    }
 }

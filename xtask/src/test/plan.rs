@@ -1,5 +1,7 @@
 //! Which cargo calls run every test once, and what is skipped when there is no server.
 
+use std::path::Path;
+
 use super::server::{Kind, Lacks};
 
 /// Flags that choose packages.
@@ -19,6 +21,10 @@ const TARGETS: [&str; 11] = [
     "--doc",
     "--all-targets",
 ];
+
+/// The package whose test programs mostly wait, for a broker: they leave a quarter to half of two
+/// cores idle, and those that run beside them on a server of another kind use it.
+const WAITING: &str = "store-kafka";
 
 /// A kind of server, and what tests must do without.
 pub(crate) type LackingServer = (&'static Kind, Lacks);
@@ -101,6 +107,78 @@ pub(crate) fn cargo_calls(arguments: &[String], lacking: &[LackingServer]) -> Ve
             call(&["--lib", "--bins", "--tests", "--examples"]),
             call(&["--doc"]),
         ]
+    }
+}
+
+/// The call that compiles what this one runs.
+pub(crate) fn compiled(call: &[String]) -> Vec<String> {
+    let mut words = for_cargo(call).to_vec();
+    words.push("--no-run".to_owned());
+    words
+}
+
+pub(crate) fn is_only_compiled(call: &[String]) -> bool {
+    for_cargo(call)
+        .iter()
+        .any(|word| matches!(word.as_str(), "--no-run" | "--help" | "-h"))
+}
+
+/// A call that runs all test programs, as two that run at once.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Apart {
+    pub(crate) others: Vec<String>,
+    /// The test programs that mostly wait, if there are any.
+    pub(crate) waiting: Option<Vec<String>>,
+}
+
+impl Apart {
+    /// The name of a test program, in a line of cargo that says what it compiled:
+    /// `Executable tests/it/main.rs (target/debug/deps/it-0f3a)`.
+    pub(crate) fn program(line: &str) -> Option<String> {
+        let source = line.trim_start().strip_prefix("Executable ")?;
+        let (source, program) = source.split_once(" (")?;
+        let (_, file) = program.rsplit_once(['/', '\\'])?;
+        let (name, _) = file.rsplit_once('-')?;
+        // Without a `/` in front: the programs of a package in the root are in `tests/`, too.
+        let is_test = source.starts_with("tests/") || source.starts_with("tests\\");
+        is_test.then(|| name.to_owned())
+    }
+
+    /// Divides a call that says `--tests`, by the programs that there are.
+    pub(crate) fn of(call: &[String], mut programs: Vec<String>, root: &Path) -> Apart {
+        programs.sort_unstable();
+        programs.dedup();
+        let tests = root.join(WAITING).join("tests");
+        let (waiting, others): (Vec<_>, Vec<_>) = programs.into_iter().partition(|name| {
+            tests.join(format!("{name}.rs")).exists() || tests.join(name).join("main.rs").exists()
+        });
+        if waiting.is_empty() {
+            return Apart {
+                others: call.to_vec(),
+                waiting: None,
+            };
+        }
+        let chosen =
+            |names: Vec<String>| names.into_iter().flat_map(|name| ["--test".into(), name]);
+        let (others, waiting): (Vec<_>, Vec<_>) =
+            (chosen(others).collect(), chosen(waiting).collect());
+        let (of_cargo, of_tests) = call.split_at(for_cargo(call).len());
+        let with = |names: &[String], without: &[&str]| {
+            let kept = of_cargo.iter().filter(|word| !without.contains(&&***word));
+            let mut words: Vec<String> = Vec::new();
+            for word in kept {
+                match word.as_str() {
+                    "--tests" => words.extend_from_slice(names),
+                    _ => words.push(word.clone()),
+                }
+            }
+            words.extend_from_slice(of_tests);
+            words
+        };
+        Apart {
+            others: with(&others, &[]),
+            waiting: Some(with(&waiting, &["--lib", "--bins", "--examples"])),
+        }
     }
 }
 
@@ -213,6 +291,39 @@ mod tests {
             call("--lib", Lacks::Restarts),
             "test --workspace --all-features --no-fail-fast --lib -- --skip server_restarts:: \
              --skip on_own_broker::"
+        );
+    }
+
+    #[test]
+    fn compiling_chooses_the_same_and_names_no_test() {
+        assert_eq!(
+            compiled(&words("test --lib -- --skip one")),
+            words("test --lib --no-run")
+        );
+        assert!(is_only_compiled(&words("test --no-run --lib")));
+        assert!(!is_only_compiled(&words("test --lib -- --no-run")));
+    }
+
+    #[test]
+    fn each_program_is_in_one_of_the_calls_at_once() {
+        let said = "  Executable unittests src/lib.rs (target/debug/deps/annals-1f)
+  Executable tests/it/main.rs (target/debug/deps/it-2f)
+  Executable tests/it/main.rs (target/debug/deps/it-3f)
+  Executable tests/three_brokers.rs (target/debug/deps/three_brokers-4f)
+  Executable tests/docs.rs (target/debug/deps/docs-5f)
+  Executable unittests examples/bank/main.rs (target/debug/examples/bank-6f)";
+        let programs: Vec<_> = said.lines().filter_map(Apart::program).collect();
+        assert_eq!(programs, ["it", "it", "three_brokers", "docs"]);
+        let call = words("test --all-features --lib --tests --examples -- --skip --lib");
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        assert_eq!(
+            Apart::of(&call, programs, root),
+            Apart {
+                others: words("test --all-features --lib --test docs --examples -- --skip --lib"),
+                waiting: Some(words(
+                    "test --all-features --test it --test three_brokers -- --skip --lib"
+                )),
+            }
         );
     }
 
