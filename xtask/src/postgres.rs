@@ -119,7 +119,11 @@ fn start() -> Result<Started, Stop> {
             programs,
         ];
         environment.push((KIND.control, guard.control(&words)?));
-        environment.push((BINARIES, binaries.directory.display().to_string()));
+        // A link to one program may have no neighbours.
+        let server = std::fs::canonicalize(binaries.directory.join("postgres")).ok();
+        let programs = server.as_deref().and_then(Path::parent);
+        let programs = programs.unwrap_or(&binaries.directory);
+        environment.push((BINARIES, programs.display().to_string()));
     }
     Ok(Started {
         state: state(format!(
