@@ -133,6 +133,8 @@ pub(super) struct Follower {
     /// The record that must come first: the last one that was applied.
     known: Option<(i64, CopyEnd)>,
     known_change: Option<ChangeStream>,
+    /// Where what was committed ended when it began.
+    stable_end: i64,
     began: Instant,
 }
 
@@ -162,6 +164,7 @@ impl Follower {
         Ok(Follower {
             known: (start > 0).then_some((first, copied)),
             known_change: None,
+            stable_end: stable,
             source,
             consumer,
             assembler: Assembler::default(),
@@ -170,6 +173,11 @@ impl Follower {
             early: EarlyEnd::default(),
             began: Instant::now(),
         })
+    }
+
+    /// Where what was committed ended when it began.
+    pub(super) fn stable_end(&self) -> i64 {
+        self.stable_end
     }
 
     /// What comes next, after a short wait when there is nothing. Blocks.

@@ -64,13 +64,12 @@ impl PartitionHandle {
     where
         F: Future<Output = Result<T, AppendError>>,
     {
-        if self.state.borrow().is_standby {
-            self.state.send_if_modified(State::stands_by_no_more);
-        }
         let began = Instant::now();
+        let mut longest = OPENING;
         let mut undecided = None;
         loop {
-            let turn = self.turn(began, undecided).await?;
+            let left = longest.saturating_sub(began.elapsed());
+            let turn = wait_for_turn(&self.state, left, undecided).await?;
             if let Turn::NotOwner(owner) = turn {
                 return Err(not_owner(owner));
             }
@@ -84,49 +83,40 @@ impl PartitionHandle {
                     let owner = self.state.borrow().owner.clone();
                     return Err(self.copy.told_append(looked(error, owner)));
                 }
-                (_, AppendError::Unknown(error)) if began.elapsed() < UNDECIDED => {
-                    tracing::debug!(%error, "an append is undecided");
-                    if !self.state.borrow().has_taken_back_since(&before) {
-                        undecided = Some(before.settled);
+                (_, AppendError::Unknown(error)) => {
+                    let (is_taken_back, since) = {
+                        let state = self.state.borrow();
+                        let is_taken_back = state.has_taken_back_since(&before);
+                        (is_taken_back, state.undecided_since(&before))
+                    };
+                    // A record that is refused may be that of another append in the transaction,
+                    // which comes in parts when it is tried again.
+                    let limit = match is_taken_back && error.failure() == Failure::Invalid {
+                        true => OPENING,
+                        false => UNDECIDED,
+                    };
+                    if began.elapsed() >= limit {
+                        // What an earlier try left open may be what is recorded.
+                        return Err(match is_taken_back && undecided.is_none() {
+                            true => error.into(),
+                            false => self.copy.told_append(AppendError::Unknown(error)),
+                        });
+                    }
+                    tracing::debug!(%error, is_taken_back, "an append is tried again");
+                    longest = UNDECIDED;
+                    if !is_taken_back {
+                        undecided = Some(since);
                     }
                 }
                 // It was fenced in between; nothing was written.
-                (_, AppendError::Store(error))
-                    if error.failure() == Failure::ReadOnly && began.elapsed() < UNDECIDED =>
-                {
+                (_, AppendError::Store(error)) if error.failure() == Failure::ReadOnly => {
+                    if began.elapsed() >= UNDECIDED {
+                        return Err(not_owner(self.state.borrow().owner.clone()));
+                    }
                     tracing::debug!(%error, "an append waits for its partition");
                     tokio::task::yield_now().await;
                 }
                 (_, error) => return Err(self.copy.told_append(error)),
-            }
-        }
-    }
-
-    /// Waits until something can be done about an append.
-    async fn turn(&self, began: Instant, undecided: Option<u64>) -> Result<Turn, AppendError> {
-        let mut states = self.state.subscribe();
-        let longest = match undecided {
-            Some(_) => UNDECIDED,
-            None => OPENING,
-        };
-        loop {
-            let state = states.borrow_and_update().clone();
-            if let Some(turn) = turn(&state, undecided) {
-                return Ok(turn);
-            }
-            if let Some(error) = state.refusal() {
-                return Err(match undecided {
-                    Some(_) => AppendError::Unknown(error),
-                    None => error.into(),
-                });
-            }
-            let left = longest.saturating_sub(began.elapsed());
-            let wait = left.min(state.moves_for());
-            match tokio::time::timeout(wait, states.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return Err(closed().into()),
-                Err(_) if wait < left => {}
-                Err(_) => return late(&state, undecided),
             }
         }
     }
@@ -146,6 +136,41 @@ impl PartitionHandle {
             event.partition = self.number;
         }
         events
+    }
+}
+
+/// Waits until something can be done about an append, for so long. It ends a standby, also one that
+/// began while it waited.
+async fn wait_for_turn(
+    shared: &Shared,
+    longest: Duration,
+    undecided: Option<u64>,
+) -> Result<Turn, AppendError> {
+    let began = Instant::now();
+    let mut states = shared.subscribe();
+    loop {
+        let state = states.borrow_and_update().clone();
+        if state.is_standby && undecided.is_none() {
+            shared.send_if_modified(State::stands_by_no_more);
+            continue;
+        }
+        if let Some(turn) = turn(&state, undecided) {
+            return Ok(turn);
+        }
+        if let Some(error) = state.refusal() {
+            return Err(match undecided {
+                Some(_) => AppendError::Unknown(error),
+                None => error.into(),
+            });
+        }
+        let left = longest.saturating_sub(began.elapsed());
+        let wait = left.min(state.moves_for());
+        match tokio::time::timeout(wait, states.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(closed().into()),
+            Err(_) if wait < left => {}
+            Err(_) => return late(&state, undecided),
+        }
     }
 }
 
@@ -265,6 +290,57 @@ mod tests {
         state.is_owned_by(Some("c".into()));
         assert!(!state.stands_by_no_more());
         assert!(matches!(turn(&state, None), Some(Turn::NotOwner(Some(owner))) if owner == "c"));
+    }
+
+    #[tokio::test]
+    async fn an_append_that_waits_ends_a_standby() {
+        let mut state = State::new(Some(true));
+        state.role = Role::Following;
+        let shared: Shared = Arc::new(tokio::sync::watch::Sender::new(state));
+        let waits = wait_for_turn(&shared, UNDECIDED, None);
+        let goes_on = async {
+            shared.send_modify(|state| {
+                state.is_standby = true;
+                state.is_owned_by(Some("b".into()));
+            });
+            let mut states = shared.subscribe();
+            let owns = states.wait_for(|state| state.is_to_own()).await;
+            assert!(owns.unwrap().owner.is_none());
+            shared.send_modify(|state| state.role = Role::Owning);
+        };
+        let (turn, ()) = tokio::join!(waits, async {
+            let within = tokio::time::timeout(UNDECIDED, goes_on);
+            within.await.expect("the standby ends");
+        });
+        assert!(matches!(turn, Ok(Turn::Write)));
+    }
+
+    #[test]
+    fn an_undecided_append_waits_for_its_own_writer() {
+        let mut state = State::new(Some(true));
+        state.role = Role::Owning;
+        state.settled = 1;
+        // The partition was opened once more before the append came to be written.
+        let before = state.clone();
+        state.settled = 2;
+        state.writes_no_more();
+        let since = Some(state.undecided_since(&before));
+        assert!(turn(&state, since).is_none(), "its outcome was not read");
+        state.settled = 3;
+        assert!(matches!(turn(&state, since), Some(Turn::Look)));
+    }
+
+    #[test]
+    fn only_the_writer_of_appends_takes_them_back() {
+        let mut state = State::new(Some(true));
+        let before = state.clone();
+        state.takes_back();
+        assert!(!state.has_taken_back_since(&before), "it said who opens");
+        state.role = Role::Owning;
+        state.takes_back();
+        assert!(state.has_taken_back_since(&before));
+        state.settled += 1;
+        assert!(!state.has_taken_back_since(&before), "a later fence");
     }
 
     #[test]

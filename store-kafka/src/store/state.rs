@@ -31,8 +31,11 @@ pub(super) struct State {
     /// Counts the fences that were seen and followed by everything before them: what was undecided
     /// before one is decided.
     pub(super) settled: u64,
-    /// Counts the transactions that were taken back for certain, and whose writer ended with them.
+    /// Counts the transactions whose commit was never asked for, and whose writer ended with them:
+    /// nothing of them is recorded, whoever ends them.
     pub(super) taken_back: u64,
+    /// What `settled` was when the last writer of this process ended.
+    pub(super) ended_in: u64,
     /// Who owns it, as the last owner said; nothing while none has said so, and when the last one
     /// was this process, which has given it up.
     pub(super) owner: Option<String>,
@@ -67,6 +70,7 @@ impl State {
             is_settled,
             settled: 0,
             taken_back: 0,
+            ended_in: 0,
             owner: None,
             rebalanced: None,
             has_caught_up: false,
@@ -112,6 +116,7 @@ impl State {
 
     /// The writer of this process has ended.
     pub(super) fn writes_no_more(&mut self) {
+        self.ended_in = self.settled;
         if self.role != Role::Owning {
             return;
         }
@@ -121,6 +126,20 @@ impl State {
             true => Role::Opening,
             false => Role::Following,
         };
+    }
+
+    /// The writer of this process is about to end, and nothing of its last transaction is recorded.
+    /// What a writer says that only opens the partition is no append.
+    pub(super) fn takes_back(&mut self) {
+        if self.role == Role::Owning {
+            self.taken_back += 1;
+        }
+    }
+
+    /// The fence after which an append is decided is a later one than this: its writer ended, and
+    /// may have begun after the append was asked for.
+    pub(super) fn undecided_since(&self, before: &State) -> u64 {
+        before.settled.max(self.ended_in)
     }
 
     /// The group has rebalanced: the process that gets this partition says so soon.

@@ -27,6 +27,9 @@ const LOOK: Duration = Duration::from_secs(5);
 /// another process may be open.
 const STABLE: Duration = Duration::from_secs(30);
 
+/// How long reading before a fence may stand still.
+const IN_THE_WAY: Duration = Duration::from_secs(3);
+
 /// What a partition's task needs.
 pub(super) struct Task {
     pub(super) kafka: Kafka,
@@ -115,12 +118,15 @@ impl Task {
             state.was_fenced = false;
         });
         let opened = Instant::now();
-        let writer = self.open().await?;
-        self.copy
-            .store()?
-            .own(Some(Box::new(writer)))
-            .await
-            .map_err(AppendError::into_store_error)?;
+        // What is refused interrupts no owner, and what is there by now is not read after the fence.
+        let read = self.read_before_fence().await?;
+        if !self.state.borrow().is_to_own() {
+            self.state.send_modify(|state| state.role = Role::Following);
+            return Ok(());
+        }
+        let writer = self.open(read).await?;
+        // Before the writer has work: it may end with the first of it, and only one that owns is
+        // missed then.
         self.state.send_modify(|state| {
             state.role = Role::Owning;
             state.settled += 1;
@@ -128,6 +134,11 @@ impl Task {
             state.has_owned = true;
             state.last_error = None;
         });
+        self.copy
+            .store()?
+            .own(Some(Box::new(writer)))
+            .await
+            .map_err(AppendError::into_store_error)?;
         tracing::debug!(
             topic = self.source.topic,
             partition = self.source.partition,
@@ -204,9 +215,43 @@ impl Task {
         }
     }
 
-    /// Fences first and reads afterwards: an earlier owner could still commit in between. Then it
-    /// says in the log who writes now.
-    async fn open(&self) -> Result<Writer, StoreError> {
+    /// A consumer that has read what was committed when it began, from where the copy ends, and how
+    /// far it has come; none where that cannot be done now. A transaction that is in the way is for
+    /// the fence to end.
+    async fn read_before_fence(&self) -> Result<Option<(Reading, i64)>, StoreError> {
+        let reading = self.reading().await?;
+        let end = match stable_end(&reading).await {
+            Ok(0) => return Ok(Some((reading, 0))),
+            Ok(end) => end,
+            // The fence waits longer for brokers that are away.
+            Err(error) if error.failure() == Failure::Unavailable => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut moved = Instant::now();
+        let mut next = page(&reading).await?;
+        loop {
+            let reached = next.reached;
+            if reached >= end || moved.elapsed() > IN_THE_WAY {
+                self.apply(next).await?;
+                return Ok(Some((reading, reached)));
+            }
+            // The next page is read while this one is written.
+            let (applied, read) = tokio::join!(self.apply(next), page(&reading));
+            applied?;
+            next = read?;
+            if next.reached > reached {
+                moved = Instant::now();
+            }
+            if !self.state.borrow().is_to_own() {
+                self.apply(next).await?;
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Fences, and goes on reading afterwards: an earlier owner could still commit in between. Then
+    /// it says in the log who writes now.
+    async fn open(&self, read: Option<(Reading, i64)>) -> Result<Writer, StoreError> {
         let source = &self.source;
         let fence = ClientThread::start("kafka-store-fence", || ())?;
         let (config, topic) = (source.config.clone(), source.topic.clone());
@@ -220,9 +265,11 @@ impl Task {
             Ok::<_, StoreError>((writer, uncommitted_end(&of_end)?))
         });
         let (mut writer, end) = fenced.await??;
-        let place = self.copy.replica_place().await?;
-        if end > 0 || place.cursor > 0 {
-            let reading = self.reading().await?;
+        let (reading, reached) = match read {
+            Some(read) => read,
+            None => (self.reading().await?, -1),
+        };
+        if reached < end {
             let mut moved = Instant::now();
             let mut next = page(&reading).await?;
             loop {
@@ -358,6 +405,15 @@ impl Task {
         }
         Ok(())
     }
+}
+
+/// Where what was committed ended when the reading began.
+async fn stable_end(reading: &Reading) -> Result<i64, StoreError> {
+    let end = reading.call(|follower| match follower {
+        Ok(follower) => Ok(follower.stable_end()),
+        Err(error) => Err(again(error)),
+    });
+    end.await?
 }
 
 async fn page(reading: &Reading) -> Result<Page, StoreError> {
