@@ -19,6 +19,9 @@ const OPENING: Duration = Duration::from_secs(5);
 /// How long an append waits until its outcome is known.
 const UNDECIDED: Duration = Duration::from_secs(30);
 
+/// How long an append waits that came between two writers of this process.
+const AGAIN: Duration = Duration::from_millis(5);
+
 /// What is said while this process takes a partition over.
 const OPENS: &str = "this process takes over the partition of the stream: it has fenced the last \
                      owner, or is doing so, and still reads what that one wrote. Nothing was \
@@ -108,13 +111,17 @@ impl PartitionHandle {
                         undecided = Some(since);
                     }
                 }
-                // It was fenced in between; nothing was written.
+                // It was fenced in between, or the file is read-only; nothing was written.
                 (_, AppendError::Store(error)) if error.failure() == Failure::ReadOnly => {
                     if began.elapsed() >= UNDECIDED {
-                        return Err(not_owner(self.state.borrow().owner.clone()));
+                        let state = self.state.borrow();
+                        return Err(match state.role {
+                            Role::Owning => error.into(),
+                            _ => not_owner(state.owner.clone()),
+                        });
                     }
                     tracing::debug!(%error, "an append waits for its partition");
-                    tokio::task::yield_now().await;
+                    tokio::time::sleep(AGAIN).await;
                 }
                 (_, error) => return Err(self.copy.told_append(error)),
             }

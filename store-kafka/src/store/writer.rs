@@ -232,8 +232,12 @@ impl Upstream for Writer {
             Ok(next) => return Ok(self.told(next)?.max(0).cast_unsigned()),
             Err(broken) => broken,
         };
+        let became = match self.has_asked {
+            true => "did not end",
+            false => "was not committed",
+        };
         let doing = format!(
-            "a transaction of {} on partition {} of `{}` did not end",
+            "a transaction of {} on partition {} of `{}` {became}",
             size_text(entries),
             self.partition,
             self.topic
