@@ -180,6 +180,29 @@ impl Follower {
         self.stable_end
     }
 
+    /// Reads the record that the copy ends with, and compares it; the change that the copy must
+    /// have, when it is one. Nothing is said when it does not come in time. Blocks.
+    pub(super) fn compare_end(
+        &mut self,
+        within: Duration,
+    ) -> Result<Option<ChangeStream>, StoreError> {
+        while self.known.is_some() && self.began.elapsed() < within {
+            match self.consumer.poll(POLL) {
+                Some(Ok(message)) => {
+                    let offset = message.offset();
+                    let incoming = incoming(&message);
+                    drop(message);
+                    self.take(offset, incoming)?;
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => self.at_end()?,
+                Some(Err(error)) if is_out_of_range(&error) => return Err(self.out_of_range()),
+                // Those who follow report it.
+                Some(Err(_)) | None => {}
+            }
+        }
+        Ok(self.known_change.take())
+    }
+
     /// What comes next, after a short wait when there is nothing. Blocks.
     pub(super) fn page(&mut self) -> Result<Page, StoreError> {
         let mut page = Page::default();

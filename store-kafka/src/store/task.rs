@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use annals_core::{AppendError, Backoff, Partition, Position, ReadLog, StoreError};
+use annals_core::{AppendError, Backoff, Partition, StoreError};
 use annals_core::{Failure, with_causes};
 use annals_sqlite::{ReplicaEntry, Upstream as _};
 
 use super::copy::Copy;
-use super::follower::{CopyEnd, Follower, LastEvent, Page, Source, lost, uncommitted_end};
+use super::follower::{Follower, Page, Source, uncommitted_end};
 use super::note::OwnerNote;
 use super::state::{Role, Shared};
 use super::writer::Writer;
@@ -350,41 +350,18 @@ impl Task {
 
     /// A consumer that begins where the copy ends.
     async fn reading(&self) -> Result<Reading, StoreError> {
-        let place = self.copy.replica_place().await?;
-        let owner = place.note.as_deref();
+        let copied = self.copy.end(&self.source).await?;
+        let owner = copied.note.as_deref();
         let owner = owner.and_then(|note| self.owner.other_in(note));
         self.state.send_modify(|state| state.owner = owner);
-        let last = ReadLog::after(Position::START).limit(1).backward();
-        let last = self.copy.read(last.partition(Partition(0))).await?;
-        let last = last.events.first();
         let source = self.source.clone();
-        if let Some(last) = last {
-            let belongs = source.partition_of(&last.stream);
-            if belongs != source.partition {
-                let why = format!("it ends with `{}`, of partition {belongs}", last.stream);
-                return Err(self.copy.is_of_another(&why));
-            }
-        }
-        let copied = CopyEnd {
-            cursor: place.cursor,
-            event: last.map(|event| LastEvent {
-                position: event.position,
-                id: event.id,
-                recorded_at: event.recorded_at,
-            }),
-            note: place.note,
-        };
         let name = format!("kafka-store-{}", source.partition);
         ClientThread::start(name, move || Follower::open(source, copied))
     }
 
     async fn apply(&self, page: Page) -> Result<(), StoreError> {
         if let Some(change) = page.known {
-            let known = self.copy.find_change(change.id).await?;
-            if known.is_none_or(|known| change.check_repeats(&known).is_err()) {
-                let why = "another change of a stream is at the end of the copy";
-                return Err(lost(&self.source, why));
-            }
+            self.copy.check_change(&self.source, &change).await?;
         }
         if page.entries.is_empty() {
             return Ok(());
@@ -425,6 +402,6 @@ async fn page(reading: &Reading) -> Result<Page, StoreError> {
 }
 
 /// The same error once more.
-fn again(error: &StoreError) -> StoreError {
+pub(super) fn again(error: &StoreError) -> StoreError {
     StoreError::new(error.failure(), with_causes(error).to_string())
 }
