@@ -123,6 +123,10 @@ impl PartitionHandle {
                     tracing::debug!(%error, "an append waits for its partition");
                     tokio::time::sleep(AGAIN).await;
                 }
+                // What was tried before may be recorded.
+                (_, AppendError::Store(error)) if undecided.is_some() => {
+                    return Err(self.copy.told_append(AppendError::Unknown(error)));
+                }
                 (_, error) => return Err(self.copy.told_append(error)),
             }
         }
@@ -234,6 +238,10 @@ fn closed() -> StoreError {
 
 #[cfg(test)]
 mod tests {
+    use annals_core::{Limits, SystemClock};
+
+    use super::super::copy::Folder;
+    use super::super::layout::Identity;
     use super::*;
 
     #[test]
@@ -348,6 +356,101 @@ mod tests {
         assert!(state.has_taken_back_since(&before));
         state.settled += 1;
         assert!(!state.has_taken_back_since(&before), "a later fence");
+    }
+
+    /// A partition that is owned, with an empty copy.
+    async fn owned(folder: &tempfile::TempDir) -> PartitionHandle {
+        let topic = Identity {
+            cluster: "a".into(),
+            name: "bank".into(),
+            partitions: 1,
+        };
+        let lock = Folder::lock(folder.path()).await.unwrap();
+        let clock = Arc::new(SystemClock);
+        let copy = Copy::open(folder.path(), 0, lock, &topic, Limits::default(), clock);
+        let mut state = State::new(Some(true));
+        state.role = Role::Owning;
+        PartitionHandle {
+            number: Partition(0),
+            copy: copy.await.unwrap(),
+            state: Arc::new(tokio::sync::watch::Sender::new(state)),
+        }
+    }
+
+    fn no_answer() -> StoreError {
+        StoreError::new(Failure::Unavailable, "no answer")
+    }
+
+    #[tokio::test]
+    async fn what_was_undecided_is_not_refused_by_a_failure() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let partition = owned(&folder).await;
+        let tries = std::cell::Cell::new(0);
+        let write = || async {
+            tries.set(tries.get() + 1);
+            if tries.get() == 1 {
+                partition.state.send_modify(|state| {
+                    state.writes_no_more();
+                    state.settled += 1;
+                    state.role = Role::Owning;
+                });
+                return Err(AppendError::Unknown(no_answer()));
+            }
+            Err::<(), _>(StoreError::new(Failure::Closed, "the copy was closed").into())
+        };
+        let outcome = partition.decide(write).await;
+        let is_unknown = matches!(
+            &outcome,
+            Err(AppendError::Unknown(error)) if error.failure() == Failure::Closed
+        );
+        assert!(is_unknown, "{outcome:?}");
+        assert_eq!(tries.get(), 2);
+    }
+
+    #[tokio::test]
+    async fn what_was_never_committed_is_tried_again_as_new() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let partition = owned(&folder).await;
+        let tries = std::cell::Cell::new(0);
+        let write = || async {
+            tries.set(tries.get() + 1);
+            if tries.get() == 2 {
+                return Ok(());
+            }
+            partition.state.send_modify(|state| {
+                state.takes_back();
+                state.writes_no_more();
+            });
+            Err(AppendError::Unknown(no_answer()))
+        };
+        let opens = async {
+            let mut states = partition.state.subscribe();
+            let opening = states.wait_for(|state| state.role == Role::Opening);
+            drop(opening.await.unwrap());
+            partition.state.send_modify(|state| {
+                state.settled += 1;
+                state.role = Role::Owning;
+            });
+        };
+        let (outcome, ()) = tokio::join!(partition.decide(write), opens);
+        let ((), was_undecided) = outcome.unwrap();
+        assert_eq!((was_undecided, tries.get()), (false, 2));
+    }
+
+    #[test]
+    fn a_full_disk_is_not_called_damage() {
+        let mut state = State::new(Some(true));
+        state.last_error = Some("no room left".into());
+        assert!(state.refusal().is_none(), "it is tried again");
+        for (failure, told) in [
+            (Failure::Full, Failure::Full),
+            (Failure::Invalid, Failure::Corrupt),
+        ] {
+            state.refused = Some(failure);
+            let refusal = state.refusal().unwrap();
+            assert_eq!(refusal.failure(), told);
+            assert_eq!(refusal.to_string(), "no room left");
+        }
     }
 
     #[test]

@@ -52,8 +52,8 @@ pub(super) struct State {
     pub(super) is_standby: bool,
     /// Why nothing is read or opened just now.
     pub(super) last_error: Option<String>,
-    /// Whether the error is permanent: only an operator mends it.
-    pub(super) is_refused: bool,
+    /// What kind of error it is, where only an operator mends it.
+    pub(super) refused: Option<Failure>,
 }
 
 impl State {
@@ -78,7 +78,7 @@ impl State {
             was_fenced: false,
             is_standby: false,
             last_error: None,
-            is_refused: false,
+            refused: None,
         }
     }
 
@@ -160,8 +160,12 @@ impl State {
 
     /// Why nothing goes on here until an operator mends it.
     pub(super) fn refusal(&self) -> Option<StoreError> {
-        let why = self.last_error.clone().filter(|_| self.is_refused)?;
-        Some(StoreError::new(Failure::Corrupt, why))
+        let failure = match self.refused? {
+            // It is none of the caller's.
+            Failure::Invalid => Failure::Corrupt,
+            failure => failure,
+        };
+        Some(StoreError::new(failure, self.last_error.clone()?))
     }
 }
 

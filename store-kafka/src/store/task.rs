@@ -92,9 +92,10 @@ impl Task {
                     partition = self.source.partition,
                     why
                 );
-                let is_refused = error.failure() != Failure::Unavailable;
+                let failure = error.failure();
+                let refused = (failure != Failure::Unavailable).then_some(failure);
                 self.state.send_modify(|state| {
-                    state.is_refused = is_refused;
+                    state.refused = refused;
                     state.last_error = Some(why);
                     state.role = Role::Following;
                 });
