@@ -304,6 +304,8 @@ mod tests {
         assert!(turn(&state, None).is_none(), "it waits for this process");
         state.is_owned_by(Some("c".into()));
         assert!(!state.stands_by_no_more());
+        assert!(turn(&state, None).is_none(), "it is taken from `c`");
+        state.is_taking_back = false;
         assert!(matches!(turn(&state, None), Some(Turn::NotOwner(Some(owner))) if owner == "c"));
     }
 

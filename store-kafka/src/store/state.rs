@@ -50,6 +50,9 @@ pub(super) struct State {
     /// Whether this process is a standby: another one has taken the partition over while nothing
     /// was appended here, and keeps it until something is.
     pub(super) is_standby: bool,
+    /// Whether an append has ended the standby, and the partition is not being opened yet. Notes
+    /// that are read until then are of those from whom it is taken.
+    pub(super) is_taking_back: bool,
     /// Why nothing is read or opened just now.
     pub(super) last_error: Option<String>,
     /// What kind of error it is, where only an operator mends it.
@@ -77,6 +80,7 @@ impl State {
             has_owned: false,
             was_fenced: false,
             is_standby: false,
+            is_taking_back: false,
             last_error: None,
             refused: None,
         }
@@ -87,7 +91,7 @@ impl State {
         let is_over = self
             .rebalanced
             .is_none_or(|since| since.elapsed() >= TAKE_OVER);
-        self.owner.is_none() || !is_over
+        self.owner.is_none() || !is_over || self.is_taking_back
     }
 
     /// How long it is until the owner that was named last is believed again.
@@ -110,6 +114,7 @@ impl State {
         let was_standby = std::mem::take(&mut self.is_standby);
         if was_standby {
             self.is_owned_by(None);
+            self.is_taking_back = true;
         }
         was_standby
     }

@@ -115,6 +115,7 @@ impl Task {
     async fn own(&self, backoff: &mut Backoff) -> Result<(), StoreError> {
         self.state.send_modify(|state| {
             state.role = Role::Opening;
+            state.is_taking_back = false;
             // Of a writer before.
             state.was_fenced = false;
         });
@@ -367,19 +368,20 @@ impl Task {
         if page.entries.is_empty() {
             return Ok(());
         }
-        let notes = page.entries.iter().filter_map(|entry| match entry {
+        let mut latest = page.entries.iter().rev();
+        let last = latest.find_map(|entry| match entry {
             ReplicaEntry::Note(note) => Some(note.clone()),
             _ => None,
         });
-        let notes: Vec<String> = notes.collect();
-        self.copy.apply(page.entries, page.cursor).await?;
-        if let Some(note) = notes.last() {
+        if let Some(note) = &last {
             let owner = self.owner.other_in(note);
-            self.state.send_modify(|state| {
-                state.is_owned_by(owner);
-                // The process that wrote it had fenced before: what was open then is decided.
-                state.settled += 1;
-            });
+            // Before anybody sees what it wrote.
+            self.state.send_modify(|state| state.is_owned_by(owner));
+        }
+        self.copy.apply(page.entries, page.cursor).await?;
+        if last.is_some() {
+            // The process that wrote it had fenced before: what was open then is decided.
+            self.state.send_modify(|state| state.settled += 1);
         }
         Ok(())
     }
