@@ -12,7 +12,7 @@ use super::follower::{Follower, Page, Source, uncommitted_end};
 use super::note::OwnerNote;
 use super::state::{Role, Shared};
 use super::writer::Writer;
-use crate::client::ClientThread;
+use crate::client::{ClientThread, PROPAGATION};
 use crate::error::unavailable;
 use crate::kafka::Kafka;
 
@@ -261,6 +261,7 @@ impl Task {
         let of_end = source.clone();
         let note = ReplicaEntry::Note(self.owner.note(source.partitions));
         let of_writer = note.clone();
+        let began = Instant::now();
         let fenced = fence.call(move |()| {
             let mut writer = Writer::fence(&config, &topic, partition, of_writer, state)?;
             writer.settle(&config)?;
@@ -268,8 +269,9 @@ impl Task {
         });
         let (mut writer, end) = fenced.await??;
         let (reading, reached) = match read {
-            Some(read) => read,
-            None => (self.reading().await?, -1),
+            Some(read) if began.elapsed() < PROPAGATION => read,
+            // What it heard from brokers that were away meanwhile may not be so any more.
+            _ => (self.reading().await?, -1),
         };
         if reached < end {
             let mut moved = Instant::now();
