@@ -120,7 +120,7 @@ impl Task {
             state.was_fenced = false;
         });
         let opened = Instant::now();
-        // What is refused interrupts no owner, and what is there by now is not read after the fence.
+        // What is refused interrupts no owner, and what is there by now is read before the fence.
         let read = self.read_before_fence().await?;
         if !self.state.borrow().is_to_own() {
             self.state.send_modify(|state| state.role = Role::Following);
