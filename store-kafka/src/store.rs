@@ -33,7 +33,7 @@ use annals_core::{
 };
 use async_trait::async_trait;
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 
 pub use self::options::{Options, Owns};
 
@@ -165,6 +165,13 @@ impl KafkaStore {
         }
         if let Some((number, copy)) = copies.first() {
             first::check(&source(*number), copy).await?;
+        }
+        let mut checks = JoinSet::new();
+        for (number, copy) in &copies {
+            checks.spawn(first::check_end(source(*number), Arc::clone(copy)));
+        }
+        while let Some(checked) = checks.join_next().await {
+            checked.map_err(|error| unavailable("a copy was not checked").because(error))??;
         }
         // From here on it takes partitions from the processes that own them.
         let owners = Owners::join(&kafka, options.owns, &options.name)?;

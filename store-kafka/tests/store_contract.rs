@@ -316,26 +316,58 @@ mod on_kafka {
         let place = super::OnKafka::new();
         let owner = place.open_as("one", Owns::All).await;
         let to = StreamId::new("grown-1").unwrap();
-        let append = || Append::new(to.clone(), [NewEvent::json("a", "1")]);
-        owner.append(append()).await.unwrap();
+        let append = Append::new(to.clone(), [NewEvent::json("a", "1")]);
+        owner.append(append).await.unwrap();
         let kafka = super::broker::kafka().await;
         kafka.grow_topic(&place.topic, 4).await.unwrap();
         while kafka.partitions_of(&place.topic).await.unwrap() != 4 {}
         refused(&place, "fresh", Owns::All).await;
+        assert_not_fenced(&place, &owner, &to).await;
+    }
+
+    /// Appends one event, and looks at what that has written.
+    async fn assert_not_fenced(place: &super::OnKafka, owner: &KafkaStore, to: &StreamId) {
         let broker = super::broker::url();
         let reader: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", broker.trim_start_matches("kafka://"))
             .create()
             .unwrap();
-        let partition = owner.partition_of(&to).0.cast_signed();
+        let partition = owner.partition_of(to).0.cast_signed();
         let end = || {
             let bounds = reader.fetch_watermarks(&place.topic, partition, super::broker::TIMEOUT);
             bounds.unwrap().1
         };
         let before = end();
-        owner.append(append()).await.unwrap();
+        let append = Append::new(to.clone(), [NewEvent::json("a", "1")]);
+        owner.append(append).await.unwrap();
         // The event and its marker: an owner that was fenced would have said first that it is one.
         assert_eq!(end(), before + 2);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_copy_that_is_refused_interrupts_no_owner() {
+        let place = super::OnKafka::new();
+        let owner = place.open_as("one", Owns::All).await;
+        let to = StreamId::new("behind-1").unwrap();
+        let append = || Append::new(to.clone(), [NewEvent::json("a", "1")]);
+        owner.append(append()).await.unwrap();
+        drop(place.open_as("two", Owns::None).await);
+        owner.append(append()).await.unwrap();
+        owner.append(append()).await.unwrap();
+        // The owner's note and two events, each with its marker: the copy of the other process ends
+        // before.
+        let kafka = super::broker::kafka().await;
+        let partition = owner.partition_of(&to);
+        let removed = kafka.delete_records(&place.topic, partition, 6).await;
+        removed.unwrap();
+        let error = refused(&place, "two", Owns::All).await;
+        assert_eq!(error.failure(), Failure::Corrupt);
+        let said = format!("has lost its records before offset 6 of partition {partition}");
+        assert!(error.to_string().contains(&said), "{error}");
+        // Also those of the other partitions, whose copies are right.
+        for to in names() {
+            assert_not_fenced(&place, &owner, &to).await;
+        }
     }
 
     #[tokio::test(flavor = "multi_thread")]

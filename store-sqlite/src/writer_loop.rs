@@ -39,6 +39,8 @@ pub(crate) struct WriterLoop {
     identity: Arc<LogIdentity>,
     events_max: usize,
     bytes_max: usize,
+    /// Events and bytes of the next group: less than the bounds after one was not recorded.
+    group_max: (usize, usize),
     poll_interval: Option<Duration>,
     last_group: usize,
     groups: usize,
@@ -60,6 +62,7 @@ impl WriterLoop {
             moved,
             events_max: options.group_events_max,
             bytes_max: options.group_bytes_max,
+            group_max: (options.group_events_max, options.group_bytes_max),
             // No other process can open a store that has no file.
             poll_interval: options.path().map(|_| options.poll_interval),
             last_group: 0,
@@ -163,6 +166,7 @@ impl WriterLoop {
 
     /// What waits already, up to the bounds of a group; what would exceed them comes next.
     fn gather(&self, first: Box<dyn Job>) -> (Group, Option<Box<dyn Job>>) {
+        let (events_max, bytes_max) = self.group_max;
         let (mut events, mut bytes) = first.size();
         let mut group = vec![first];
         let mut yields = 0;
@@ -172,7 +176,7 @@ impl WriterLoop {
                     let (more_events, more_bytes) = job.size();
                     events += more_events;
                     bytes += more_bytes;
-                    if events > self.events_max || bytes > self.bytes_max {
+                    if events > events_max || bytes > bytes_max {
                         return (group, Some(job));
                     }
                     group.push(job);
@@ -229,7 +233,7 @@ impl WriterLoop {
         }
         self.identity.check_files().map_err(Broken::closed)?;
         self.begin()?;
-        for job in group {
+        for job in &mut *group {
             // A net for the application's code: clocks, and values that are dropped.
             let ran = catch_unwind(AssertUnwindSafe(|| job.run(&mut self.write_tx)));
             match ran {
@@ -241,7 +245,18 @@ impl WriterLoop {
                 }
             }
         }
-        let upstream = self.record()?;
+        let upstream = match self.record() {
+            Ok(upstream) => upstream,
+            Err(broken) => {
+                if broken.unknown && group.len() > 1 {
+                    self.narrow(group);
+                }
+                return Err(broken);
+            }
+        };
+        if upstream.is_some() {
+            self.widen();
+        }
         if let Err(error) = self.write_tx.commit() {
             let mut broken = self.broken(&error, true);
             // The last flush failed: what the disk holds now is not known, and another attempt
@@ -285,6 +300,23 @@ impl WriterLoop {
                 unknown,
             }
         })
+    }
+
+    /// All callers of a group that was not recorded ask again at once. Where it was too large for
+    /// what records it, or one of it is refused there, the same group would fail for ever.
+    fn narrow(&mut self, group: &[Box<dyn Job>]) {
+        let sizes = group.iter().map(|job| job.size());
+        let (events, bytes) = sizes.fold((0, 0), |(events, bytes), (more_events, more_bytes)| {
+            (events + more_events, bytes + more_bytes)
+        });
+        self.group_max = ((events / 2).max(1), (bytes / 2).max(1));
+    }
+
+    /// A group was recorded: the next one may be larger by an eighth.
+    fn widen(&mut self) {
+        let grown = |now: usize, max: usize| now.saturating_add((now / 8).max(1)).min(max);
+        let (events, bytes) = self.group_max;
+        self.group_max = (grown(events, self.events_max), grown(bytes, self.bytes_max));
     }
 
     fn begin(&mut self) -> Result<(), Broken> {

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // What must not fail is unwrapped.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 
 use annals_core::{
     Append, AppendError, ChangeStream, EventStore as _, Expected, Failure, Log as _, LogId,
@@ -276,4 +276,65 @@ async fn a_replica_is_not_opened_as_a_store() {
     );
     let copy = replica(&folder, "copy.db", log).await;
     copy.apply(Vec::new(), 0).await.unwrap();
+}
+
+/// A log that takes six entries at once, and holds a single one until it is told to go on.
+#[derive(Debug)]
+struct Few {
+    reached: mpsc::Sender<()>,
+    release: mpsc::Receiver<()>,
+    cursor: u64,
+}
+
+impl Upstream for Few {
+    fn record(&mut self, entries: &[ReplicaEntry]) -> Result<u64, StoreError> {
+        if entries.len() == 1 {
+            let _ = self.reached.send(());
+            let _ = self.release.recv();
+        }
+        if entries.len() > 6 {
+            return Err(StoreError::new(Failure::Unavailable, "too many at once"));
+        }
+        self.cursor += 1;
+        Ok(self.cursor)
+    }
+}
+
+/// Appends of eight callers that come while one before them is recorded.
+async fn at_once(store: &SqliteStore, cursor: u64) -> Vec<bool> {
+    let (reached, is_reached) = mpsc::channel();
+    let (released, release) = mpsc::channel::<()>();
+    let few = Few {
+        reached,
+        release,
+        cursor,
+    };
+    store.own(Some(Box::new(few))).await.unwrap();
+    let append = |name: String| {
+        let (store, append) = (store.clone(), Append::new(stream(&name), events(1)));
+        tokio::spawn(async move { store.append(append).await.is_ok() })
+    };
+    let first = append("first-1".into());
+    let waits = tokio::task::spawn_blocking(move || is_reached.recv());
+    waits.await.unwrap().unwrap();
+    let callers: Vec<_> = (0..8).map(|n| append(format!("caller-{n}"))).collect();
+    // Each of them comes to wait for its answer.
+    for _ in 0..8 {
+        tokio::task::yield_now().await;
+    }
+    drop(released);
+    assert!(first.await.unwrap());
+    let mut taken = Vec::new();
+    for caller in callers {
+        taken.push(caller.await.unwrap());
+    }
+    taken
+}
+
+#[tokio::test]
+async fn a_group_that_was_not_recorded_comes_in_parts() {
+    let folder = TempDir::new().unwrap();
+    let store = replica(&folder, "log.db", LogId::random()).await;
+    assert_eq!(at_once(&store, 0).await, [false; 8], "they came together");
+    assert_eq!(at_once(&store, 1).await, [true; 8]);
 }

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use annals_core::{
-    AppendError, ChangeStream, Clock, EventId, Failure, Limits, Log as _, LogPage, ReadLog,
-    StoreError,
+    AppendError, ChangeStream, Clock, Failure, Limits, Log as _, LogPage, Partition, Position,
+    ReadLog, StoreError,
 };
 use annals_sqlite::{Options, ReplicaEntry, ReplicaPlace, SqliteStore};
 
-use super::follower::grown;
+use super::follower::{CopyEnd, LastEvent, Source, grown, lost};
 use super::layout::Identity;
 use crate::error::invalid;
 
@@ -139,11 +139,42 @@ impl Copy {
         self.told(self.store()?.read(read).await)
     }
 
-    pub(super) async fn find_change(
+    /// What it ends with.
+    pub(super) async fn end(&self, source: &Source) -> Result<CopyEnd, StoreError> {
+        let place = self.replica_place().await?;
+        let last = ReadLog::after(Position::START).limit(1).backward();
+        let last = self.read(last.partition(Partition(0))).await?;
+        let last = last.events.first();
+        if let Some(last) = last {
+            let belongs = source.partition_of(&last.stream);
+            if belongs != source.partition {
+                let why = format!("it ends with `{}`, of partition {belongs}", last.stream);
+                return Err(self.is_of_another(&why));
+            }
+        }
+        Ok(CopyEnd {
+            cursor: place.cursor,
+            event: last.map(|event| LastEvent {
+                position: event.position,
+                id: event.id,
+                recorded_at: event.recorded_at,
+            }),
+            note: place.note,
+        })
+    }
+
+    /// Refuses a copy that does not know the change which is at its end in the topic.
+    pub(super) async fn check_change(
         &self,
-        id: EventId,
-    ) -> Result<Option<ChangeStream>, StoreError> {
-        self.told(self.store()?.find_change(id).await)
+        source: &Source,
+        change: &ChangeStream,
+    ) -> Result<(), StoreError> {
+        let known = self.told(self.store()?.find_change(change.id).await)?;
+        if known.is_none_or(|known| change.check_repeats(&known).is_err()) {
+            let why = "another change of a stream is at the end of the copy";
+            return Err(lost(source, why));
+        }
+        Ok(())
     }
 
     pub(super) async fn apply(
@@ -180,7 +211,7 @@ impl Copy {
     }
 
     /// The file has the copy of another partition.
-    pub(super) fn is_of_another(&self, why: &str) -> StoreError {
+    fn is_of_another(&self, why: &str) -> StoreError {
         self.unusable(&format!("it is of another partition: {why}"))
     }
 

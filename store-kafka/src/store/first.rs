@@ -1,16 +1,22 @@
-//! What a topic begins with, asked before anything is taken from the processes that own it: what
-//! is refused later would have interrupted them for nothing.
+//! What a topic begins with, and what copies of it end with, asked before anything is taken from
+//! the processes that own it: what is refused later would have interrupted them for nothing.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
 
-use annals_core::StoreError;
+use annals_core::{Failure, StoreError};
 use rdkafka::Message as _;
 use rdkafka::topic_partition_list::Offset;
 
 use super::copy::Copy;
-use super::follower::{Source, incoming};
+use super::follower::{Follower, Source, incoming};
 use super::record;
+use super::task::again;
 use crate::client::{ClientThread, TopicScan};
+
+/// How long the record may take that a copy ends with.
+const COMPARED: Duration = Duration::from_secs(3);
 
 /// Refuses a topic that was given partitions since its first record was written: in a partition
 /// that was there from the beginning that is the note of an owner, which says how many there were.
@@ -43,4 +49,26 @@ fn check_first(source: &Source) -> Result<(), StoreError> {
         ControlFlow::Break(())
     })?;
     checked
+}
+
+/// Refuses a copy that is not of what the topic holds now, by the record that it ends with. What
+/// cannot be seen now is told by those who follow.
+pub(super) async fn check_end(source: Source, copy: Arc<Copy>) -> Result<(), StoreError> {
+    let copied = copy.end(&source).await?;
+    if copied.cursor == 0 {
+        return Ok(());
+    }
+    let of_reading = source.clone();
+    let open = move || Follower::open(of_reading, copied);
+    let reads = ClientThread::start("kafka-store-first", open)?;
+    let compared = reads.call(|follower| match follower {
+        Ok(follower) => follower.compare_end(COMPARED),
+        Err(error) => Err(again(error)),
+    });
+    match compared.await? {
+        Ok(Some(change)) => copy.check_change(&source, &change).await,
+        Ok(None) => Ok(()),
+        Err(error) if error.failure() == Failure::Unavailable => Ok(()),
+        Err(error) => Err(error),
+    }
 }

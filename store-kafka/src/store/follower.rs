@@ -133,6 +133,8 @@ pub(super) struct Follower {
     /// The record that must come first: the last one that was applied.
     known: Option<(i64, CopyEnd)>,
     known_change: Option<ChangeStream>,
+    /// Where what was committed ended when it began.
+    stable_end: i64,
     began: Instant,
 }
 
@@ -162,6 +164,7 @@ impl Follower {
         Ok(Follower {
             known: (start > 0).then_some((first, copied)),
             known_change: None,
+            stable_end: stable,
             source,
             consumer,
             assembler: Assembler::default(),
@@ -170,6 +173,34 @@ impl Follower {
             early: EarlyEnd::default(),
             began: Instant::now(),
         })
+    }
+
+    /// Where what was committed ended when it began.
+    pub(super) fn stable_end(&self) -> i64 {
+        self.stable_end
+    }
+
+    /// Reads the record that the copy ends with, and compares it; the change that the copy must
+    /// have, when it is one. Nothing is said when it does not come in time. Blocks.
+    pub(super) fn compare_end(
+        &mut self,
+        within: Duration,
+    ) -> Result<Option<ChangeStream>, StoreError> {
+        while self.known.is_some() && self.began.elapsed() < within {
+            match self.consumer.poll(POLL) {
+                Some(Ok(message)) => {
+                    let offset = message.offset();
+                    let incoming = incoming(&message);
+                    drop(message);
+                    self.take(offset, incoming)?;
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => self.at_end()?,
+                Some(Err(error)) if is_out_of_range(&error) => return Err(self.out_of_range()),
+                // Those who follow report it.
+                Some(Err(_)) | None => {}
+            }
+        }
+        Ok(self.known_change.take())
     }
 
     /// What comes next, after a short wait when there is nothing. Blocks.

@@ -19,6 +19,9 @@ const OPENING: Duration = Duration::from_secs(5);
 /// How long an append waits until its outcome is known.
 const UNDECIDED: Duration = Duration::from_secs(30);
 
+/// How long an append waits that came between two writers of this process.
+const AGAIN: Duration = Duration::from_millis(5);
+
 /// What is said while this process takes a partition over.
 const OPENS: &str = "this process takes over the partition of the stream: it has fenced the last \
                      owner, or is doing so, and still reads what that one wrote. Nothing was \
@@ -64,13 +67,12 @@ impl PartitionHandle {
     where
         F: Future<Output = Result<T, AppendError>>,
     {
-        if self.state.borrow().is_standby {
-            self.state.send_if_modified(State::stands_by_no_more);
-        }
         let began = Instant::now();
+        let mut longest = OPENING;
         let mut undecided = None;
         loop {
-            let turn = self.turn(began, undecided).await?;
+            let left = longest.saturating_sub(began.elapsed());
+            let turn = wait_for_turn(&self.state, left, undecided).await?;
             if let Turn::NotOwner(owner) = turn {
                 return Err(not_owner(owner));
             }
@@ -84,49 +86,48 @@ impl PartitionHandle {
                     let owner = self.state.borrow().owner.clone();
                     return Err(self.copy.told_append(looked(error, owner)));
                 }
-                (_, AppendError::Unknown(error)) if began.elapsed() < UNDECIDED => {
-                    tracing::debug!(%error, "an append is undecided");
-                    if !self.state.borrow().has_taken_back_since(&before) {
-                        undecided = Some(before.settled);
+                (_, AppendError::Unknown(error)) => {
+                    let (is_taken_back, since) = {
+                        let state = self.state.borrow();
+                        let is_taken_back = state.has_taken_back_since(&before);
+                        (is_taken_back, state.undecided_since(&before))
+                    };
+                    // A record that is refused may be that of another append in the transaction,
+                    // which comes in parts when it is tried again.
+                    let limit = match is_taken_back && error.failure() == Failure::Invalid {
+                        true => OPENING,
+                        false => UNDECIDED,
+                    };
+                    if began.elapsed() >= limit {
+                        // What an earlier try left open may be what is recorded.
+                        return Err(match is_taken_back && undecided.is_none() {
+                            true => error.into(),
+                            false => self.copy.told_append(AppendError::Unknown(error)),
+                        });
+                    }
+                    tracing::debug!(%error, is_taken_back, "an append is tried again");
+                    longest = UNDECIDED;
+                    if !is_taken_back {
+                        undecided = Some(since);
                     }
                 }
-                // It was fenced in between; nothing was written.
-                (_, AppendError::Store(error))
-                    if error.failure() == Failure::ReadOnly && began.elapsed() < UNDECIDED =>
-                {
+                // It was fenced in between, or the file is read-only; nothing was written.
+                (_, AppendError::Store(error)) if error.failure() == Failure::ReadOnly => {
+                    if began.elapsed() >= UNDECIDED {
+                        let state = self.state.borrow();
+                        return Err(match state.role {
+                            Role::Owning => error.into(),
+                            _ => not_owner(state.owner.clone()),
+                        });
+                    }
                     tracing::debug!(%error, "an append waits for its partition");
-                    tokio::task::yield_now().await;
+                    tokio::time::sleep(AGAIN).await;
+                }
+                // What was tried before may be recorded.
+                (_, AppendError::Store(error)) if undecided.is_some() => {
+                    return Err(self.copy.told_append(AppendError::Unknown(error)));
                 }
                 (_, error) => return Err(self.copy.told_append(error)),
-            }
-        }
-    }
-
-    /// Waits until something can be done about an append.
-    async fn turn(&self, began: Instant, undecided: Option<u64>) -> Result<Turn, AppendError> {
-        let mut states = self.state.subscribe();
-        let longest = match undecided {
-            Some(_) => UNDECIDED,
-            None => OPENING,
-        };
-        loop {
-            let state = states.borrow_and_update().clone();
-            if let Some(turn) = turn(&state, undecided) {
-                return Ok(turn);
-            }
-            if let Some(error) = state.refusal() {
-                return Err(match undecided {
-                    Some(_) => AppendError::Unknown(error),
-                    None => error.into(),
-                });
-            }
-            let left = longest.saturating_sub(began.elapsed());
-            let wait = left.min(state.moves_for());
-            match tokio::time::timeout(wait, states.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return Err(closed().into()),
-                Err(_) if wait < left => {}
-                Err(_) => return late(&state, undecided),
             }
         }
     }
@@ -146,6 +147,41 @@ impl PartitionHandle {
             event.partition = self.number;
         }
         events
+    }
+}
+
+/// Waits until something can be done about an append, for so long. It ends a standby, also one that
+/// began while it waited.
+async fn wait_for_turn(
+    shared: &Shared,
+    longest: Duration,
+    undecided: Option<u64>,
+) -> Result<Turn, AppendError> {
+    let began = Instant::now();
+    let mut states = shared.subscribe();
+    loop {
+        let state = states.borrow_and_update().clone();
+        if state.is_standby && undecided.is_none() {
+            shared.send_if_modified(State::stands_by_no_more);
+            continue;
+        }
+        if let Some(turn) = turn(&state, undecided) {
+            return Ok(turn);
+        }
+        if let Some(error) = state.refusal() {
+            return Err(match undecided {
+                Some(_) => AppendError::Unknown(error),
+                None => error.into(),
+            });
+        }
+        let left = longest.saturating_sub(began.elapsed());
+        let wait = left.min(state.moves_for());
+        match tokio::time::timeout(wait, states.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(closed().into()),
+            Err(_) if wait < left => {}
+            Err(_) => return late(&state, undecided),
+        }
     }
 }
 
@@ -202,6 +238,10 @@ fn closed() -> StoreError {
 
 #[cfg(test)]
 mod tests {
+    use annals_core::{Limits, SystemClock};
+
+    use super::super::copy::Folder;
+    use super::super::layout::Identity;
     use super::*;
 
     #[test]
@@ -264,7 +304,155 @@ mod tests {
         assert!(turn(&state, None).is_none(), "it waits for this process");
         state.is_owned_by(Some("c".into()));
         assert!(!state.stands_by_no_more());
+        assert!(turn(&state, None).is_none(), "it is taken from `c`");
+        state.is_taking_back = false;
         assert!(matches!(turn(&state, None), Some(Turn::NotOwner(Some(owner))) if owner == "c"));
+    }
+
+    #[tokio::test]
+    async fn an_append_that_waits_ends_a_standby() {
+        let mut state = State::new(Some(true));
+        state.role = Role::Following;
+        let shared: Shared = Arc::new(tokio::sync::watch::Sender::new(state));
+        let waits = wait_for_turn(&shared, UNDECIDED, None);
+        let goes_on = async {
+            shared.send_modify(|state| {
+                state.is_standby = true;
+                state.is_owned_by(Some("b".into()));
+            });
+            let mut states = shared.subscribe();
+            let owns = states.wait_for(|state| state.is_to_own()).await;
+            assert!(owns.unwrap().owner.is_none());
+            shared.send_modify(|state| state.role = Role::Owning);
+        };
+        let (turn, ()) = tokio::join!(waits, async {
+            let within = tokio::time::timeout(UNDECIDED, goes_on);
+            within.await.expect("the standby ends");
+        });
+        assert!(matches!(turn, Ok(Turn::Write)));
+    }
+
+    #[test]
+    fn an_undecided_append_waits_for_its_own_writer() {
+        let mut state = State::new(Some(true));
+        state.role = Role::Owning;
+        state.settled = 1;
+        // The partition was opened once more before the append came to be written.
+        let before = state.clone();
+        state.settled = 2;
+        state.writes_no_more();
+        let since = Some(state.undecided_since(&before));
+        assert!(turn(&state, since).is_none(), "its outcome was not read");
+        state.settled = 3;
+        assert!(matches!(turn(&state, since), Some(Turn::Look)));
+    }
+
+    #[test]
+    fn only_the_writer_of_appends_takes_them_back() {
+        let mut state = State::new(Some(true));
+        let before = state.clone();
+        state.takes_back();
+        assert!(!state.has_taken_back_since(&before), "it said who opens");
+        state.role = Role::Owning;
+        state.takes_back();
+        assert!(state.has_taken_back_since(&before));
+        state.settled += 1;
+        assert!(!state.has_taken_back_since(&before), "a later fence");
+    }
+
+    /// A partition that is owned, with an empty copy.
+    async fn owned(folder: &tempfile::TempDir) -> PartitionHandle {
+        let topic = Identity {
+            cluster: "a".into(),
+            name: "bank".into(),
+            partitions: 1,
+        };
+        let lock = Folder::lock(folder.path()).await.unwrap();
+        let clock = Arc::new(SystemClock);
+        let copy = Copy::open(folder.path(), 0, lock, &topic, Limits::default(), clock);
+        let mut state = State::new(Some(true));
+        state.role = Role::Owning;
+        PartitionHandle {
+            number: Partition(0),
+            copy: copy.await.unwrap(),
+            state: Arc::new(tokio::sync::watch::Sender::new(state)),
+        }
+    }
+
+    fn no_answer() -> StoreError {
+        StoreError::new(Failure::Unavailable, "no answer")
+    }
+
+    #[tokio::test]
+    async fn what_was_undecided_is_not_refused_by_a_failure() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let partition = owned(&folder).await;
+        let tries = std::cell::Cell::new(0);
+        let write = || async {
+            tries.set(tries.get() + 1);
+            if tries.get() == 1 {
+                partition.state.send_modify(|state| {
+                    state.writes_no_more();
+                    state.settled += 1;
+                    state.role = Role::Owning;
+                });
+                return Err(AppendError::Unknown(no_answer()));
+            }
+            Err::<(), _>(StoreError::new(Failure::Closed, "the copy was closed").into())
+        };
+        let outcome = partition.decide(write).await;
+        let is_unknown = matches!(
+            &outcome,
+            Err(AppendError::Unknown(error)) if error.failure() == Failure::Closed
+        );
+        assert!(is_unknown, "{outcome:?}");
+        assert_eq!(tries.get(), 2);
+    }
+
+    #[tokio::test]
+    async fn what_was_never_committed_is_tried_again_as_new() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let partition = owned(&folder).await;
+        let tries = std::cell::Cell::new(0);
+        let write = || async {
+            tries.set(tries.get() + 1);
+            if tries.get() == 2 {
+                return Ok(());
+            }
+            partition.state.send_modify(|state| {
+                state.takes_back();
+                state.writes_no_more();
+            });
+            Err(AppendError::Unknown(no_answer()))
+        };
+        let opens = async {
+            let mut states = partition.state.subscribe();
+            let opening = states.wait_for(|state| state.role == Role::Opening);
+            drop(opening.await.unwrap());
+            partition.state.send_modify(|state| {
+                state.settled += 1;
+                state.role = Role::Owning;
+            });
+        };
+        let (outcome, ()) = tokio::join!(partition.decide(write), opens);
+        let ((), was_undecided) = outcome.unwrap();
+        assert_eq!((was_undecided, tries.get()), (false, 2));
+    }
+
+    #[test]
+    fn a_full_disk_is_not_called_damage() {
+        let mut state = State::new(Some(true));
+        state.last_error = Some("no room left".into());
+        assert!(state.refusal().is_none(), "it is tried again");
+        for (failure, told) in [
+            (Failure::Full, Failure::Full),
+            (Failure::Invalid, Failure::Corrupt),
+        ] {
+            state.refused = Some(failure);
+            let refusal = state.refusal().unwrap();
+            assert_eq!(refusal.failure(), told);
+            assert_eq!(refusal.to_string(), "no room left");
+        }
     }
 
     #[test]

@@ -31,8 +31,11 @@ pub(super) struct State {
     /// Counts the fences that were seen and followed by everything before them: what was undecided
     /// before one is decided.
     pub(super) settled: u64,
-    /// Counts the transactions that were taken back for certain, and whose writer ended with them.
+    /// Counts the transactions whose commit was never asked for, and whose writer ended with them:
+    /// nothing of them is recorded, whoever ends them.
     pub(super) taken_back: u64,
+    /// What `settled` was when the last writer of this process ended.
+    pub(super) ended_in: u64,
     /// Who owns it, as the last owner said; nothing while none has said so, and when the last one
     /// was this process, which has given it up.
     pub(super) owner: Option<String>,
@@ -47,10 +50,13 @@ pub(super) struct State {
     /// Whether this process is a standby: another one has taken the partition over while nothing
     /// was appended here, and keeps it until something is.
     pub(super) is_standby: bool,
+    /// Whether an append has ended the standby, and the partition is not being opened yet. Notes
+    /// that are read until then are of those from whom it is taken.
+    pub(super) is_taking_back: bool,
     /// Why nothing is read or opened just now.
     pub(super) last_error: Option<String>,
-    /// Whether the error is permanent: only an operator mends it.
-    pub(super) is_refused: bool,
+    /// What kind of error it is, where only an operator mends it.
+    pub(super) refused: Option<Failure>,
 }
 
 impl State {
@@ -67,14 +73,16 @@ impl State {
             is_settled,
             settled: 0,
             taken_back: 0,
+            ended_in: 0,
             owner: None,
             rebalanced: None,
             has_caught_up: false,
             has_owned: false,
             was_fenced: false,
             is_standby: false,
+            is_taking_back: false,
             last_error: None,
-            is_refused: false,
+            refused: None,
         }
     }
 
@@ -83,7 +91,7 @@ impl State {
         let is_over = self
             .rebalanced
             .is_none_or(|since| since.elapsed() >= TAKE_OVER);
-        self.owner.is_none() || !is_over
+        self.owner.is_none() || !is_over || self.is_taking_back
     }
 
     /// How long it is until the owner that was named last is believed again.
@@ -106,12 +114,14 @@ impl State {
         let was_standby = std::mem::take(&mut self.is_standby);
         if was_standby {
             self.is_owned_by(None);
+            self.is_taking_back = true;
         }
         was_standby
     }
 
     /// The writer of this process has ended.
     pub(super) fn writes_no_more(&mut self) {
+        self.ended_in = self.settled;
         if self.role != Role::Owning {
             return;
         }
@@ -121,6 +131,20 @@ impl State {
             true => Role::Opening,
             false => Role::Following,
         };
+    }
+
+    /// The writer of this process is about to end, and nothing of its last transaction is recorded.
+    /// What a writer says that only opens the partition is no append.
+    pub(super) fn takes_back(&mut self) {
+        if self.role == Role::Owning {
+            self.taken_back += 1;
+        }
+    }
+
+    /// The fence after which an append is decided is a later one than this: its writer ended, and
+    /// may have begun after the append was asked for.
+    pub(super) fn undecided_since(&self, before: &State) -> u64 {
+        before.settled.max(self.ended_in)
     }
 
     /// The group has rebalanced: the process that gets this partition says so soon.
@@ -141,8 +165,12 @@ impl State {
 
     /// Why nothing goes on here until an operator mends it.
     pub(super) fn refusal(&self) -> Option<StoreError> {
-        let why = self.last_error.clone().filter(|_| self.is_refused)?;
-        Some(StoreError::new(Failure::Corrupt, why))
+        let failure = match self.refused? {
+            // It is none of the caller's.
+            Failure::Invalid => Failure::Corrupt,
+            failure => failure,
+        };
+        Some(StoreError::new(failure, self.last_error.clone()?))
     }
 }
 

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use annals_core::{AppendError, Backoff, Partition, Position, ReadLog, StoreError};
+use annals_core::{AppendError, Backoff, Partition, StoreError};
 use annals_core::{Failure, with_causes};
 use annals_sqlite::{ReplicaEntry, Upstream as _};
 
 use super::copy::Copy;
-use super::follower::{CopyEnd, Follower, LastEvent, Page, Source, lost, uncommitted_end};
+use super::follower::{Follower, Page, Source, uncommitted_end};
 use super::note::OwnerNote;
 use super::state::{Role, Shared};
 use super::writer::Writer;
-use crate::client::ClientThread;
+use crate::client::{ClientThread, PROPAGATION};
 use crate::error::unavailable;
 use crate::kafka::Kafka;
 
@@ -26,6 +26,9 @@ const LOOK: Duration = Duration::from_secs(5);
 /// How long reading up to the end may stand still after a fence: longer than a transaction of
 /// another process may be open.
 const STABLE: Duration = Duration::from_secs(30);
+
+/// How long reading before a fence may stand still.
+const IN_THE_WAY: Duration = Duration::from_secs(3);
 
 /// What a partition's task needs.
 pub(super) struct Task {
@@ -89,9 +92,10 @@ impl Task {
                     partition = self.source.partition,
                     why
                 );
-                let is_refused = error.failure() != Failure::Unavailable;
+                let failure = error.failure();
+                let refused = (failure != Failure::Unavailable).then_some(failure);
                 self.state.send_modify(|state| {
-                    state.is_refused = is_refused;
+                    state.refused = refused;
                     state.last_error = Some(why);
                     state.role = Role::Following;
                 });
@@ -111,16 +115,20 @@ impl Task {
     async fn own(&self, backoff: &mut Backoff) -> Result<(), StoreError> {
         self.state.send_modify(|state| {
             state.role = Role::Opening;
+            state.is_taking_back = false;
             // Of a writer before.
             state.was_fenced = false;
         });
         let opened = Instant::now();
-        let writer = self.open().await?;
-        self.copy
-            .store()?
-            .own(Some(Box::new(writer)))
-            .await
-            .map_err(AppendError::into_store_error)?;
+        // What is refused interrupts no owner, and what is there by now is read before the fence.
+        let read = self.read_before_fence().await?;
+        if !self.state.borrow().is_to_own() {
+            self.state.send_modify(|state| state.role = Role::Following);
+            return Ok(());
+        }
+        let writer = self.open(read).await?;
+        // Before the writer has work: it may end with the first of it, and only one that owns is
+        // missed then.
         self.state.send_modify(|state| {
             state.role = Role::Owning;
             state.settled += 1;
@@ -128,6 +136,11 @@ impl Task {
             state.has_owned = true;
             state.last_error = None;
         });
+        self.copy
+            .store()?
+            .own(Some(Box::new(writer)))
+            .await
+            .map_err(AppendError::into_store_error)?;
         tracing::debug!(
             topic = self.source.topic,
             partition = self.source.partition,
@@ -204,9 +217,43 @@ impl Task {
         }
     }
 
-    /// Fences first and reads afterwards: an earlier owner could still commit in between. Then it
-    /// says in the log who writes now.
-    async fn open(&self) -> Result<Writer, StoreError> {
+    /// A consumer that has read what was committed when it began, from where the copy ends, and how
+    /// far it has come; none where that cannot be done now. A transaction that is in the way is for
+    /// the fence to end.
+    async fn read_before_fence(&self) -> Result<Option<(Reading, i64)>, StoreError> {
+        let reading = self.reading().await?;
+        let end = match stable_end(&reading).await {
+            Ok(0) => return Ok(Some((reading, 0))),
+            Ok(end) => end,
+            // The fence waits longer for brokers that are away.
+            Err(error) if error.failure() == Failure::Unavailable => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut moved = Instant::now();
+        let mut next = page(&reading).await?;
+        loop {
+            let reached = next.reached;
+            if reached >= end || moved.elapsed() > IN_THE_WAY {
+                self.apply(next).await?;
+                return Ok(Some((reading, reached)));
+            }
+            // The next page is read while this one is written.
+            let (applied, read) = tokio::join!(self.apply(next), page(&reading));
+            applied?;
+            next = read?;
+            if next.reached > reached {
+                moved = Instant::now();
+            }
+            if !self.state.borrow().is_to_own() {
+                self.apply(next).await?;
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Fences, and goes on reading afterwards: an earlier owner could still commit in between. Then
+    /// it says in the log who writes now.
+    async fn open(&self, read: Option<(Reading, i64)>) -> Result<Writer, StoreError> {
         let source = &self.source;
         let fence = ClientThread::start("kafka-store-fence", || ())?;
         let (config, topic) = (source.config.clone(), source.topic.clone());
@@ -214,15 +261,19 @@ impl Task {
         let of_end = source.clone();
         let note = ReplicaEntry::Note(self.owner.note(source.partitions));
         let of_writer = note.clone();
+        let began = Instant::now();
         let fenced = fence.call(move |()| {
             let mut writer = Writer::fence(&config, &topic, partition, of_writer, state)?;
             writer.settle(&config)?;
             Ok::<_, StoreError>((writer, uncommitted_end(&of_end)?))
         });
         let (mut writer, end) = fenced.await??;
-        let place = self.copy.replica_place().await?;
-        if end > 0 || place.cursor > 0 {
-            let reading = self.reading().await?;
+        let (reading, reached) = match read {
+            Some(read) if began.elapsed() < PROPAGATION => read,
+            // What it heard from brokers that were away meanwhile may not be so any more.
+            _ => (self.reading().await?, -1),
+        };
+        if reached < end {
             let mut moved = Instant::now();
             let mut next = page(&reading).await?;
             loop {
@@ -303,61 +354,48 @@ impl Task {
 
     /// A consumer that begins where the copy ends.
     async fn reading(&self) -> Result<Reading, StoreError> {
-        let place = self.copy.replica_place().await?;
-        let owner = place.note.as_deref();
+        let copied = self.copy.end(&self.source).await?;
+        let owner = copied.note.as_deref();
         let owner = owner.and_then(|note| self.owner.other_in(note));
         self.state.send_modify(|state| state.owner = owner);
-        let last = ReadLog::after(Position::START).limit(1).backward();
-        let last = self.copy.read(last.partition(Partition(0))).await?;
-        let last = last.events.first();
         let source = self.source.clone();
-        if let Some(last) = last {
-            let belongs = source.partition_of(&last.stream);
-            if belongs != source.partition {
-                let why = format!("it ends with `{}`, of partition {belongs}", last.stream);
-                return Err(self.copy.is_of_another(&why));
-            }
-        }
-        let copied = CopyEnd {
-            cursor: place.cursor,
-            event: last.map(|event| LastEvent {
-                position: event.position,
-                id: event.id,
-                recorded_at: event.recorded_at,
-            }),
-            note: place.note,
-        };
         let name = format!("kafka-store-{}", source.partition);
         ClientThread::start(name, move || Follower::open(source, copied))
     }
 
     async fn apply(&self, page: Page) -> Result<(), StoreError> {
         if let Some(change) = page.known {
-            let known = self.copy.find_change(change.id).await?;
-            if known.is_none_or(|known| change.check_repeats(&known).is_err()) {
-                let why = "another change of a stream is at the end of the copy";
-                return Err(lost(&self.source, why));
-            }
+            self.copy.check_change(&self.source, &change).await?;
         }
         if page.entries.is_empty() {
             return Ok(());
         }
-        let notes = page.entries.iter().filter_map(|entry| match entry {
+        let mut latest = page.entries.iter().rev();
+        let last = latest.find_map(|entry| match entry {
             ReplicaEntry::Note(note) => Some(note.clone()),
             _ => None,
         });
-        let notes: Vec<String> = notes.collect();
-        self.copy.apply(page.entries, page.cursor).await?;
-        if let Some(note) = notes.last() {
+        if let Some(note) = &last {
             let owner = self.owner.other_in(note);
-            self.state.send_modify(|state| {
-                state.is_owned_by(owner);
-                // The process that wrote it had fenced before: what was open then is decided.
-                state.settled += 1;
-            });
+            // Before anybody sees what it wrote.
+            self.state.send_modify(|state| state.is_owned_by(owner));
+        }
+        self.copy.apply(page.entries, page.cursor).await?;
+        if last.is_some() {
+            // The process that wrote it had fenced before: what was open then is decided.
+            self.state.send_modify(|state| state.settled += 1);
         }
         Ok(())
     }
+}
+
+/// Where what was committed ended when the reading began.
+async fn stable_end(reading: &Reading) -> Result<i64, StoreError> {
+    let end = reading.call(|follower| match follower {
+        Ok(follower) => Ok(follower.stable_end()),
+        Err(error) => Err(again(error)),
+    });
+    end.await?
 }
 
 async fn page(reading: &Reading) -> Result<Page, StoreError> {
@@ -369,6 +407,6 @@ async fn page(reading: &Reading) -> Result<Page, StoreError> {
 }
 
 /// The same error once more.
-fn again(error: &StoreError) -> StoreError {
+pub(super) fn again(error: &StoreError) -> StoreError {
     StoreError::new(error.failure(), with_causes(error).to_string())
 }

@@ -2,6 +2,7 @@
 //! that one process at a time can have.
 
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use annals_core::{StoreError, with_causes};
 use annals_sqlite::{ReplicaEntry, Upstream};
@@ -14,8 +15,12 @@ use super::state::{Shared, State};
 use crate::client::decided::StableEnd;
 use crate::client::step::{Step, reached};
 use crate::client::transaction::{self, Broken, Deliveries, Producer, drain, queue};
-use crate::client::{Config, decided, headers};
+use crate::client::{Config, TRANSACTION_TIMEOUT_MS, decided, headers};
 use crate::error::{code_of, failed, unavailable};
+
+/// How old a transaction may be when its commit is asked for: after that the broker has ended it,
+/// or is about to, and its answer would leave the outcome open.
+const SENT: Duration = Duration::from_millis(TRANSACTION_TIMEOUT_MS);
 
 /// Writes a partition until another process does.
 pub(super) struct Writer {
@@ -28,6 +33,8 @@ pub(super) struct Writer {
     state: Shared,
     /// Where its next record comes, or after it by the marker of a transaction.
     next: Option<i64>,
+    /// Whether the commit of the last transaction was asked for. What was not is never committed.
+    has_asked: bool,
 }
 
 impl fmt::Debug for Writer {
@@ -64,6 +71,7 @@ impl Writer {
             stable,
             state,
             next: None,
+            has_asked: false,
         })
     }
 
@@ -145,10 +153,16 @@ impl Writer {
     }
 
     fn transact(&mut self, entries: &[ReplicaEntry]) -> Result<i64, Broken> {
+        self.has_asked = false;
+        let began = Instant::now();
         let records = self.send(entries)?;
         self.check_alone(records)?;
+        if began.elapsed() > SENT {
+            return Err(Broken::Slow);
+        }
         let producer = &self.producer;
         reached(Step::BeforeCommit);
+        self.has_asked = true;
         transaction::commit(producer)?;
         reached(Step::AfterCommit);
         let next = producer.context().last_offset() + 1;
@@ -218,16 +232,26 @@ impl Upstream for Writer {
             Ok(next) => return Ok(self.told(next)?.max(0).cast_unsigned()),
             Err(broken) => broken,
         };
+        let became = match self.has_asked {
+            true => "did not end",
+            false => "was not committed",
+        };
         let doing = format!(
-            "a transaction on partition {} of `{}` did not end",
-            self.partition, self.topic
+            "a transaction of {} on partition {} of `{}` {became}",
+            size_text(entries),
+            self.partition,
+            self.topic
         );
+        // This writer ends with it: what is left open is ended by the next fence.
+        if !self.has_asked {
+            self.state.send_modify(State::takes_back);
+        }
         match &broken {
-            // What is left open would be ended by the next fence.
-            Broken::Refused(_) | Broken::Store(_) => match transaction::abort(&self.producer) {
-                Ok(()) => self.state.send_modify(|state| state.taken_back += 1),
-                Err(error) => tracing::debug!(%error, "a transaction was not aborted"),
-            },
+            Broken::Refused(_) | Broken::Store(_) => {
+                if let Err(error) = transaction::abort(&self.producer) {
+                    tracing::debug!(%error, "a transaction was not aborted");
+                }
+            }
             Broken::Client(error) if is_fenced(error) => {
                 self.state.send_modify(|state| state.was_fenced = true);
             }
@@ -244,6 +268,23 @@ impl Drop for Writer {
     }
 }
 
+/// How large a transaction is, for the end of an error text.
+fn size_text(entries: &[ReplicaEntry]) -> String {
+    let appends = entries.iter().filter_map(|entry| match entry {
+        ReplicaEntry::Append(append) => Some(append),
+        _ => None,
+    });
+    let (events, bytes) = appends
+        .flat_map(|append| &append.events)
+        .fold((0_usize, 0_usize), |(events, bytes), event| {
+            (events + 1, bytes + event.payload.len())
+        });
+    format!(
+        "{} entries with {events} events and {bytes} bytes",
+        entries.len()
+    )
+}
+
 fn is_fenced(error: &KafkaError) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(
@@ -255,4 +296,28 @@ fn is_fenced(error: &KafkaError) -> bool {
                 | Code::TransactionCoordinatorFenced
         )
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use annals_core::chrono::DateTime;
+    use annals_core::{NewEvent, Position, StreamId, Version};
+    use annals_sqlite::ReplicaAppend;
+
+    use super::*;
+
+    #[test]
+    fn a_transaction_that_failed_says_how_large_it_was() {
+        let append = |count: usize| {
+            ReplicaEntry::Append(ReplicaAppend {
+                stream: StreamId::new("account-7").unwrap(),
+                version: Version::FIRST,
+                position: Position::new(1),
+                recorded_at: DateTime::UNIX_EPOCH,
+                events: vec![NewEvent::json("a", "12345"); count],
+            })
+        };
+        let entries = [append(2), append(1), ReplicaEntry::Note("one".into())];
+        assert_eq!(size_text(&entries), "3 entries with 3 events and 15 bytes");
+    }
 }
