@@ -16,6 +16,10 @@ use crate::metrics::Meter;
 use crate::rate::Rate;
 use crate::status::EventTime;
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+
 /// What a slot is doing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(tag = "is", rename_all = "snake_case")]
@@ -73,8 +77,10 @@ pub struct SlotProgress {
     pub unsettled: BTreeMap<Partition, DateTime<Utc>>,
     /// Events settled since the worker started.
     pub settled_events: u64,
-    /// Keys in dead letters.
+    /// Keys in dead letters, as its worker here knew last.
     pub dead_letter_keys: u64,
+    // Whether the worker that holds the slot has read which keys these are.
+    knows_dead_letters: bool,
     /// Rows that its worker keeps in memory.
     pub rows_at_hand: u64,
     /// Their bytes, as they are stored.
@@ -118,6 +124,7 @@ impl SlotProgress {
             unsettled: BTreeMap::new(),
             settled_events: 0,
             dead_letter_keys: 0,
+            knows_dead_letters: false,
             rows_at_hand: 0,
             bytes_at_hand: 0,
             commits: Commits::default(),
@@ -156,6 +163,15 @@ impl SlotProgress {
         token.positions().all(|(partition, position)| {
             !self.reads(partition) || self.reached_in(partition) >= position
         })
+    }
+
+    /// Whether its worker in this process knows that no event up to a token is a dead letter: it
+    /// has settled all of them, and read which keys are in dead letters.
+    pub fn is_without_dead_letters(&self, token: &Token) -> bool {
+        self.owner.is_some()
+            && self.knows_dead_letters
+            && self.dead_letter_keys == 0
+            && self.has_reached(token)
     }
 
     /// Events between what is settled and the head, over all partitions.
@@ -337,6 +353,8 @@ impl Progress {
                 }
             }
             progress.owner = owner.map(str::to_owned);
+            // Another worker may have made some since.
+            progress.knows_dead_letters = false;
             progress.decisions_seen = decisions_seen;
             progress.calls = None;
             progress.busy.turn(None, progress.since);
@@ -448,6 +466,7 @@ impl Progress {
         self.sender.send_if_modified(|progress| {
             let changed = progress.dead_letter_keys != keys;
             progress.dead_letter_keys = keys;
+            progress.knows_dead_letters = true;
             changed
         });
     }

@@ -115,6 +115,7 @@ macro_rules! promises {
             concurrent_commands_on_one_row_fold_once_each,
             get_folds_what_another_program_appended,
             a_poison_event_does_not_fail_its_command,
+            asking_inline_for_a_dead_lettered_write_is_an_error,
             a_watcher_is_told_of_rows_that_appends_wrote,
             becoming_inline_rebuilds_and_a_rebuilt_view_stays_inline,
             a_fold_that_reads_the_position_is_right_inline,
