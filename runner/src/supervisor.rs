@@ -20,7 +20,7 @@ use crate::error::{WorkError, chain};
 use crate::generation::{GenerationWorkers, RunningGeneration, is_ours, serving};
 use crate::lease::Coordination;
 use crate::poll::Seen;
-use crate::progress::SlotState;
+use crate::progress::{SlotProgress, SlotState};
 use crate::quota::Quota;
 use crate::rebalance::Membership;
 use crate::subject::{Subject, Verified};
@@ -74,7 +74,8 @@ impl Supervisor {
         poll.follow(&self.workers.spec().view, self.context.timing.poll);
         let mut polls = poll.seen();
         let mut seen = None;
-        // A build that is complete is switched to soon.
+        // A build that is complete is switched to soon. One that waits for an operator is no reason
+        // to poll closely.
         let mut building = None;
         while !*stop.borrow() {
             let polled = tokio::select! {
@@ -97,9 +98,7 @@ impl Supervisor {
                     tracing::error!(projection = name, panic, "a supervisor panicked");
                 }
             }
-            let is_building = self
-                .workers
-                .each(|of| of.generation.phase == Phase::Building);
+            let is_building = self.workers.each(is_on_its_way);
             building = match is_building.contains(&true) {
                 true => building.or_else(|| Some(poll.waiting())),
                 false => None,
@@ -348,6 +347,14 @@ impl Supervisor {
             }
         }
     }
+}
+
+/// Whether a generation is being built and goes on by itself: nothing waits for an operator.
+fn is_on_its_way(of: &RunningGeneration) -> bool {
+    let stopped = |slot: &watch::Receiver<SlotProgress>| {
+        matches!(slot.borrow().state, SlotState::Stopped { .. })
+    };
+    of.generation.phase == Phase::Building && of.refused.is_none() && !of.slots.iter().any(stopped)
 }
 
 /// Works on a slot, and says so when that ends without having been asked to.

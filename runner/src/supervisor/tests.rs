@@ -70,7 +70,8 @@ async fn said(fails: Fails) -> (String, usize) {
     let views = ViewLocation::Own(Arc::clone(&store) as _);
     let context = WorkerContext::new(&db, &views, "owner");
     let workers = GenerationWorkers::new(Kind::View, spec);
-    let mut polls = context.poll.seen();
+    let poll = context.poll.clone();
+    let mut polls = poll.seen();
     let switches = Arc::new(AtomicUsize::new(0));
     let subject = Arc::new(Failing(fails, Arc::clone(&switches)));
     let supervisor = Supervisor::new(context, workers.clone(), subject);
@@ -94,6 +95,14 @@ async fn said(fails: Fails) -> (String, usize) {
         workers.poll_now();
         polls.changed().await.unwrap();
     }
+    let rests = tokio::time::timeout(Duration::from_secs(60), async {
+        while poll.is_waited_for() {
+            tokio::task::yield_now().await;
+        }
+    });
+    rests
+        .await
+        .expect("what waits for an operator is polled as if it were built");
     stop.send_replace(true);
     supervised.await.unwrap();
     (said, switches.load(Ordering::SeqCst))
