@@ -189,6 +189,7 @@ macro_rules! promises {
             a_paid_order_is_shipped_and_its_process_finished,
             a_deadline_is_reached_once_when_the_clock_says_so,
             a_deadline_passed_while_stopped_is_reached_after_restart,
+            a_process_that_begins_anew_reaches_its_deadline,
             a_command_that_is_refused_means_what_the_process_says,
             what_a_process_does_is_caused_by_the_event,
             two_reactions_of_a_process_to_one_event_take_effect;
