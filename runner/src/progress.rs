@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use annals_core::chrono::{DateTime, TimeDelta, Utc};
-use annals_core::{Clock, Generation, Partition, Position, Token};
+use annals_core::{Clock, Generation, Incarnation, Partition, Position, Token};
 use serde::Serialize;
 use tokio::sync::watch;
 
@@ -17,7 +17,6 @@ use crate::rate::Rate;
 use crate::status::EventTime;
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests;
 
 /// What a slot is doing.
@@ -79,6 +78,8 @@ pub struct SlotProgress {
     pub settled_events: u64,
     /// Keys in dead letters, as its worker here knew last.
     pub dead_letter_keys: u64,
+    // Of which incarnation of the log all of this is known.
+    incarnation: Option<Incarnation>,
     // Whether the worker that holds the slot has read which keys these are.
     knows_dead_letters: bool,
     /// Rows that its worker keeps in memory.
@@ -124,6 +125,7 @@ impl SlotProgress {
             unsettled: BTreeMap::new(),
             settled_events: 0,
             dead_letter_keys: 0,
+            incarnation: None,
             knows_dead_letters: false,
             rows_at_hand: 0,
             bytes_at_hand: 0,
@@ -165,13 +167,16 @@ impl SlotProgress {
         })
     }
 
-    /// Whether its worker in this process knows that no event up to a token is a dead letter: it
-    /// has settled all of them, and read which keys are in dead letters.
-    pub fn is_without_dead_letters(&self, token: &Token) -> bool {
-        self.owner.is_some()
-            && self.knows_dead_letters
-            && self.dead_letter_keys == 0
-            && self.has_reached(token)
+    /// Whether a worker of this process holds the slot in this incarnation of the log.
+    pub(crate) fn works_in(&self, incarnation: Incarnation) -> bool {
+        self.owner.is_some() && self.incarnation == Some(incarnation)
+    }
+
+    /// Whether its worker in this process has settled all up to a token of this incarnation of the
+    /// log, and knows of no dead letters.
+    pub fn is_without_dead_letters(&self, token: &Token, incarnation: Incarnation) -> bool {
+        let knows_of_none = self.knows_dead_letters && self.dead_letter_keys == 0;
+        self.works_in(incarnation) && knows_of_none && self.has_reached(token)
     }
 
     /// Events between what is settled and the head, over all partitions.
@@ -339,8 +344,8 @@ impl Progress {
         self.state(state);
     }
 
-    /// A worker of this process has taken the lease as this owner, or released it. It has seen so
-    /// many decisions of operators.
+    /// A worker of this process has the lease as this owner, or released it, and has seen so many
+    /// decisions of operators.
     pub fn held_by(&self, owner: Option<&str>, decisions_seen: u64) {
         self.sender.send_modify(|progress| {
             // What stopped it is shown until it is known to be repaired.
@@ -358,6 +363,19 @@ impl Progress {
             progress.decisions_seen = decisions_seen;
             progress.calls = None;
             progress.busy.turn(None, progress.since);
+        });
+    }
+
+    /// What is known from now on is of this incarnation of the log, and nothing is of another.
+    pub(crate) fn follows(&self, incarnation: Incarnation) {
+        self.sender.send_if_modified(|progress| {
+            let before = progress.incarnation.replace(incarnation);
+            if before.is_some_and(|before| before != incarnation) {
+                progress.reached.clear();
+                progress.head.clear();
+                progress.unsettled.clear();
+            }
+            false
         });
     }
 

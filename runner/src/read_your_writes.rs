@@ -132,7 +132,9 @@ impl CatchUp {
         if self.from_the_store {
             return self.has_reached(generation, token).await;
         }
-        if !self.workers.works_on_all(generation.id) {
+        // What they know of a log that was restored meanwhile says nothing about this one.
+        let incarnation = self.context.log().incarnation();
+        if !self.workers.works_on_all(generation.id, incarnation) {
             return self.has_reached(generation, token).await;
         }
         let mut reached = pin!(self.workers.reached(generation.id, token));

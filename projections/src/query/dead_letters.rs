@@ -26,11 +26,12 @@ impl<V: View> ViewHandle<V> {
         if self.output.is_some() {
             return Ok(());
         }
+        let incarnation = self.context.log().incarnation();
         // Workers of this process know whether there are any.
         let none = self.workers.of(generation.id, |of| {
             of.slots
                 .iter()
-                .all(|slot| slot.borrow().is_without_dead_letters(token))
+                .all(|slot| slot.borrow().is_without_dead_letters(token, incarnation))
         });
         if none == Some(true) {
             return Ok(());
