@@ -37,6 +37,9 @@ const NEAR_EVENTS: u64 = 10_000;
 /// Pauses between two attempts at a switch that was refused.
 const REFUSED: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(3_600));
 
+/// Pauses between two attempts at a check that a store could not answer.
+const BUSY: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(60));
+
 /// Supervises the generations of one view, reactor or process manager.
 pub struct Supervisor {
     context: WorkerContext,
@@ -47,6 +50,8 @@ pub struct Supervisor {
 
 /// A switch that did not happen.
 struct Refused {
+    /// The pauses of what happened last, as they begin.
+    of: Backoff,
     backoff: Backoff,
     /// When it is tried again; nothing when that would be of no use.
     again: Option<Instant>,
@@ -208,13 +213,24 @@ impl Supervisor {
             .is_none_or(|refused| refused.again.is_some_and(|again| Instant::now() >= again))
     }
 
-    fn refuse(&mut self, generation: GenerationId, reason: String, try_again: bool) {
-        let refused = self.refused.entry(generation).or_insert(Refused {
-            backoff: REFUSED,
-            again: None,
-        });
+    /// The next attempt comes after a pause, which gets longer while the same happens.
+    fn pause(&mut self, generation: GenerationId, of: Backoff, try_again: bool) {
+        let again = None;
+        let first = || Refused {
+            of,
+            backoff: of,
+            again,
+        };
+        let refused = self.refused.entry(generation).or_insert_with(first);
+        if refused.of != of {
+            *refused = first();
+        }
         let wait = refused.backoff.next_wait();
         refused.again = try_again.then(|| Instant::now() + wait);
+    }
+
+    fn refuse(&mut self, generation: GenerationId, reason: String, try_again: bool) {
+        self.pause(generation, REFUSED, try_again);
         let projection = self.workers.name();
         let id = generation.0;
         tracing::warn!(projection, generation = id, reason, "a switch was refused");
@@ -250,6 +266,7 @@ impl Supervisor {
             Err(NotSwitched::Busy(error)) => {
                 let projection = self.workers.name();
                 tracing::warn!(projection, error, "a new generation cannot be checked");
+                self.pause(generation.id, BUSY, true);
             }
             Err(NotSwitched::Refused { reason, try_again }) => {
                 self.refuse(generation.id, reason, try_again);
