@@ -1,7 +1,8 @@
 //! Rows folded in memory as a worker folds them, for questions that no kept row answers.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
+use annals_core::DeadLetter;
 use annals_core::chrono::DateTime;
 use bytes::Bytes;
 
@@ -14,6 +15,8 @@ use crate::view::step::Step;
 pub(crate) struct Replay<V: View> {
     rows: Rows<V>,
     ended: HashSet<String>,
+    /// By key, the event that ended it.
+    dead_letters: HashMap<String, DeadLetter>,
 }
 
 impl<V: View> Replay<V> {
@@ -22,6 +25,7 @@ impl<V: View> Replay<V> {
         Replay {
             rows: Rows::keeping(usize::MAX),
             ended: HashSet::new(),
+            dead_letters: HashMap::new(),
         }
     }
 
@@ -57,7 +61,17 @@ impl<V: View> Replay<V> {
         let now = DateTime::default();
         self.rows
             .fold(&mut changes, steps, &mut self.ended, now, checks)?;
-        changes.read_back::<V>()
+        changes.read_back::<V>()?;
+        for letter in changes.dead_letters {
+            let key = letter.key.clone();
+            self.dead_letters.entry(key).or_insert(letter);
+        }
+        Ok(())
+    }
+
+    /// The first event of a key that cannot be folded: the row lacks it and all later ones.
+    pub(crate) fn dead_letter(&self, key: &str) -> Option<&DeadLetter> {
+        self.dead_letters.get(key)
     }
 
     /// The rows that there are, each with its key.

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{
-    Generation, GenerationId, GenerationSpec, LogPage, Partition, Phase, Position, RowChange, Token,
+    Generation, GenerationId, GenerationSpec, Incarnation, LogPage, Partition, Phase, Position,
+    RowChange, Token,
 };
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::JoinHandle;
@@ -401,13 +402,14 @@ impl GenerationWorkers {
         .flatten()
     }
 
-    /// Whether workers of this process have every slot of a generation, as far as is known here.
-    pub(crate) fn works_on_all(&self, generation: GenerationId) -> bool {
+    /// Whether workers of this process have every slot of a generation in this incarnation of the
+    /// log, as far as is known here.
+    pub(crate) fn works_on_all(&self, generation: GenerationId, incarnation: Incarnation) -> bool {
         let all = self.of(generation, |followed| {
             followed
                 .slots
                 .iter()
-                .all(|slot| slot.borrow().owner.is_some())
+                .all(|slot| slot.borrow().works_in(incarnation))
         });
         all.unwrap_or(false)
     }

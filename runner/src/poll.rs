@@ -148,6 +148,12 @@ impl Poll {
         }
     }
 
+    /// Whether changes are followed closely.
+    #[cfg(test)]
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.shared.waiting.load(Ordering::Relaxed) > 0
+    }
+
     /// Follows changes closely as long as the answer is held.
     pub fn waiting(&self) -> Waiting {
         self.shared.waiting.fetch_add(1, Ordering::Relaxed);

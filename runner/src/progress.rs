@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use annals_core::chrono::{DateTime, TimeDelta, Utc};
-use annals_core::{Clock, Generation, Partition, Position, Token};
+use annals_core::{Clock, Generation, Incarnation, Partition, Position, Token};
 use serde::Serialize;
 use tokio::sync::watch;
 
@@ -15,6 +15,9 @@ use crate::kind::Kind;
 use crate::metrics::Meter;
 use crate::rate::Rate;
 use crate::status::EventTime;
+
+#[cfg(test)]
+mod tests;
 
 /// What a slot is doing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -73,8 +76,12 @@ pub struct SlotProgress {
     pub unsettled: BTreeMap<Partition, DateTime<Utc>>,
     /// Events settled since the worker started.
     pub settled_events: u64,
-    /// Keys in dead letters.
+    /// Keys in dead letters, as its worker here knew last.
     pub dead_letter_keys: u64,
+    // Of which incarnation of the log all of this is known.
+    incarnation: Option<Incarnation>,
+    // Whether the worker that holds the slot has read which keys these are.
+    knows_dead_letters: bool,
     /// Rows that its worker keeps in memory.
     pub rows_at_hand: u64,
     /// Their bytes, as they are stored.
@@ -118,6 +125,8 @@ impl SlotProgress {
             unsettled: BTreeMap::new(),
             settled_events: 0,
             dead_letter_keys: 0,
+            incarnation: None,
+            knows_dead_letters: false,
             rows_at_hand: 0,
             bytes_at_hand: 0,
             commits: Commits::default(),
@@ -156,6 +165,18 @@ impl SlotProgress {
         token.positions().all(|(partition, position)| {
             !self.reads(partition) || self.reached_in(partition) >= position
         })
+    }
+
+    /// Whether a worker of this process holds the slot in this incarnation of the log.
+    pub(crate) fn works_in(&self, incarnation: Incarnation) -> bool {
+        self.owner.is_some() && self.incarnation == Some(incarnation)
+    }
+
+    /// Whether its worker in this process has settled all up to a token of this incarnation of the
+    /// log, and knows of no dead letters.
+    pub fn is_without_dead_letters(&self, token: &Token, incarnation: Incarnation) -> bool {
+        let knows_of_none = self.knows_dead_letters && self.dead_letter_keys == 0;
+        self.works_in(incarnation) && knows_of_none && self.has_reached(token)
     }
 
     /// Events between what is settled and the head, over all partitions.
@@ -323,8 +344,8 @@ impl Progress {
         self.state(state);
     }
 
-    /// A worker of this process has taken the lease as this owner, or released it. It has seen so
-    /// many decisions of operators.
+    /// A worker of this process has the lease as this owner, or released it, and has seen so many
+    /// decisions of operators.
     pub fn held_by(&self, owner: Option<&str>, decisions_seen: u64) {
         self.sender.send_modify(|progress| {
             // What stopped it is shown until it is known to be repaired.
@@ -337,9 +358,24 @@ impl Progress {
                 }
             }
             progress.owner = owner.map(str::to_owned);
+            // Another worker may have made some since.
+            progress.knows_dead_letters = false;
             progress.decisions_seen = decisions_seen;
             progress.calls = None;
             progress.busy.turn(None, progress.since);
+        });
+    }
+
+    /// What is known from now on is of this incarnation of the log, and nothing is of another.
+    pub(crate) fn follows(&self, incarnation: Incarnation) {
+        self.sender.send_if_modified(|progress| {
+            let before = progress.incarnation.replace(incarnation);
+            if before.is_some_and(|before| before != incarnation) {
+                progress.reached.clear();
+                progress.head.clear();
+                progress.unsettled.clear();
+            }
+            false
         });
     }
 
@@ -448,6 +484,7 @@ impl Progress {
         self.sender.send_if_modified(|progress| {
             let changed = progress.dead_letter_keys != keys;
             progress.dead_letter_keys = keys;
+            progress.knows_dead_letters = true;
             changed
         });
     }

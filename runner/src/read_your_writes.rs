@@ -14,6 +14,10 @@ use crate::generation::{GenerationWorkers, serving};
 use crate::location::ViewLocation;
 use crate::poll::Seen;
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+
 /// How long workers of this process are waited for before the store is asked too.
 const POLL: Duration = Duration::from_millis(25);
 
@@ -128,7 +132,9 @@ impl CatchUp {
         if self.from_the_store {
             return self.has_reached(generation, token).await;
         }
-        if !self.workers.works_on_all(generation.id) {
+        // What they know of a log that was restored meanwhile says nothing about this one.
+        let incarnation = self.context.log().incarnation();
+        if !self.workers.works_on_all(generation.id, incarnation) {
             return self.has_reached(generation, token).await;
         }
         let mut reached = pin!(self.workers.reached(generation.id, token));
@@ -143,13 +149,14 @@ impl CatchUp {
     }
 
     /// Returns when a generation that this program folds serves. A worker that stopped ends the
-    /// waiting at once.
+    /// waiting at once, and so does the end of the last generation that was being built.
     ///
     /// # Errors
     ///
     /// [`ViewError::Stopped`]
     pub async fn built(&self) -> Result<(), ViewError> {
         let mut changes = self.workers.changes();
+        let mut was_followed = false;
         loop {
             if self.workers.serving().is_some() {
                 return Ok(());
@@ -159,6 +166,16 @@ impl CatchUp {
                 self.is_at_work(generation).await?;
             }
             self.has_not_ended()?;
+            if was_followed && generations.is_empty() {
+                let name = self.workers.name();
+                return Err(ViewError::Stopped {
+                    reason: format!(
+                        "the generation of `{name}` that was being built was dropped; start the \
+                         program again, which begins another one"
+                    ),
+                });
+            }
+            was_followed |= !generations.is_empty();
             let _ = tokio::time::timeout(POLL, changes.changed()).await;
         }
     }

@@ -7,14 +7,13 @@ use annals_core::{DeadLetter, EventId, Partition, Position, RecordedEvent, SkipD
 /// The skip decisions about one view, reactor or process manager.
 #[derive(Clone, Debug, Default)]
 pub struct Skips {
-    events: HashMap<(Partition, Position), SkippedEvent>,
+    // A decision is about an event, and not about another one at its position in a log that was
+    // restored.
+    events: HashMap<(Partition, Position, EventId), SkippedEvent>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct SkippedEvent {
-    // A decision is about this event, and not about another one at its position in a log that was
-    // restored.
-    event: EventId,
     for_all_keys: bool,
     keys: HashSet<String>,
 }
@@ -24,13 +23,8 @@ impl Skips {
     pub fn of(decisions: Vec<SkipDecision>) -> Skips {
         let mut skips = Skips::default();
         for decision in decisions {
-            let at = (decision.partition, decision.position);
-            let nothing = SkippedEvent {
-                event: decision.event,
-                for_all_keys: false,
-                keys: HashSet::new(),
-            };
-            let skipped = skips.events.entry(at).or_insert(nothing);
+            let of = (decision.partition, decision.position, decision.event);
+            let skipped = skips.events.entry(of).or_default();
             match decision.key {
                 Some(key) => _ = skipped.keys.insert(key),
                 None => skipped.for_all_keys = true,
@@ -44,9 +38,8 @@ impl Skips {
     }
 
     fn find_at(&self, at: (Partition, Position), event: EventId) -> Option<&SkippedEvent> {
-        self.events
-            .get(&at)
-            .filter(|skipped| skipped.event == event)
+        let (partition, position) = at;
+        self.events.get(&(partition, position, event))
     }
 
     /// Whether the event at a place is skipped for all keys.
@@ -93,5 +86,46 @@ pub fn skip_call(partitions: u32) -> &'static str {
     match partitions {
         1 => "skip_event",
         _ => "skip_event_in",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use annals_core::{Clock, SystemClock};
+
+    use super::*;
+
+    #[test]
+    fn a_decision_is_about_its_event_and_no_other_there() {
+        let before = EventId::random();
+        let now = EventId::random();
+        let decision = |event, key: &str| SkipDecision {
+            view: "balances".into(),
+            partition: Partition(0),
+            position: Position::new(7),
+            event,
+            key: Some(key.into()),
+            reason: "a test".into(),
+            decided_at: SystemClock.now(),
+        };
+        let letter = |event, key: &str| DeadLetter {
+            key: key.into(),
+            partition: Partition(0),
+            position: Position::new(7),
+            event,
+            reason: None,
+            attempts: 0,
+            dead_since: SystemClock.now(),
+        };
+        // The log was restored and went on: another event is at the position.
+        let skips = Skips::of(vec![decision(before, "alice"), decision(now, "bob")]);
+        for (event, key, skipped) in [
+            (before, "alice", true),
+            (before, "bob", false),
+            (now, "alice", false),
+            (now, "bob", true),
+        ] {
+            assert_eq!(skips.for_dead_letter(&letter(event, key)), skipped, "{key}");
+        }
     }
 }

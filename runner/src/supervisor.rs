@@ -20,7 +20,7 @@ use crate::error::{WorkError, chain};
 use crate::generation::{GenerationWorkers, RunningGeneration, is_ours, serving};
 use crate::lease::Coordination;
 use crate::poll::Seen;
-use crate::progress::SlotState;
+use crate::progress::{SlotProgress, SlotState};
 use crate::quota::Quota;
 use crate::rebalance::Membership;
 use crate::subject::{Subject, Verified};
@@ -37,6 +37,9 @@ const NEAR_EVENTS: u64 = 10_000;
 /// Pauses between two attempts at a switch that was refused.
 const REFUSED: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(3_600));
 
+/// Pauses between two attempts at a check that a store could not answer.
+const BUSY: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(60));
+
 /// Supervises the generations of one view, reactor or process manager.
 pub struct Supervisor {
     context: WorkerContext,
@@ -47,6 +50,8 @@ pub struct Supervisor {
 
 /// A switch that did not happen.
 struct Refused {
+    /// The pauses of what happened last, as they begin.
+    of: Backoff,
     backoff: Backoff,
     /// When it is tried again; nothing when that would be of no use.
     again: Option<Instant>,
@@ -74,7 +79,8 @@ impl Supervisor {
         poll.follow(&self.workers.spec().view, self.context.timing.poll);
         let mut polls = poll.seen();
         let mut seen = None;
-        // A build that is complete is switched to soon.
+        // A build that is complete is switched to soon. One that waits for an operator is no reason
+        // to poll closely.
         let mut building = None;
         while !*stop.borrow() {
             let polled = tokio::select! {
@@ -97,9 +103,7 @@ impl Supervisor {
                     tracing::error!(projection = name, panic, "a supervisor panicked");
                 }
             }
-            let is_building = self
-                .workers
-                .each(|of| of.generation.phase == Phase::Building);
+            let is_building = self.workers.each(is_on_its_way);
             building = match is_building.contains(&true) {
                 true => building.or_else(|| Some(poll.waiting())),
                 false => None,
@@ -209,13 +213,24 @@ impl Supervisor {
             .is_none_or(|refused| refused.again.is_some_and(|again| Instant::now() >= again))
     }
 
-    fn refuse(&mut self, generation: GenerationId, reason: String, try_again: bool) {
-        let refused = self.refused.entry(generation).or_insert(Refused {
-            backoff: REFUSED,
-            again: None,
-        });
+    /// The next attempt comes after a pause, which gets longer while the same happens.
+    fn pause(&mut self, generation: GenerationId, of: Backoff, try_again: bool) {
+        let again = None;
+        let first = || Refused {
+            of,
+            backoff: of,
+            again,
+        };
+        let refused = self.refused.entry(generation).or_insert_with(first);
+        if refused.of != of {
+            *refused = first();
+        }
         let wait = refused.backoff.next_wait();
         refused.again = try_again.then(|| Instant::now() + wait);
+    }
+
+    fn refuse(&mut self, generation: GenerationId, reason: String, try_again: bool) {
+        self.pause(generation, REFUSED, try_again);
         let projection = self.workers.name();
         let id = generation.0;
         tracing::warn!(projection, generation = id, reason, "a switch was refused");
@@ -251,6 +266,7 @@ impl Supervisor {
             Err(NotSwitched::Busy(error)) => {
                 let projection = self.workers.name();
                 tracing::warn!(projection, error, "a new generation cannot be checked");
+                self.pause(generation.id, BUSY, true);
             }
             Err(NotSwitched::Refused { reason, try_again }) => {
                 self.refuse(generation.id, reason, try_again);
@@ -348,6 +364,14 @@ impl Supervisor {
             }
         }
     }
+}
+
+/// Whether a generation is being built and goes on by itself: nothing waits for an operator.
+fn is_on_its_way(of: &RunningGeneration) -> bool {
+    let stopped = |slot: &watch::Receiver<SlotProgress>| {
+        matches!(slot.borrow().state, SlotState::Stopped { .. })
+    };
+    of.generation.phase == Phase::Building && of.refused.is_none() && !of.slots.iter().any(stopped)
 }
 
 /// Works on a slot, and says so when that ends without having been asked to.

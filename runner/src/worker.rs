@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_core::{
-    Checkpoint, Filter, Generation, Hint, History, Lease, LogPage, Partition, Phase, Position,
-    ReadLog, StoreError, ViewCommit,
+    Checkpoint, Filter, Generation, Hint, History, Incarnation, Lease, LogPage, Partition, Phase,
+    Position, ReadLog, StoreError, ViewCommit,
 };
 use tokio::sync::watch;
 
@@ -181,6 +181,17 @@ impl Slot {
         }
     }
 
+    /// Returns when a poll finds that the log was restored, swapped or failed over to one that
+    /// lacks events: what was read before may not be there any more.
+    async fn another_incarnation(&self, than: Incarnation) {
+        let mut polls = self.context.poll.seen();
+        while self.context.log().incarnation() == than {
+            if polls.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// Stops where the log has other partitions than a generation was begun with: what a key did
     /// before may be in another partition than what it does now. `may_grow`: it can go on where
     /// that is [accepted](annals_core::Log::grown_from).
@@ -339,10 +350,16 @@ async fn hold_and_work<W: Work>(
         Ok(None) => return (!*stop.borrow()).then_some(WorkError::Restart),
         Err(error) => return Some(error),
     };
+    // Before anything of the log is read: what is read after a change belongs to no older one.
+    let incarnation = slot.context.log().incarnation();
+    slot.progress.follows(incarnation);
     slot.progress.held_by(Some(claim.owner()), decisions_seen);
     let tasks = slot.workers.tasks_of(slot.generation.id, slot.number);
     let ended = match work.check_partitions() {
-        Ok(()) => under_lease(work, &claim, &held, tasks, stop, decisions).await,
+        Ok(()) => {
+            let read = (tasks, incarnation);
+            under_lease(work, &claim, &held, read, stop, decisions).await
+        }
         Err(error) => Some(error),
     };
     if ended.as_ref().is_some_and(WorkError::is_fenced) {
@@ -358,10 +375,11 @@ async fn under_lease<W: Work>(
     work: &W,
     claim: &SlotClaim,
     held: &HeldLease,
-    tasks: Tasks,
+    (tasks, incarnation): (Tasks, Incarnation),
     stop: &mut watch::Receiver<bool>,
     decisions: &mut watch::Receiver<u64>,
 ) -> Option<WorkError> {
+    let slot = work.slot();
     let (end, ending) = watch::channel(false);
     let mut working = pin!(contained_async(work.work(held, tasks, ending)));
     // Work that ends by itself is asked to, and what it had begun is not broken off.
@@ -377,6 +395,9 @@ async fn under_lease<W: Work>(
             }
             () = held.lost() => return Some(claim.fenced("the lease was lost")),
             _ = decisions.changed(), if ends_with.is_none() => Some(WorkError::Restart),
+            () = slot.another_incarnation(incarnation), if ends_with.is_none() => {
+                Some(WorkError::Restart)
+            }
             () = held.is_surplus(), if ends_with.is_none() => Some(WorkError::Restart),
             _ = stop.wait_for(|stop| *stop), if !matches!(ends_with, Some(None)) => None,
         };

@@ -219,6 +219,30 @@ pub(crate) async fn a_poison_event_does_not_fail_its_command() {
     );
 }
 
+pub(crate) async fn asking_inline_for_a_dead_lettered_write_is_an_error() {
+    let store = store().await;
+    let db = inline(&store).await;
+    let first = happens(&db, "alice", deposited(1)).await;
+    let dead = happens(&db, "alice", noted("poison")).await;
+    let done = happens(&db, "alice", deposited(2)).await;
+    let view = db.view::<Balance>();
+    let error = view.get("alice").at_least(&done).await.unwrap_err();
+    let position = dead.events()[0].position;
+    assert!(
+        matches!(&error, ViewError::DeadLetters { position: at, .. } if *at == position),
+        "{error}"
+    );
+    assert_eq!(view.get("alice").await.unwrap(), row(1, 1), "as it is");
+    let before = view.get("alice").at_least(&first).await.unwrap();
+    assert_eq!(before, row(1, 1), "only what is asked for counts");
+    // The way out that the text names.
+    view.wait_for(&done, WAIT).await.unwrap();
+    view.discard("alice", "a test").await.unwrap();
+    let after = view.get("alice").at_least(&done).await.unwrap();
+    assert_eq!(after, row(1, 1));
+    db.stop().await;
+}
+
 pub(crate) async fn a_watcher_is_told_of_rows_that_appends_wrote() {
     let store = store().await;
     let db = inline(&store).await;

@@ -115,6 +115,7 @@ macro_rules! promises {
             concurrent_commands_on_one_row_fold_once_each,
             get_folds_what_another_program_appended,
             a_poison_event_does_not_fail_its_command,
+            asking_inline_for_a_dead_lettered_write_is_an_error,
             a_watcher_is_told_of_rows_that_appends_wrote,
             becoming_inline_rebuilds_and_a_rebuilt_view_stays_inline,
             a_fold_that_reads_the_position_is_right_inline,
@@ -188,6 +189,7 @@ macro_rules! promises {
             a_paid_order_is_shipped_and_its_process_finished,
             a_deadline_is_reached_once_when_the_clock_says_so,
             a_deadline_passed_while_stopped_is_reached_after_restart,
+            a_process_that_begins_anew_reaches_its_deadline,
             a_command_that_is_refused_means_what_the_process_says,
             what_a_process_does_is_caused_by_the_event,
             two_reactions_of_a_process_to_one_event_take_effect;

@@ -1,14 +1,17 @@
 //! ProcessHandle: every command takes effect once, and deadlines are told when the clock says so.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use annals_core::chrono::TimeDelta;
-use annals_core::{Annals, Partition, Recorded, Token};
+use annals_core::{Aggregate, Annals, Partition, Recorded, Token};
 use annals_macros::Event;
 use annals_projections::{Listens, On, Process, ProcessSetup, ReadModels, Step, With};
 use serde::{Deserialize, Serialize};
 
-use super::shop::{Fulfilment, Order, OrderEvent, Release, Shop, Stock, StockEvent, TIMEOUT};
+use super::shop::{
+    Fulfilment, FulfilmentEvent, Order, OrderEvent, Release, Shop, Stock, StockEvent, TIMEOUT,
+};
 
 pub(crate) async fn a_paid_order_is_shipped_and_its_process_finished() {
     let shop = Shop::new().await;
@@ -99,6 +102,47 @@ pub(crate) async fn a_deadline_passed_while_stopped_is_reached_after_restart() {
         ["stock.delivered", "stock.reserved", "stock.released"]
     );
     second.stop().await;
+}
+
+/// What deletes the stream of a process manager.
+#[derive(Default)]
+struct Stream;
+
+impl Aggregate for Stream {
+    type Event = FulfilmentEvent;
+
+    fn apply(&mut self, _: &FulfilmentEvent) {}
+}
+
+pub(crate) async fn a_process_that_begins_anew_reaches_its_deadline() {
+    let shop = Shop::new().await;
+    let db = shop.program().await;
+    let times = async |event_type: &str, times: usize| {
+        let seen = async {
+            let mut hint = shop.store.hint();
+            loop {
+                let told = shop.told("fulfilment-7").await;
+                if told.iter().filter(|told| *told == event_type).count() == times {
+                    return;
+                }
+                hint.wait(Duration::from_millis(20)).await;
+            }
+        };
+        let seen = tokio::time::timeout(TIMEOUT, seen).await;
+        seen.unwrap_or_else(|_| panic!("{event_type} does not come {times} times"));
+    };
+    shop.happens::<Stock>("tea", StockEvent::Delivered).await;
+    for life in [1, 2] {
+        shop.placed("7").await;
+        times("$process.deadline_set", life).await;
+        shop.clock.advance(TimeDelta::hours(1));
+        times("$process.deadline_reached", life).await;
+        if life == 1 {
+            times("$process.finished", 1).await;
+            db.aggregate::<Stream>("7").delete().await.unwrap();
+        }
+    }
+    db.stop().await;
 }
 
 pub(crate) async fn a_command_that_is_refused_means_what_the_process_says() {

@@ -33,6 +33,7 @@ pub use self::faults::{AnswerLost, FailsOnce, HintLost, Slow};
 use crate::append::{Append, AppendError, Appended};
 use crate::error::StoreError;
 use crate::generation::GenerationId;
+use crate::position::Incarnation;
 use crate::read::{LogPage, ReadLog};
 use crate::store::{Hint, Store};
 use crate::stream_state::{ChangeStream, StreamState};
@@ -202,6 +203,11 @@ pub trait StoreFault: fmt::Debug + Send + Sync + 'static {
         bytes_max: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, CommitError> {
         views.read_state(of.0, of.1, after, bytes_max).await
+    }
+
+    /// The incarnation of the log that readers get instead of the store's.
+    fn incarnation(&self, incarnation: Incarnation) -> Incarnation {
+        incarnation
     }
 
     /// The hint that readers get instead of the store's.

@@ -101,14 +101,15 @@ async fn record_reached<P: Process>(db: &Annals, row: &[u8]) -> Result<bool, Str
     let Ok(Waiting { id, deadline }) = serde_json::from_slice(row) else {
         return Ok(true);
     };
-    let key = format!("{}:{id}:deadline:{}", P::NAME, deadline.number);
     let process = db.aggregate::<Instance<P>>(&id);
     let reached = process.run(|instance: &Instance<P>| {
         let waits = instance.waits_for(&deadline);
         let reached = || ProcessEvent::<P>::Noted(Noted::DeadlineReached(deadline.clone()));
         Ok::<_, Infallible>(waits.then(reached))
     });
-    match reached.idempotency_key(key).await {
+    // Without an idempotency key: the state says whether it was recorded. Numbers begin anew with a
+    // stream that was deleted, so a key of them would be known from before, and nothing recorded.
+    match reached.await {
         Ok(_) => Ok(true),
         Err(error) if is_permanent(&error) => Err(chain(&error)),
         Err(error) => {

@@ -97,11 +97,10 @@ impl<V: View> Get<V> {
         {
             let live = views.live().await?;
             if live.spec.inline {
-                // Everything that is in the stream is in the answer.
-                self.at_least
-                    .iter()
-                    .try_for_each(|token| views.check_token(token))?;
-                return views.standing_value(&live, &self.key).await;
+                // Everything that is in the stream is in the answer, or why it is not.
+                let at_least = self.at_least.as_ref();
+                at_least.map_or(Ok(()), |token| views.check_token(token))?;
+                return views.standing_value(&live, &self.key, at_least).await;
             }
         }
         let live = views
@@ -113,12 +112,12 @@ impl<V: View> Get<V> {
             if let Some(time) = valid_at {
                 return views.valid_value(&live, &key, time, Position::MAX).await;
             }
-            let read = ReadRows::of(live.id, RowsBy::Keys(vec![key.clone()])).limit(1);
-            let page = views.context.views.read_rows(read).await?;
-            let row = page.rows.into_iter().next();
             if let Some(token) = &self.at_least {
                 views.check_dead_letters(&live, &key, token).await?;
             }
+            let read = ReadRows::of(live.id, RowsBy::Keys(vec![key.clone()])).limit(1);
+            let page = views.context.views.read_rows(read).await?;
+            let row = page.rows.into_iter().next();
             return Ok(decoded(&key, row.map(|row| row.value).as_ref())?);
         };
         let (generation, position) = views.at_moment(live, moment, self.wait).await?;

@@ -95,12 +95,8 @@ impl<V: View> Many<V> {
             let (generation, position) = views.at_moment(live, moment, self.wait).await?;
             return views.past_values(&generation, &keys, position).await;
         }
-        let found = views.rows_of_one_moment(live.clone(), &keys).await?;
-        if let Some(token) = &self.at_least {
-            for key in &keys {
-                views.check_dead_letters(&live, key, token).await?;
-            }
-        }
+        let at_least = (self.at_least.as_ref(), self.wait);
+        let found = views.rows_of_one_moment(live, &keys, at_least).await?;
         keys.iter()
             .map(|key| Ok(decoded(key, found.get(key))?))
             .collect()
@@ -112,10 +108,17 @@ impl<V: View> ViewHandle<V> {
         &self,
         mut live: Generation,
         keys: &[String],
+        (at_least, wait): (Option<&Token>, Duration),
     ) -> Result<HashMap<String, Bytes>, ViewError> {
         for attempt in 0..ATTEMPTS {
             if attempt > 0 {
-                live = self.live().await?;
+                // Another one may serve by now, which has not come so far yet.
+                live = self.live_at_least(at_least, wait).await?;
+            }
+            if let Some(token) = at_least {
+                for key in keys {
+                    self.check_dead_letters(&live, key, token).await?;
+                }
             }
             if live.spec.inline {
                 // Appends change rows without a checkpoint that tells.

@@ -1,6 +1,8 @@
 //! Rows of inline views: as they are kept, with what their streams have had since.
 
-use annals_core::{Generation, Invalid, ReadStream, StreamId, Version, VersionedRow};
+use annals_core::{
+    DeadLetter, Generation, Invalid, ReadStream, StreamId, Token, Version, VersionedRow,
+};
 
 use annals_runner::ViewError;
 
@@ -15,11 +17,12 @@ use annals_runner::Skips;
 
 impl<V: View> ViewHandle<V> {
     /// A row of an inline view with everything that was appended to its stream, by this program or
-    /// another.
+    /// another. An error when it lacks an event up to `at_least` that cannot be folded.
     pub(super) async fn standing_value(
         &self,
         generation: &Generation,
         key: &V::Key,
+        at_least: Option<&Token>,
     ) -> Result<Option<V>, ViewError> {
         let text = self.key(key)?;
         let row = self
@@ -62,6 +65,17 @@ impl<V: View> ViewHandle<V> {
                 );
             }
             replay.take(&steps)?;
+            let is_asked_for = |of: &&DeadLetter| {
+                let mut asked = at_least.iter().flat_map(|token| token.positions());
+                asked.any(|(partition, up_to)| of.partition == partition && of.position <= up_to)
+            };
+            if let Some(letter) = replay.dead_letter(&text).filter(is_asked_for) {
+                return Err(ViewError::DeadLetters {
+                    key: text,
+                    position: letter.position,
+                    reason: letter.reason.clone().unwrap_or_default(),
+                });
+            }
             let Some(next) = page.next else {
                 return Ok(replay
                     .into_rows()

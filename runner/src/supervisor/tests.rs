@@ -19,6 +19,7 @@ enum Fails {
     Run,
     Ends,
     Verify,
+    Check,
     Switch,
     Publish,
 }
@@ -39,8 +40,15 @@ impl Subject for Failing {
 
     fn verify<'a>(&'a self, _: &'a Generation) -> BoxFuture<'a, Result<Verified, WorkError>> {
         let fails = self.0;
+        if fails == Fails::Check {
+            self.1.fetch_add(1, Ordering::SeqCst);
+        }
         Box::pin(async move {
             assert!(fails != Fails::Verify, "a comparison that panics");
+            if fails == Fails::Check {
+                let unavailable = StoreError::new(Failure::Unavailable, "no answer");
+                return Err(WorkError::from(unavailable));
+            }
             Ok(Verified::Equal)
         })
     }
@@ -60,8 +68,8 @@ impl Subject for Failing {
     }
 }
 
-/// What the status says once it says why the view does not go on, and how often it was switched
-/// until three polls later.
+/// What the status says once it says why the view does not go on, and how often it was switched, or
+/// checked in vain, until three polls later.
 async fn said(fails: Fails) -> (String, usize) {
     let store = Arc::new(MemoryStore::new());
     let spec = GenerationSpec::new("balances", 1, store.id());
@@ -70,7 +78,8 @@ async fn said(fails: Fails) -> (String, usize) {
     let views = ViewLocation::Own(Arc::clone(&store) as _);
     let context = WorkerContext::new(&db, &views, "owner");
     let workers = GenerationWorkers::new(Kind::View, spec);
-    let mut polls = context.poll.seen();
+    let poll = context.poll.clone();
+    let mut polls = poll.seen();
     let switches = Arc::new(AtomicUsize::new(0));
     let subject = Arc::new(Failing(fails, Arc::clone(&switches)));
     let supervisor = Supervisor::new(context, workers.clone(), subject);
@@ -82,6 +91,9 @@ async fn said(fails: Fails) -> (String, usize) {
                 SlotState::Stopped { reason } => Some(reason.clone()),
                 _ => of.refused.clone(),
             });
+            if fails == Fails::Check && switches.load(Ordering::SeqCst) > 0 {
+                return "it is tried again".to_owned();
+            }
             if let Some(reason) = found.into_iter().flatten().next() {
                 return reason;
             }
@@ -94,6 +106,14 @@ async fn said(fails: Fails) -> (String, usize) {
         workers.poll_now();
         polls.changed().await.unwrap();
     }
+    let rests = tokio::time::timeout(Duration::from_secs(60), async {
+        while fails != Fails::Check && poll.is_waited_for() {
+            tokio::task::yield_now().await;
+        }
+    });
+    rests
+        .await
+        .expect("what waits for an operator is polled as if it were built");
     stop.send_replace(true);
     supervised.await.unwrap();
     (said, switches.load(Ordering::SeqCst))
@@ -121,6 +141,12 @@ async fn a_refused_switch_is_not_tried_at_every_poll() {
     let (reason, switches) = said(Fails::Publish).await;
     assert_eq!(reason, "the tables cannot be published");
     assert_eq!(switches, 1);
+}
+
+#[tokio::test]
+async fn a_check_without_an_answer_is_not_tried_at_every_poll() {
+    let (_, checks) = said(Fails::Check).await;
+    assert_eq!(checks, 1);
 }
 
 #[tokio::test]

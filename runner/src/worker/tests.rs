@@ -1,7 +1,11 @@
-//! What becomes of a generation whose log has other partitions by now.
+//! What becomes of a generation whose log has other partitions by now, or is another one.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use annals_core::conformance::faulty::{FaultyStore, StoreFault};
 use annals_core::{
-    Annals, Clock, GenerationId, GenerationSpec, Log, MemoryStore, SystemClock, ViewStore,
+    Annals, Clock, GenerationId, GenerationSpec, GenerationStore, Log, MemoryStore, SystemClock,
+    ViewStore,
 };
 
 use super::*;
@@ -62,4 +66,74 @@ async fn a_program_that_sees_fewer_partitions_starts_again_first() {
     assert!(view.contains("rebuild the view `balances`"), "{view}");
     let relay = said("$relay/bank", 1, true);
     assert!(relay.contains("give the relay `bank` another name"));
+}
+
+/// A log that gets another incarnation when it is told to.
+#[derive(Debug, Default)]
+struct Restored(AtomicU64);
+
+impl StoreFault for Restored {
+    fn incarnation(&self, of: Incarnation) -> Incarnation {
+        Incarnation::numbered(of.log(), self.0.load(Ordering::SeqCst))
+    }
+}
+
+/// Counts how often it begins.
+struct Begins(Slot, watch::Sender<u64>);
+
+impl Work for Begins {
+    fn slot(&self) -> &Slot {
+        &self.0
+    }
+
+    fn filter(&self) -> Filter {
+        Filter::default()
+    }
+
+    async fn work(
+        &self,
+        _: &HeldLease,
+        _: Tasks,
+        _: watch::Receiver<bool>,
+    ) -> Result<(), WorkError> {
+        self.1.send_modify(|begins| *begins += 1);
+        std::future::pending().await
+    }
+}
+
+async fn has_begun(begun: &mut watch::Receiver<u64>, times: u64) {
+    let has_begun = begun.wait_for(|begins| *begins == times);
+    let has_begun = tokio::time::timeout(Duration::from_secs(60), has_begun).await;
+    assert!(
+        has_begun.is_ok_and(|begun| begun.is_ok()),
+        "it does not begin"
+    );
+}
+
+#[tokio::test]
+async fn a_worker_begins_again_when_its_log_was_restored() {
+    let memory = Arc::new(MemoryStore::new());
+    let store = FaultyStore::new(Arc::clone(&memory) as _, Restored::default());
+    let spec = GenerationSpec::new("balances", 1, store.id());
+    let generation = memory.begin_generation(spec.clone()).await.unwrap();
+    let db = Annals::on(Arc::clone(&store) as _);
+    let views = ViewLocation::Own(memory as Arc<dyn ViewStore>);
+    let context = WorkerContext::new(&db, &views, "owner");
+    context.poll.follow("balances", Duration::ZERO);
+    let workers = GenerationWorkers::new(Kind::View, spec);
+    let slot = Slot::of_operator(&context, &generation, 0, &workers);
+    let progress = slot.progress.watch();
+    let (begins, mut begun) = watch::channel(0);
+    let (stop, stopped) = watch::channel(false);
+    let running = tokio::spawn(run(Begins(slot, begins), stopped));
+    has_begun(&mut begun, 1).await;
+    assert!(progress.borrow().works_in(store.incarnation()));
+
+    store.fault().0.store(1, Ordering::SeqCst);
+    let known = progress.borrow().works_in(store.incarnation());
+    assert!(!known, "what it knows is of the log that was there before");
+    has_begun(&mut begun, 2).await;
+    assert!(progress.borrow().works_in(store.incarnation()));
+    stop.send_replace(true);
+    running.await.unwrap();
 }

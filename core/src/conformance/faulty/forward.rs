@@ -104,7 +104,7 @@ forward! { Log to of_events {
     }
 
     fn incarnation(&self) -> Incarnation {
-        self.inner.incarnation()
+        self.fault.incarnation(self.inner.incarnation())
     }
 
     fn partitions(&self) -> u32 {
