@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use annals_core::{
-    Append, AppendError, Appended, Expected, Failure, Placed, Position, StoreError, StreamState,
-    Version, Violation,
+    Append, AppendError, Appended, Expected, Failure, Incarnation, Placed, Position, StoreError,
+    StreamState, Version, Violation,
 };
 use hashlink::LruCache;
 use sqlx::postgres::{PgConnection, Postgres};
@@ -101,8 +101,9 @@ impl PostgresStore {
     /// [`AppendError::Invalid`] for what can never succeed, and for an append that carries rows of
     /// inline views: nothing would write them. [`AppendError::IdClash`] when the ids belong to
     /// something else, [`AppendError::Conflict`] when its condition does not hold already (which is
-    /// checked here and once more at the commit); else what the store has to say. Conflicts with
-    /// expectations are found out at the commit.
+    /// checked here and once more at the commit), or when it was
+    /// [decided on](Append::decided_on) another incarnation of the log; else what the store has to
+    /// say. Conflicts with expectations are found out at the commit.
     ///
     /// ```no_run
     /// use annals_core::{Append, NewEvent, StreamId};
@@ -235,6 +236,22 @@ impl PostgresStore {
             Recheck::Refused(AppendError::Conflict(_)) | Recheck::Clear(_) => {}
             Recheck::Refused(error) => return Err(error),
         }
+        // Everything from here on is of one incarnation: a transaction ends with its server.
+        let number = database.incarnation.number();
+        let is_read = database
+            .incarnation
+            .is_read_by(transaction, database, number)
+            .await
+            .map_err(failed)?;
+        if !is_read {
+            // So that this process notices, and the next attempt goes by what is there now.
+            ask!(database, database.check_history())?;
+        }
+        let now = Incarnation::numbered(self.log_id(), database.incarnation.number());
+        request.append.check_incarnation(now)?;
+        if !is_read {
+            return Err(outdated(&database.name).into());
+        }
         let mut checked_to = 0;
         if let Some(conditional) = &request.condition {
             let condition = &conditional.condition;
@@ -253,7 +270,6 @@ impl PostgresStore {
             }
             checked_to = head;
         }
-        let number = database.incarnation.number();
         let run = database.incarnation.run();
         let keyed = async {
             let keys = self.keys(&request).await?;
