@@ -268,7 +268,7 @@ impl PostgresStore {
                     position,
                 }]));
             }
-            checked_to = head;
+            checked_to = head.max(after.get());
         }
         let run = database.incarnation.run();
         let keyed = async {
