@@ -94,7 +94,8 @@ impl PostgresStore {
     /// its commit no other append waits for it, however long it takes; the positions are assigned,
     /// and the expectations checked, at the commit, which keeps the log locked until it is flushed.
     /// End it with [`PostgresStore::commit`]. Do not `set constraints all immediate` in it: from
-    /// there to its end every other append would wait.
+    /// there to its end every other append would wait. When the future of this call is dropped,
+    /// roll the transaction back: the append may have been staged in it.
     ///
     /// # Errors
     ///
