@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use annals_core::{
     Append, AppendError, Appended, Expected, Failure, Incarnation, Placed, Position, StoreError,
-    StreamState, Version, Violation,
+    StreamState, Version, Violation, time_of,
 };
 use hashlink::LruCache;
 use sqlx::postgres::{PgConnection, Postgres};
@@ -287,11 +287,12 @@ impl PostgresStore {
         if database.incarnation.number() != number {
             return Err(outdated(&database.name).into());
         }
+        let recorded = time_of(&*request.clock)?.timestamp_micros();
         insert(
             database,
             transaction,
             &request,
-            run,
+            (run, recorded),
             &keys,
             &kinds,
             checked_to,
@@ -331,7 +332,7 @@ async fn insert(
     database: &Database,
     transaction: &mut PgConnection,
     request: &Request,
-    incarnation: Option<Uuid>,
+    (incarnation, recorded): (Option<Uuid>, i64),
     keys: &[i64],
     kinds: &[i32],
     checked_to: u64,
@@ -351,7 +352,7 @@ async fn insert(
         .collect();
     query(database.text(sql::STAGE))
         .bind(incarnation)
-        .bind(request.clock.now().timestamp_micros())
+        .bind(recorded)
         .bind(
             encoded
                 .iter()
