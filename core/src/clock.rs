@@ -25,7 +25,8 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     fn now(&self) -> DateTime<Utc>;
 }
 
-/// What time it is by a clock of the application, for stores: it may panic.
+/// What time it is by a clock of the application, to the microsecond, for stores: it may panic, and
+/// tell more than they keep.
 ///
 /// # Errors
 ///
@@ -39,7 +40,7 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 /// # Ok::<_, annals_core::StoreError>(())
 /// ```
 pub fn time_of(clock: &dyn Clock) -> Result<DateTime<Utc>, StoreError> {
-    contained(|| clock.now()).map_err(|panic| {
+    contained(|| to_microseconds(clock.now())).map_err(|panic| {
         let context = format!("the clock cannot tell the time: {panic}");
         StoreError::new(Failure::Invalid, context)
     })
@@ -179,5 +180,25 @@ impl IdSource for CountedIds {
         EventId::from_uuid(Uuid::from_u128(
             0x0000_0000_0000_7000_8000_0000_0000_0000 | u128::from(number),
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct ToTheNanosecond;
+
+    impl Clock for ToTheNanosecond {
+        fn now(&self) -> DateTime<Utc> {
+            DateTime::from_timestamp_nanos(1_999)
+        }
+    }
+
+    #[test]
+    fn stores_are_told_the_time_in_whole_microseconds() {
+        let told = time_of(&ToTheNanosecond).unwrap();
+        assert_eq!(told, DateTime::from_timestamp_nanos(1_000));
     }
 }

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use tokio::sync::watch;
 
 use self::partition::{PartitionLog, Range};
@@ -325,6 +326,14 @@ impl Log for MemoryStore {
 
     async fn head(&self, partition: Partition) -> Result<Head, StoreError> {
         Ok(Head::at(self.partition(partition)?.head()))
+    }
+
+    async fn position_at(
+        &self,
+        partition: Partition,
+        moment: DateTime<Utc>,
+    ) -> Result<Position, StoreError> {
+        Ok(self.partition(partition)?.position_at(moment))
     }
 
     fn hint(&self) -> Hint {

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use annals_core::{
-    Append, AppendError, Appended, Expected, Failure, Placed, Position, StoreError, StreamState,
-    Version, Violation,
+    Append, AppendError, Appended, Expected, Failure, Incarnation, Placed, Position, StoreError,
+    StreamState, Version, Violation, time_of,
 };
 use hashlink::LruCache;
 use sqlx::postgres::{PgConnection, Postgres};
@@ -94,15 +94,17 @@ impl PostgresStore {
     /// its commit no other append waits for it, however long it takes; the positions are assigned,
     /// and the expectations checked, at the commit, which keeps the log locked until it is flushed.
     /// End it with [`PostgresStore::commit`]. Do not `set constraints all immediate` in it: from
-    /// there to its end every other append would wait.
+    /// there to its end every other append would wait. When the future of this call is dropped,
+    /// roll the transaction back: the append may have been staged in it.
     ///
     /// # Errors
     ///
     /// [`AppendError::Invalid`] for what can never succeed, and for an append that carries rows of
     /// inline views: nothing would write them. [`AppendError::IdClash`] when the ids belong to
     /// something else, [`AppendError::Conflict`] when its condition does not hold already (which is
-    /// checked here and once more at the commit); else what the store has to say. Conflicts with
-    /// expectations are found out at the commit.
+    /// checked here and once more at the commit), or when it was
+    /// [decided on](Append::decided_on) another incarnation of the log; else what the store has to
+    /// say. Conflicts with expectations are found out at the commit.
     ///
     /// ```no_run
     /// use annals_core::{Append, NewEvent, StreamId};
@@ -235,6 +237,22 @@ impl PostgresStore {
             Recheck::Refused(AppendError::Conflict(_)) | Recheck::Clear(_) => {}
             Recheck::Refused(error) => return Err(error),
         }
+        // Everything from here on is of one incarnation: a transaction ends with its server.
+        let number = database.incarnation.number();
+        let is_read = database
+            .incarnation
+            .is_read_by(transaction, database, number)
+            .await
+            .map_err(failed)?;
+        if !is_read {
+            // So that this process notices, and the next attempt goes by what is there now.
+            ask!(database, database.check_history())?;
+        }
+        let now = Incarnation::numbered(self.log_id(), database.incarnation.number());
+        request.append.check_incarnation(now)?;
+        if !is_read {
+            return Err(outdated(&database.name).into());
+        }
         let mut checked_to = 0;
         if let Some(conditional) = &request.condition {
             let condition = &conditional.condition;
@@ -251,9 +269,8 @@ impl PostgresStore {
                     position,
                 }]));
             }
-            checked_to = head;
+            checked_to = head.max(after.get());
         }
-        let number = database.incarnation.number();
         let run = database.incarnation.run();
         let keyed = async {
             let keys = self.keys(&request).await?;
@@ -270,11 +287,12 @@ impl PostgresStore {
         if database.incarnation.number() != number {
             return Err(outdated(&database.name).into());
         }
+        let recorded = time_of(&*request.clock)?.timestamp_micros();
         insert(
             database,
             transaction,
             &request,
-            run,
+            (run, recorded),
             &keys,
             &kinds,
             checked_to,
@@ -314,7 +332,7 @@ async fn insert(
     database: &Database,
     transaction: &mut PgConnection,
     request: &Request,
-    incarnation: Option<Uuid>,
+    (incarnation, recorded): (Option<Uuid>, i64),
     keys: &[i64],
     kinds: &[i32],
     checked_to: u64,
@@ -334,7 +352,7 @@ async fn insert(
         .collect();
     query(database.text(sql::STAGE))
         .bind(incarnation)
-        .bind(request.clock.now().timestamp_micros())
+        .bind(recorded)
         .bind(
             encoded
                 .iter()

@@ -28,7 +28,7 @@ struct Identity {
 }
 
 /// What is known of the incarnation.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Known {
     log: Option<Uuid>,
     identity: Option<Identity>,
@@ -76,13 +76,19 @@ impl Seen {
 impl Known {
     /// Whether what a connection says belongs to another incarnation than the one known.
     fn differs(&self, seen: &Seen) -> bool {
-        let Some(known) = &self.identity else {
+        if self.identity.is_none() {
             return false;
-        };
+        }
         // A standby lags: it may not have the event yet.
         let lags = seen.identity.is_standby && seen.head < self.position;
         let has_another_event = self.event.is_some() && seen.known_event != self.event && !lags;
-        has_another_event || (!seen.identity.is_standby && *known != seen.identity)
+        has_another_event || self.is_elsewhere(&seen.identity)
+    }
+
+    /// Whether a primary says another identity than the one known.
+    fn is_elsewhere(&self, seen: &Identity) -> bool {
+        let known = self.identity.as_ref();
+        !seen.is_standby && known.is_some_and(|known| known != seen)
     }
 }
 
@@ -163,9 +169,13 @@ impl Incarnation {
             let what = "it holds another log than the one that was opened; open the store again";
             return Err(Error::Configuration(what.into()));
         }
-        // Another check got further meanwhile: what this one saw is compared by the next.
-        let is_current = known.position == position;
-        if is_current && known.differs(&seen) {
+        // Another check got further meanwhile: the event that this one saw is compared by the next.
+        // The identity is compared by each, because it is taken in by each.
+        let differs = match known.position == position {
+            true => known.differs(&seen),
+            false => known.is_elsewhere(&seen.identity),
+        };
+        if differs {
             tracing::warn!(
                 database = database.name,
                 position,
@@ -191,6 +201,33 @@ impl Incarnation {
             database.durable.raise(number, head);
         }
         Ok(head)
+    }
+
+    /// Whether a transaction of an application reads the incarnation of this number. Nothing of
+    /// it is taken in: it also sees what it has not committed.
+    pub(crate) async fn is_read_by(
+        &self,
+        connection: &mut PgConnection,
+        database: &Database,
+        number: u64,
+    ) -> Result<bool, Error> {
+        let known = {
+            let known = self.known();
+            if self.number() != number {
+                return Ok(false);
+            }
+            known.clone()
+        };
+        let row = ask(database, sql::LOG_IDENTITY, known.position)
+            .fetch_one(connection)
+            .await?;
+        let seen = Seen::of(&row)?;
+        if known.log.is_some_and(|log| log != seen.log) {
+            let what = "the transaction is in a database with another log; begin it in the \
+                        database of the store";
+            return Err(Error::Configuration(what.into()));
+        }
+        Ok(!known.differs(&seen))
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -242,6 +279,21 @@ mod tests {
             known_event: known_event.map(Uuid::from_u128),
             is_durable: true,
         }
+    }
+
+    #[test]
+    fn another_server_is_distinguished_whatever_position_was_asked() {
+        let known = Known {
+            log: Some(Uuid::nil()),
+            identity: Some(identity("1", 1, false)),
+            position: 5,
+            event: Some(Uuid::from_u128(55)),
+        };
+        assert!(known.is_elsewhere(&identity("1", 2, false)));
+        assert!(known.is_elsewhere(&identity("2", 1, false)));
+        assert!(!known.is_elsewhere(&identity("1", 1, false)));
+        assert!(!known.is_elsewhere(&identity("3", 0, true)));
+        assert!(!Known::default().is_elsewhere(&identity("1", 1, false)));
     }
 
     #[test]

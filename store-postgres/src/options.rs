@@ -210,7 +210,7 @@ impl Options {
     /// ```
     #[must_use]
     pub fn statement_timeout(mut self, timeout: Duration) -> Options {
-        self.statement_timeout = timeout.max(Duration::from_millis(1));
+        self.statement_timeout = timeout.clamp(SHORTEST, LONGEST);
         self
     }
 
@@ -225,7 +225,7 @@ impl Options {
     /// ```
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Options {
-        self.connect_timeout = timeout.max(Duration::from_millis(1));
+        self.connect_timeout = timeout.clamp(SHORTEST, LONGEST);
         self
     }
 
@@ -240,7 +240,7 @@ impl Options {
     /// ```
     #[must_use]
     pub fn poll_interval(mut self, interval: Duration) -> Options {
-        self.poll_interval = interval.max(Duration::from_millis(1));
+        self.poll_interval = interval.clamp(SHORTEST, LONGEST);
         self
     }
 
@@ -357,6 +357,10 @@ impl Options {
     }
 }
 
+/// The bounds of times. The server takes no longer ones.
+const SHORTEST: Duration = Duration::from_millis(1);
+const LONGEST: Duration = Duration::from_millis(2_147_483_647);
+
 /// Our own options in a URL.
 const OURS: [&str; 8] = [
     "schema",
@@ -460,6 +464,16 @@ impl FromStr for Options {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_cut_to_what_a_server_takes() {
+        let url = "postgres://x/y?statement_timeout_ms=2147483648&connect_timeout_ms=0";
+        let options: Options = url.parse().unwrap();
+        let options = options.poll_interval(Duration::MAX);
+        assert_eq!(options.statement_timeout.as_millis(), 2_147_483_647);
+        assert_eq!(options.connect_timeout.as_millis(), 1);
+        assert_eq!(options.poll_interval.as_millis(), 2_147_483_647);
+    }
 
     #[test]
     fn a_url_names_a_database_and_how_to_use_it() {

@@ -6,10 +6,11 @@ mod server;
 
 use std::time::Duration;
 
+use annals_core::chrono::{DateTime, Utc};
 use annals_core::{
-    Append, AppendError, ChangeStream, Condition, EventStore, Expected, Failure, GenerationSpec,
-    GenerationStore, InlineRow, InlineViews, Log, NewEvent, Position, Query, ReadLog, Status,
-    StreamChange, StreamId, Version, Violation,
+    Append, AppendError, ChangeStream, Clock, Condition, EventStore, Expected, Failure,
+    GenerationSpec, GenerationStore, InlineRow, InlineViews, Log, NewEvent, Position, Query,
+    ReadLog, Status, StreamChange, StreamId, Version, Violation,
 };
 use annals_postgres::{PostgresStore, sqlx};
 use server::{Schema, connection};
@@ -331,6 +332,33 @@ async fn inline_rows_are_refused_in_staged_appends() {
         .append(carrying())
         .await
         .expect_err("the stream is at 1 by now");
+}
+
+#[derive(Debug)]
+struct Stopped;
+
+impl Clock for Stopped {
+    fn now(&self) -> DateTime<Utc> {
+        panic!("no time")
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_panics_stages_nothing() {
+    let (schema, store, pool) = with_orders().await;
+    let stopped = store.clone().on_clock(std::sync::Arc::new(Stopped));
+    let mut transaction = pool.begin().await.unwrap();
+    order(&schema, &mut transaction, "kept").await;
+    let error = stopped
+        .append_in(&mut transaction, to("order-1", 1))
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("no time"), "{error}");
+    // The transaction can go on.
+    let staged = store.append_in(&mut transaction, to("order-1", 1)).await;
+    store.commit(transaction, [staged.unwrap()]).await.unwrap();
+    assert_eq!(orders(&schema).await, ["kept"]);
+    assert_eq!(log(&store).await, [(1, "order-1".to_owned(), 1)]);
 }
 
 #[tokio::test]

@@ -7,10 +7,13 @@
 mod named;
 mod server;
 
-use annals_core::{AppendError, EventStore, Expected, Log, Partition, Position, Version};
+use annals_core::{
+    AppendError, EventStore, Expected, Failure, Log, Partition, Position, Version, Violation,
+};
 use annals_postgres::{PostgresStore, sqlx};
 use named::{all_named, append, named};
 use server::{Schema, connection};
+use sqlx::Connection;
 
 async fn run(schema: &Schema, statements: &str) {
     sqlx::raw_sql(schema.sql(statements))
@@ -93,6 +96,71 @@ async fn an_append_decided_on_a_lost_history_is_refused() {
         Version::new(3)
     );
     assert_eq!(all_named(&old).await.len(), 3);
+}
+
+#[tokio::test]
+async fn a_staged_append_decided_on_a_lost_history_is_refused() {
+    let schema = Schema::new();
+    // So that nothing but the append notices.
+    let hour = std::time::Duration::from_secs(3600);
+    let options = schema.options().poll_interval(hour);
+    let old = PostgresStore::connect_with(options).await.unwrap();
+    append(&old, "account-1", "account.opened").await;
+    append(&old, "account-1", "account.credited").await;
+    all_named(&old).await;
+    let before = old.incarnation();
+    rewind(&schema, 1).await;
+    append(&schema.store().await, "account-1", "account.closed").await;
+    let stale = named("account-1", "account.debited".into())
+        .expecting(Expected::ActiveAt(Version::new(2)))
+        .decided_on(before);
+    let mut connection = connection().await;
+    let mut transaction = connection.begin().await.unwrap();
+    let refused = old.append_in(&mut transaction, stale.clone()).await;
+    assert!(
+        matches!(
+            &refused,
+            Err(AppendError::Conflict(violations))
+                if matches!(violations[..], [Violation::Incarnation { decided_on, .. }]
+                    if decided_on == before)
+        ),
+        "{refused:?}"
+    );
+    assert_ne!(old.incarnation(), before);
+    // Decided again, on what is there now, it goes through in the same transaction.
+    let again = stale.decided_on(old.incarnation());
+    let staged = old.append_in(&mut transaction, again).await.unwrap();
+    let appended = old.commit(transaction, [staged]).await.unwrap();
+    assert_eq!(appended[0].last().version, Version::new(3));
+    assert_eq!(all_named(&old).await.len(), 3);
+}
+
+#[tokio::test]
+async fn events_are_not_staged_in_another_log() {
+    let schema = Schema::new();
+    let store = schema.store().await;
+    let mut connection = connection().await;
+    let mut transaction = connection.begin().await.unwrap();
+    // As a database looks that holds another log: only this transaction sees it.
+    sqlx::raw_sql(schema.sql("update annals.log set id = gen_random_uuid()"))
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    let refused = store
+        .append_in(
+            &mut transaction,
+            named("account-1", "account.opened".into()),
+        )
+        .await;
+    assert!(
+        matches!(
+            &refused,
+            Err(AppendError::Store(error))
+                if error.failure() == Failure::Invalid
+                    && error.to_string().contains("another log")
+        ),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test]

@@ -138,7 +138,7 @@ impl Options {
     /// ```
     #[must_use]
     pub fn busy_timeout(mut self, timeout: Duration) -> Options {
-        self.busy_timeout = timeout;
+        self.busy_timeout = timeout.min(LONGEST);
         self
     }
 
@@ -153,7 +153,7 @@ impl Options {
     /// ```
     #[must_use]
     pub fn poll_interval(mut self, interval: Duration) -> Options {
-        self.poll_interval = interval.max(Duration::from_millis(1));
+        self.poll_interval = interval.clamp(Duration::from_millis(1), LONGEST);
         self
     }
 
@@ -301,6 +301,9 @@ impl Options {
     }
 }
 
+/// SQLite waits no longer, some 24 days.
+const LONGEST: Duration = Duration::from_millis(2_147_483_647);
+
 /// `sqlite:PATH`, `sqlite://PATH` or `sqlite::memory:`, with options after a `?`. The path is taken
 /// literally: nothing in it is decoded, and `file:x.db` is a file of that name.
 impl FromStr for Options {
@@ -336,6 +339,19 @@ impl FromStr for Options {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_store_with_the_longest_times_opens() {
+        let options: Options = "sqlite::memory:?busy_timeout_ms=18446744073709551615"
+            .parse()
+            .unwrap();
+        let options = options.poll_interval(Duration::MAX);
+        assert_eq!(
+            (options.busy_timeout, options.poll_interval),
+            (LONGEST, LONGEST)
+        );
+        crate::SqliteStore::open_with(options).await.unwrap();
+    }
 
     #[test]
     fn a_url_names_a_file_and_how_to_use_it() {

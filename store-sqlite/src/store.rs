@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use crate::append_in::{self, AppendTransaction, Ran};
 use crate::connection::{Opener, check_library};
+use crate::error::StoreFault;
 use crate::identity::LogIdentity;
 use crate::options::Options;
 use crate::reader::Readers;
@@ -14,7 +15,7 @@ use crate::replica::{self, Replica};
 use crate::request::Request;
 use crate::schema;
 use crate::watcher::Watcher;
-use crate::write_tx::{Tail, WriteTx};
+use crate::write_tx::{Stop, Tail, WriteTx};
 use crate::writer::Writer;
 
 /// A store in one SQLite file.
@@ -166,8 +167,18 @@ impl SqliteStore {
         let limits = self.shared.limits;
         let clock = Arc::clone(&self.clock);
         let mut work = Some(work);
-        let run =
-            move |write_tx: &mut WriteTx| append_in::run(write_tx, &limits, &clock, work.take());
+        let mut broke: Option<StoreFault> = None;
+        let run = move |write_tx: &mut WriteTx| {
+            // It ended the transaction that it ran in, and is not run again.
+            if let Some(fault) = &broke {
+                return Err(Stop::Refused(fault.error().into()));
+            }
+            let ran = append_in::run(write_tx, &limits, &clock, work.take());
+            if let Err(Stop::Broken(error)) = &ran {
+                broke = Some(StoreFault::of(error, "writing", write_tx.identity.name()));
+            }
+            ran
+        };
         let writer = self.writer().map_err(AppendError::from)?;
         match writer.run((1, 0), run).await? {
             Ran::Committed(done) => Ok(done),

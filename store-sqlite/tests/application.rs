@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used)] // What must not fail is unwrapped.
 
+use std::pin::pin;
+use std::task::{Context, Waker};
+
 use annals_core::{
     Append, AppendError, Condition, EventStore, Expected, Failure, GenerationSpec, GenerationStore,
     InlineRow, InlineViews, Log, NewEvent, Partition, Query, StreamId, Version,
@@ -54,6 +57,46 @@ async fn found(store: &SqliteStore) -> (i64, u64) {
         .await
         .unwrap();
     (rows, store.head(Partition(0)).await.unwrap().visible.get())
+}
+
+#[tokio::test]
+async fn who_ends_the_transaction_of_others_is_told_so() {
+    let store = store().await;
+    store
+        .append_in(|transaction| Ok::<_, Failed>(insert(transaction, 1)?))
+        .await
+        .unwrap();
+    // The writer is held until both wait, so that they are in one transaction.
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let (begun, began) = tokio::sync::oneshot::channel();
+    let held = tokio::spawn({
+        let store = store.clone();
+        let hold = move |_: &mut AppendTransaction<'_>| {
+            let _ = begun.send(());
+            let _ = released.recv();
+            Ok::<_, Failed>(())
+        };
+        async move { store.append_in(hold).await }
+    });
+    began.await.unwrap();
+    let mut innocent = pin!(store.append(placed(1)));
+    let mut guilty = pin!(store.append_in(|transaction| {
+        let statement = "insert or rollback into my_orders values (1)";
+        Ok::<_, Failed>(transaction.connection().execute(statement, [])?)
+    }));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(innocent.as_mut().poll(&mut context).is_pending());
+    assert!(guilty.as_mut().poll(&mut context).is_pending());
+    release.send(()).unwrap();
+    held.await.unwrap().unwrap();
+    assert_eq!(innocent.await.unwrap().last().position.get(), 1);
+    let refused = guilty.await.unwrap_err();
+    let Failed::Append(AppendError::Store(error)) = refused else {
+        panic!("{refused:?}")
+    };
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert_eq!(cause, "the application's part of the transaction ended it");
+    assert_eq!(found(&store).await, (1, 1));
 }
 
 #[tokio::test]

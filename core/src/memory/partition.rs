@@ -56,6 +56,28 @@ impl PartitionLog {
         Position::new(self.events.len() as u64)
     }
 
+    /// The last position that was recorded at or before a moment, removed events included.
+    pub(super) fn position_at(&self, moment: DateTime<Utc>) -> Position {
+        let is_by_then = |position: Position| match &self.events[position.get() as usize - 1] {
+            Some(event) => event.recorded_at <= moment,
+            None => self
+                .removed
+                .get(&position)
+                .is_some_and(|removed| removed.recorded_at <= moment),
+        };
+        // Recorded times never go backwards with the position.
+        let mut known = 0;
+        let mut above = self.events.len() as u64 + 1;
+        while known + 1 < above {
+            let middle = u64::midpoint(known, above);
+            match is_by_then(Position::new(middle)) {
+                true => known = middle,
+                false => above = middle,
+            }
+        }
+        Position::new(known)
+    }
+
     pub(super) fn state(&self, stream: &StreamId) -> StreamState {
         self.streams
             .get(stream)

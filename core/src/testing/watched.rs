@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 
 use crate::append::{Append, AppendError, Appended, Limits};
 use crate::error::StoreError;
@@ -139,6 +140,14 @@ impl Log for Watched {
 
     async fn head(&self, partition: Partition) -> Result<Head, StoreError> {
         self.store.head(partition).await
+    }
+
+    async fn position_at(
+        &self,
+        partition: Partition,
+        moment: DateTime<Utc>,
+    ) -> Result<Position, StoreError> {
+        self.store.position_at(partition, moment).await
     }
 
     fn hint(&self) -> Hint {
