@@ -63,6 +63,12 @@ fn run(command: &mut Command) {
     assert!(done.is_ok_and(|done| done.success()), "{command:?}");
 }
 
+/// A directory that no other test has, and that is not made.
+fn fresh_directory() -> PathBuf {
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    beside().join(format!("cdc-{}-{number}", std::process::id()))
+}
+
 /// The files of a new server, which are made once for all test programs of a run: to copy them takes
 /// a tenth of the time. All servers of a run have one system identifier by that.
 fn template() -> &'static Path {
@@ -73,7 +79,7 @@ fn template() -> &'static Path {
         if template.exists() {
             return template;
         }
-        let made = Server::unused().directory;
+        let made = fresh_directory();
         let mut init = command("initdb");
         init.args([
             "--no-sync",
@@ -114,11 +120,9 @@ impl Server {
 
     /// A directory and a port of its own.
     fn unused() -> Server {
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("cdc-{}-{number}", std::process::id());
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         Server {
-            directory: beside().join(name),
+            directory: fresh_directory(),
             port: port.local_addr().unwrap().port(),
         }
     }
