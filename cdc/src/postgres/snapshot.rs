@@ -110,7 +110,8 @@ fn ranges_of(published: &Published) -> Vec<Range> {
 type Give = mpsc::Sender<Result<Vec<RowRecord>, SourceError>>;
 
 /// The connection sees the snapshot, and no other session can rewrite these tables: rows of a table
-/// that was rewritten after the snapshot are not in it, and nothing says so.
+/// that was rewritten after the snapshot are not in it, and nothing says so. Nor does anything say
+/// that a policy hides rows, which would count as gone: instead, that is an error.
 async fn begun(
     mut control: Control,
     snapshot: &str,
@@ -118,7 +119,7 @@ async fn begun(
 ) -> Result<Control, SourceError> {
     let begin = format!(
         "begin isolation level repeatable read read only; set transaction snapshot '{}'; \
-         set local lock_timeout = '{LOCK_TIMEOUT}'",
+         set local lock_timeout = '{LOCK_TIMEOUT}'; set local row_security = off",
         snapshot.replace('\'', "''")
     );
     let doing = "cannot read the exported snapshot: the session that exported it has ended";
@@ -187,7 +188,10 @@ fn of_table(doing: &str, table: &TableName, error: sqlx::Error) -> SourceError {
 fn grants(table: &TableName) -> String {
     let schema = quoted(&table.schema);
     let table = table.quoted();
-    format!("its role needs `grant usage on schema {schema}` and `grant select on {table}`")
+    format!(
+        "its role needs `grant usage on schema {schema}` and `grant select on {table}`, and \
+         `alter role … bypassrls` where the table has row-level security"
+    )
 }
 
 async fn read_range(control: &mut Control, range: &Range, give: &Give) -> Result<(), SourceError> {
