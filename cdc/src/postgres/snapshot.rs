@@ -44,7 +44,7 @@ struct Range {
 pub(super) struct Snapshot {
     rows: mpsc::Receiver<Result<Vec<RowRecord>, SourceError>>,
     // Ends the readers when it is dropped.
-    _readers: JoinSet<()>,
+    readers: JoinSet<()>,
 }
 
 impl Snapshot {
@@ -78,13 +78,20 @@ impl Snapshot {
         }
         Ok(Snapshot {
             rows,
-            _readers: tasks,
+            readers: tasks,
         })
     }
 
     /// Some rows; nothing at the end.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<RowRecord>>, SourceError> {
-        self.rows.recv().await.transpose()
+        if let Some(rows) = self.rows.recv().await {
+            return rows.map(Some);
+        }
+        // One that broke off has not read all: what it left out would count as gone.
+        while let Some(ended) = self.readers.join_next().await {
+            ended.map_err(|error| retry(format!("a copy broke off and begins again: {error}")))?;
+        }
+        Ok(None)
     }
 }
 
@@ -302,6 +309,21 @@ mod tests {
             bytes,
             has_primary_key: true,
         }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_broke_off_is_no_end() {
+        let (give, rows) = mpsc::channel(1);
+        let mut readers = JoinSet::new();
+        readers.spawn(async move {
+            let _ = give.send(Ok(Vec::new())).await;
+            std::future::pending::<()>().await;
+        });
+        let mut snapshot = Snapshot { rows, readers };
+        assert!(snapshot.next().await.unwrap().is_some());
+        // As one that panicked.
+        snapshot.readers.abort_all();
+        assert!(snapshot.next().await.is_err());
     }
 
     #[test]
