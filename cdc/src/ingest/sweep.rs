@@ -7,10 +7,11 @@ use annals_core::Partition;
 use annals_runner::WorkError;
 
 use super::Placed;
+use super::chunk::{before_record, bytes_of, is_full};
 use super::live::{LiveRows, TooMany};
 use super::mark::{Mark, copy_tried_after};
 use super::source::Chunk;
-use super::work::{Run, Taking, before_record, bytes_of, is_full};
+use super::work::{Run, Taking};
 use crate::columns::Columns;
 use crate::payload::{Because, TruncatePayload};
 use crate::record::{At, BeforeImage, Body, Record, RowOp, RowRecord};
