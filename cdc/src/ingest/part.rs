@@ -154,8 +154,8 @@ impl Subject for IngestSubject {
     }
 }
 
-/// The source while a run works with it. When the run is dropped in the middle, the session does not
-/// stay open: its transactions and its slot would be held for as long as the process lives.
+/// The source while a run works with it. When the run is dropped in the middle, the session does
+/// not stay open: its transactions and its slot would be held for as long as the process lives.
 struct InUse<'a> {
     source: MutexGuard<'a, Box<dyn Source>>,
     shared: &'a Shared,

@@ -57,8 +57,8 @@ impl Schemas {
             tracing::warn!(
                 table = %schema.table,
                 way_out,
-                "a table has another key: rows that were stored before stay under the old one until \
-                 the tables are compared"
+                "a table has another key: rows that were stored before stay under the old one \
+                 until the tables are compared"
             );
         }
         let newest = (next, Some(Arc::clone(schema)));
