@@ -5,6 +5,7 @@ mod again;
 mod append;
 mod appends;
 mod carry;
+mod chunk;
 mod events;
 mod handle;
 mod large;

@@ -143,7 +143,13 @@ impl Outbox {
         let text = self.text(row, &self.payload)?;
         let is_payload = |column: &&Column| *column.name == *self.payload;
         let payload = schema.and_then(|schema| schema.columns.iter().find(is_payload));
-        let event = if payload.is_some_and(|column| &*column.type_name == "bytea") {
+        let is_bytes = match payload {
+            // The second is of a domain.
+            Some(column) => matches!(&*column.type_name, "bytea" | "pg_catalog.bytea"),
+            // Debezium says nothing of the type, and no JSON begins so.
+            None => text.starts_with("\\x"),
+        };
+        let event = if is_bytes {
             let bytes = Bytes::from_column(Some(text)).map_err(|error| self.unfit(&error))?;
             NewEvent::new(event_type, "bytes", bytes)
         } else {
@@ -257,5 +263,39 @@ impl Translator for Outbox {
             Body::Message(message) => message.prefix == PREFIX,
             _ => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_without_a_schema_are_no_json() {
+        let message = crate::record::LogicalMessage {
+            prefix: String::new(),
+            content: Vec::new(),
+            transactional: true,
+        };
+        let record = Record {
+            body: Body::Message(message),
+            at: crate::record::At::default(),
+            origin: None,
+            repeat_key: None,
+        };
+        let made = |payload: &str| {
+            let row = Columns::default()
+                .with("id", Some("7"))
+                .with("aggregatetype", Some("order"))
+                .with("aggregateid", Some("7"))
+                .with("type", Some("order.placed"))
+                .with("payload", Some(payload));
+            let outbox = Outbox::table("outbox");
+            let maker = EventMaker::new("debezium", "");
+            let (_, event) = outbox.row(&maker, &record, None, &row).unwrap();
+            (event.codec.to_string(), event.payload.to_vec())
+        };
+        assert_eq!(made("\\x6869"), ("bytes".to_owned(), b"hi".to_vec()));
+        assert_eq!(made("\"hi\""), ("json".to_owned(), b"\"hi\"".to_vec()));
     }
 }

@@ -257,6 +257,13 @@ impl Source for Postgres {
         }
     }
 
+    fn abandon(&mut self) {
+        if let Some(session) = self.session.take() {
+            self.status = session.status();
+            session.abandon();
+        }
+    }
+
     fn resync(&mut self) {
         self.wants_snapshot = true;
     }

@@ -8,6 +8,7 @@ mod world;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use annals::Store;
 use annals::cdc::{
@@ -18,7 +19,7 @@ use annals::cdc::{
 use annals::prelude::*;
 use annals::store::{Append, AppendError, Appended, NewEvent, ReadStream};
 use annals_core::conformance::faulty::{FaultyStore, StoreFault};
-use annals_core::{Failure, Metadata, StoreError};
+use annals_core::{Acquired, Failure, Metadata, StoreError};
 use tokio::sync::watch;
 use world::{ids, ids_of, status, stopped, until};
 
@@ -308,6 +309,53 @@ async fn a_second_program_says_who_holds_the_lease() {
     assert_eq!(ids_of(&second, INSERTED, 2).await, [1, 2]);
     assert_eq!(status(&second).state, IngestState::Following);
     second.stop().await;
+}
+
+/// A source that says nothing, and whether its session was ended in the middle.
+struct Quiet(Arc<AtomicBool>);
+
+#[async_trait::async_trait]
+impl Source for Quiet {
+    async fn begin(&mut self, _: &str, _: Option<&Mark>) -> Result<(), SourceError> {
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Result<Chunk, SourceError> {
+        std::future::pending().await
+    }
+
+    async fn confirm(&mut self, _: &Mark) -> Result<(), SourceError> {
+        Ok(())
+    }
+
+    fn abandon(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_lease_ends_the_session_of_its_source() {
+    let folder = tempfile::tempdir().unwrap();
+    let is_abandoned = Arc::new(AtomicBool::new(false));
+    let program = world::start(folder.path(), Quiet(Arc::clone(&is_abandoned))).await;
+    until("it follows", || async {
+        (status(&program).state == IngestState::Following).then_some(())
+    })
+    .await;
+    let views = program.store().views().unwrap();
+    let leases = views.leases("$ingest/shop/").await.unwrap().into_iter();
+    let mut held = leases.filter(|of| !of.expired && of.lease.name.ends_with("/0"));
+    let held = held.next().unwrap().lease;
+    assert!(!is_abandoned.load(Ordering::SeqCst));
+    views.release_lease(&held).await.unwrap();
+    let taken = views.acquire_lease(&held.name, "another", Duration::from_secs(600));
+    let taken = taken.await.unwrap();
+    assert!(matches!(taken, Acquired::Granted(_)), "{taken:?}");
+    until("its session is ended", || async {
+        is_abandoned.load(Ordering::SeqCst).then_some(())
+    })
+    .await;
+    program.stop().await;
 }
 
 /// The key of the table is a number.

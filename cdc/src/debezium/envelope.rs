@@ -138,6 +138,11 @@ impl<'de> Deserialize<'de> for Members {
                 Ok(Members::default())
             }
 
+            // The connector of MongoDB writes a document as JSON in a text.
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Members, E> {
+                serde_json::from_str(text).map_err(E::custom)
+            }
+
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
                 let mut members = Vec::new();
                 while let Some(member) = map.next_entry()? {
@@ -326,4 +331,19 @@ impl Source {
 pub(super) struct Content {
     pub(super) prefix: String,
     pub(super) content: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_of_mongodb_is_read_out_of_its_text() {
+        let value = r#"{"op":"c","before":null,"after":"{\"_id\":{\"$oid\":\"6\"},\"n\":7}"}"#;
+        let envelope: Envelope = serde_json::from_str(value).unwrap();
+        assert!(envelope.before.is_none());
+        let after = envelope.after.unwrap();
+        assert_eq!(after.get("_id").map(RawValue::get), Some(r#"{"$oid":"6"}"#));
+        assert_eq!(after.get("n").map(RawValue::get), Some("7"));
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -343,19 +343,22 @@ fn fraction(nanos: u32) -> String {
     format!(".{micros:06}").trim_end_matches('0').to_owned()
 }
 
+/// The longest time that MySQL has, in seconds: its times of day are spans as well.
+const TIME_SECONDS_MAX: i128 = 838 * 3_600 + 59 * 60 + 59;
+
 fn time_of_day(count: i64, unit: i64) -> Result<String, String> {
     let nanos = nanoseconds(count, unit)?;
-    let outside = || format!("{nanos} nanoseconds are no time of a day");
-    let seconds = u32::try_from(nanos.div_euclid(1_000_000_000)).map_err(|_| outside())?;
-    let rest = nanos.rem_euclid(1_000_000_000) as u32;
-    if seconds == 86_400 && rest == 0 {
-        return Ok("24:00:00".to_owned());
+    let sign = if nanos < 0 { "-" } else { "" };
+    let seconds = nanos.abs() / 1_000_000_000;
+    let rest = (nanos.abs() % 1_000_000_000) as u32;
+    if seconds > TIME_SECONDS_MAX {
+        return Err(format!("{nanos} nanoseconds are no time of a day"));
     }
-    NaiveTime::from_num_seconds_from_midnight_opt(seconds, rest).ok_or_else(outside)?;
-    let (hours, minutes) = (seconds / 3_600, seconds / 60 % 60);
+    let hours = seconds / 3_600;
+    let minutes = seconds / 60 % 60;
     let seconds = seconds % 60;
     Ok(format!(
-        "{hours:02}:{minutes:02}:{seconds:02}{}",
+        "{sign}{hours:02}:{minutes:02}:{seconds:02}{}",
         fraction(rest)
     ))
 }
@@ -456,6 +459,8 @@ mod tests {
             "1969-12-31 23:59:59.999999",
         );
         check("86400000000", Semantic::Time(MICROS), "24:00:00");
+        check("3020399000000", Semantic::Time(MICROS), "838:59:59");
+        check("-5400500000", Semantic::Time(MICROS), "-01:30:00.5");
         check(r#""11:51:30.5Z""#, Semantic::ZonedTime, "11:51:30.5+00");
         check(r#""NaN""#, Semantic::Numeric, "NaN");
         check(r#"["AQ==",null]"#, Semantic::Bytes, r#"{"\\x01",NULL}"#);

@@ -12,9 +12,9 @@ use tracing::Instrument as _;
 
 use super::Placed;
 use super::append::{Origin, append, archive_marks};
+use super::chunk::bytes_of;
 use super::handle::Shared;
 use super::mark::{Mark, Resume, mark_stream};
-use super::work::bytes_of;
 
 /// Events, and bytes of their payloads, that wait for the end of an append before the next ones are
 /// asked for.

@@ -145,7 +145,8 @@ impl IngestHandle {
     }
 
     /// One change is not taken in: the record `ordinal` of the transaction that was committed at
-    /// `commit`. An event in the log says so, with the reason.
+    /// `commit`. An event in the log says so, with the reason. It holds until the next
+    /// [`resync_all`](IngestHandle::resync_all): another server may use the LSN again.
     ///
     /// # Errors
     ///

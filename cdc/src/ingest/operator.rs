@@ -22,7 +22,7 @@ const ROW_SKIPPED: &str = "cdc.row_skipped";
 const RESYNC: &str = "cdc.resync";
 const TABLE_RESYNC: &str = "cdc.table_resync";
 
-/// A change that is not taken in.
+/// A change that is not taken in, until all tables are to be compared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Skip {
     pub(super) commit: Lsn,
@@ -115,6 +115,9 @@ pub(super) async fn decisions(store: &dyn Store, name: &str) -> Result<Decisions
                 RESYNC => {
                     decisions.resync = Some(event.version);
                     decisions.rows.clear();
+                    // Another server, or one that was restored, uses the same LSNs for other
+                    // transactions, and the new slot gives none of those that were skipped.
+                    decisions.skips.clear();
                 }
                 ROW_SKIPPED => decisions.rows.push(decision(&event)?),
                 SKIPPED => decisions.skips.push(decision(&event)?),
@@ -198,4 +201,33 @@ async fn append(store: &dyn Store, name: &str, event: NewEvent) -> Result<(), St
     appended
         .map(drop)
         .map_err(annals_core::AppendError::into_store_error)
+}
+
+#[cfg(test)]
+mod tests {
+    use annals_core::MemoryStore;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_change_is_skipped_until_all_tables_are_compared() {
+        let store = MemoryStore::new();
+        let skip = |ordinal| Skip {
+            commit: Lsn::new(7),
+            ordinal,
+            reason: "no number".into(),
+        };
+        let at = |ordinal| At {
+            lsn: Lsn::new(7),
+            ordinal,
+            ..At::default()
+        };
+        decide(&store, "shop", &skip(3)).await.unwrap();
+        assert!(decisions(&store, "shop").await.unwrap().skips(at(3)));
+        resync(&store, "shop", "another server").await.unwrap();
+        decide(&store, "shop", &skip(4)).await.unwrap();
+        let found = decisions(&store, "shop").await.unwrap();
+        assert!(!found.skips(at(3)), "{found:?}");
+        assert!(found.skips(at(4)), "{found:?}");
+    }
 }

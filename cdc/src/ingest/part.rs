@@ -9,7 +9,7 @@ use annals_runner::{
     StartError, Subject, Supervisor, Tasks, Work, WorkError, WorkerContext, begin_live, chain,
     contained_async, run,
 };
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, MutexGuard, watch};
 
 use super::handle::{IngestHandle, Shared};
 use super::mark::MARK;
@@ -154,6 +154,27 @@ impl Subject for IngestSubject {
     }
 }
 
+/// The source while a run works with it. When the run is dropped in the middle, the session does
+/// not stay open: its transactions and its slot would be held for as long as the process lives.
+struct InUse<'a> {
+    source: MutexGuard<'a, Box<dyn Source>>,
+    shared: &'a Shared,
+    has_ended: bool,
+}
+
+impl Drop for InUse<'_> {
+    fn drop(&mut self) {
+        if self.has_ended {
+            return;
+        }
+        self.source.abandon();
+        self.shared.says(self.source.status(), false);
+        self.shared.change(|status| {
+            status.state = IngestState::Retrying("the lease was lost".to_owned());
+        });
+    }
+}
+
 /// The work of an ingest under its lease.
 struct Works {
     slot: Slot,
@@ -181,22 +202,27 @@ impl Work for Works {
         stop: watch::Receiver<bool>,
     ) -> Result<(), WorkError> {
         let intake = &self.intake;
-        let mut source = intake.source.lock().await;
+        let mut in_use = InUse {
+            source: intake.source.lock().await,
+            shared: &intake.shared,
+            has_ended: false,
+        };
         let mut pause = intake.pause.lock().await;
         let mut taking = Taking {
             slot: &self.slot,
             name: intake.name,
             settings: &intake.settings,
             db: &self.slot.context.db,
-            source: source.as_mut(),
+            source: in_use.source.as_mut(),
             pause: &mut pause,
             shared: &intake.shared,
         };
         // What the application wrote is called in here.
         let ended = contained_async(taking.run(stop)).await;
         let ended = ended.unwrap_or_else(|panic| Err(WorkError::Stopped(panic)));
-        source.end().await;
-        intake.shared.says(source.status(), false);
+        in_use.source.end().await;
+        in_use.has_ended = true;
+        intake.shared.says(in_use.source.status(), false);
         pause.after(&ended, intake.shared.state());
         if let Err(error) = &ended {
             intake.shared.change(|status| {

@@ -47,10 +47,36 @@ impl Schemas {
             return Ok((*number, false));
         }
         let next = number + 1;
+        if let Some(old) = last
+            && has_other_key(old, schema)
+        {
+            let way_out = match schema.key().is_empty() {
+                true => "resync_all",
+                false => "resync",
+            };
+            tracing::warn!(
+                table = %schema.table,
+                way_out,
+                "a table has another key: rows that were stored before stay under the old one \
+                 until the tables are compared"
+            );
+        }
         let newest = (next, Some(Arc::clone(schema)));
         self.known.insert(schema.table.clone(), newest);
         Ok((next, true))
     }
+}
+
+/// Whether rows of a table that had a key have other streams from here on. A column that is only
+/// named otherwise stays at its place.
+fn has_other_key(old: &TableSchema, new: &TableSchema) -> bool {
+    let places = |schema: &TableSchema| -> Vec<usize> {
+        let columns = schema.columns.iter().enumerate();
+        let of_key = columns.filter(|(_, column)| column.key);
+        of_key.map(|(place, _)| place).collect()
+    };
+    let is_same = old.key() == new.key() || places(old) == places(new);
+    !old.key().is_empty() && !is_same
 }
 
 /// The last schema of a table in the log.
@@ -88,5 +114,37 @@ async fn stored(
             return Ok((0, None));
         }
         read = read.up_to(page.scanned.minus(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `*id v`, of which those with a star are the key.
+    fn schema(columns: &str) -> TableSchema {
+        let columns = columns.split(' ').map(|name| Column {
+            name: name.trim_start_matches('*').into(),
+            type_name: "bigint".into(),
+            oid: 20,
+            typmod: -1,
+            key: name.starts_with('*'),
+        });
+        TableSchema {
+            table: TableName::new("public", "t"),
+            identity: Identity::Default,
+            columns: columns.collect(),
+        }
+    }
+
+    #[test]
+    fn another_key_is_told_from_a_renamed_one() {
+        let has_other = |old: &str, new: &str| has_other_key(&schema(old), &schema(new));
+        assert!(has_other("*id v", "id *v"));
+        assert!(has_other("*id v", "id v"));
+        assert!(has_other("*id v", "*id *v"));
+        assert!(!has_other("*id v", "*uid v"));
+        assert!(!has_other("a *id", "*id b"));
+        assert!(!has_other("id v", "*id v"));
     }
 }

@@ -60,6 +60,10 @@ pub trait Source: Send + Sync {
     /// Ends the session, after what was confirmed has been sent.
     async fn end(&mut self) {}
 
+    /// Ends the session at once, whatever it was doing: the lease was lost, and another process may
+    /// wait for what the session holds.
+    fn abandon(&mut self) {}
+
     /// A snapshot of everything comes next, whatever the last mark says: an operator asked for it.
     fn resync(&mut self) {}
 

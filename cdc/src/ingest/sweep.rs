@@ -7,10 +7,11 @@ use annals_core::Partition;
 use annals_runner::WorkError;
 
 use super::Placed;
+use super::chunk::{before_record, bytes_of, is_full};
 use super::live::{LiveRows, TooMany};
 use super::mark::{Mark, copy_tried_after};
 use super::source::Chunk;
-use super::work::{Run, Taking, before_record, bytes_of, is_full};
+use super::work::{Run, Taking};
 use crate::columns::Columns;
 use crate::payload::{Because, TruncatePayload};
 use crate::record::{At, BeforeImage, Body, Record, RowOp, RowRecord};
@@ -51,7 +52,8 @@ impl Taking<'_> {
         if self.settings.expand_truncates {
             let max = self.settings.sweep_rows_max;
             let live = LiveRows::of(self.db, &run.maker, table, events, None, max).await?;
-            let live = live.map_err(|TooMany| too_many(table, max, "truncates_unexpanded"))?;
+            let live =
+                live.map_err(|TooMany| too_many(table, max, ", or say `truncates_unexpanded`"))?;
             payload.rows = Some(live.len() as u64);
             keys = live.keys(self.db, &run.maker, table, events).await?;
         }
@@ -219,12 +221,11 @@ fn deleted(table: &TableName, key: Columns, because: Because) -> RowRecord {
 
 /// The rows of a table that is compared are too many.
 pub(super) fn too_many_rows(table: &TableName, max: usize) -> WorkError {
-    too_many(table, max, "sweep_rows_max")
+    too_many(table, max, "")
 }
 
-fn too_many(table: &TableName, max: usize, setting: &str) -> WorkError {
+fn too_many(table: &TableName, max: usize, or_else: &str) -> WorkError {
     WorkError::Stopped(format!(
-        "table `{table}` has more than {max} rows in the log: raise `sweep_rows_max`, or see \
-         `{setting}`"
+        "table `{table}` has more than {max} rows in the log: raise `sweep_rows_max`{or_else}"
     ))
 }

@@ -97,6 +97,13 @@ impl Decoder {
         }
     }
 
+    /// Whether a key is known of the table of a relation message, and the message has its columns.
+    pub(crate) fn knows_key_of(&self, relation: &Relation) -> bool {
+        let has = |name: &Arc<str>| relation.columns.iter().any(|column| column.name == *name);
+        let key = self.keys.get(&table_of(relation));
+        key.is_some_and(|key| !key.is_empty() && key.iter().all(has))
+    }
+
     /// What a message says; nothing for those that only explain others.
     ///
     /// # Errors

@@ -53,7 +53,18 @@ pub(super) struct Published {
     pub(super) is_partitioned: bool,
     /// Its rows, as far as the server has counted them.
     pub(super) rows_about: u64,
+    /// Whether it has a primary key that is its replica identity by default.
     pub(super) has_primary_key: bool,
+}
+
+/// A column of a table, as the catalog has it.
+#[derive(Clone, Debug)]
+pub(super) struct ColumnNow {
+    pub(super) name: Arc<str>,
+    /// The number of its type.
+    pub(super) oid: u32,
+    /// Whether it is of the primary key.
+    pub(super) is_key: bool,
 }
 
 /// The tables of a publication, by the numbers that stay theirs under another name.
@@ -275,7 +286,7 @@ impl Control {
             "select p.schemaname::text, p.tablename::text, p.rowfilter, c.relreplident::text, \
              pg_relation_size(c.oid), c.relkind = 'p', greatest(c.reltuples, 0)::bigint, \
              exists (select from pg_catalog.pg_index i \
-             where i.indrelid = c.oid and i.indisprimary) \
+             where i.indrelid = c.oid and i.indisprimary and i.indimmediate) \
              from pg_catalog.pg_publication_tables p \
              join pg_catalog.pg_namespace n on n.nspname = p.schemaname \
              join pg_catalog.pg_class c on c.relname = p.tablename and c.relnamespace = n.oid \
@@ -318,11 +329,14 @@ impl Control {
     ) -> Result<Vec<Column>, SourceError> {
         type Found = (String, i64, i32, String, bool);
         // Of a domain the stream names what it is made of. The key is what the stream flags: that
-        // of the replica identity, or the primary key where whole rows are sent.
+        // of the replica identity, which no deferrable key is, or the primary key where whole rows
+        // are sent. Columns that an index only includes are not of its key.
         let found: Result<Vec<Found>, _> = query_as(
             "select a.attname::text, a.atttypid::bigint, a.atttypmod, \
              tn.nspname::text || '.' || t.typname::text, \
-             c.relreplident <> 'n' and coalesce(a.attnum = any (k.indkey::smallint[]), false) \
+             c.relreplident <> 'n' and a.attnum in (select of_key.number \
+             from unnest(k.indkey::smallint[]) with ordinality of_key (number, place) \
+             where of_key.place <= k.indnkeyatts) \
              from pg_catalog.pg_publication_tables p \
              join pg_catalog.pg_namespace n on n.nspname = p.schemaname \
              join pg_catalog.pg_class c on c.relname = p.tablename and c.relnamespace = n.oid \
@@ -335,7 +349,8 @@ impl Control {
              select typname, typnamespace from made_of where typtype <> 'd') t on true \
              join pg_catalog.pg_namespace tn on tn.oid = t.typnamespace \
              left join pg_catalog.pg_index k on k.indrelid = c.oid and \
-             case when c.relreplident = 'i' then k.indisreplident else k.indisprimary end \
+             case c.relreplident when 'i' then k.indisreplident when 'f' then k.indisprimary \
+             else k.indisprimary and k.indimmediate end \
              where p.pubname = $1 and p.schemaname = $2 and p.tablename = $3 order by a.attnum",
         )
         .bind(publication)
@@ -366,25 +381,30 @@ impl Control {
         Ok(columns.collect())
     }
 
-    /// The primary key of a table, if it still is there.
-    pub(super) async fn primary_key(
+    /// The columns of a table that the stream sends, as they are now; none, when it is gone.
+    pub(super) async fn columns_now(
         &mut self,
-        table: &TableName,
-    ) -> Result<Vec<Arc<str>>, SourceError> {
-        let found: Result<Vec<(String,)>, _> = query_as(
-            "select a.attname::text from pg_catalog.pg_class c \
-             join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
-             join pg_catalog.pg_index i on i.indrelid = c.oid and i.indisprimary \
-             join pg_catalog.pg_attribute a on a.attrelid = c.oid \
-             and a.attnum = any (i.indkey::smallint[]) \
-             where n.nspname = $1 and c.relname = $2 order by a.attnum",
+        table_oid: u32,
+    ) -> Result<Vec<ColumnNow>, SourceError> {
+        let found: Result<Vec<(String, i64, bool)>, _> = query_as(
+            "select a.attname::text, a.atttypid::bigint, a.attnum in (select of_key.number \
+             from unnest(k.indkey::smallint[]) with ordinality of_key (number, place) \
+             where of_key.place <= k.indnkeyatts) \
+             from pg_catalog.pg_attribute a \
+             left join pg_catalog.pg_index k on k.indrelid = a.attrelid and k.indisprimary \
+             where a.attrelid = ($1::bigint)::oid and a.attnum > 0 and not a.attisdropped \
+             and a.attgenerated = '' order by a.attnum",
         )
-        .bind(&*table.schema)
-        .bind(&*table.name)
+        .bind(i64::from(table_oid))
         .fetch_all(&mut self.connection)
         .await;
         let found = found.map_err(|error| of_control("cannot read the key of a table", error))?;
-        Ok(found.into_iter().map(|(name,)| name.into()).collect())
+        let columns = found.into_iter().map(|(name, oid, is_key)| ColumnNow {
+            name: name.into(),
+            oid: oid as u32,
+            is_key,
+        });
+        Ok(columns.collect())
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod again;
 mod copying;
+mod keys;
 mod parts;
 mod tables;
 mod warnings;
@@ -438,12 +439,8 @@ impl Session {
 
     async fn decode(&mut self, bytes: &[u8]) -> Result<Option<Record>, SourceError> {
         let message = Message::parse(bytes).map_err(|error| stop(error.to_string()))?;
-        if let Message::Relation(relation) = &message
-            && let Some(table) = self.decoder.lacks_key_of(relation)
-        {
-            let asked = self.control.primary_key(&table);
-            let key = self.heartbeat.answer(asked).await?;
-            self.decoder.know_key(relation, key);
+        if let Message::Relation(relation) = &message {
+            self.look_for_key(relation).await?;
         }
         self.decoder
             .decode(message)

@@ -44,7 +44,7 @@ struct Range {
 pub(super) struct Snapshot {
     rows: mpsc::Receiver<Result<Vec<RowRecord>, SourceError>>,
     // Ends the readers when it is dropped.
-    _readers: JoinSet<()>,
+    readers: JoinSet<()>,
 }
 
 impl Snapshot {
@@ -78,13 +78,20 @@ impl Snapshot {
         }
         Ok(Snapshot {
             rows,
-            _readers: tasks,
+            readers: tasks,
         })
     }
 
     /// Some rows; nothing at the end.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<RowRecord>>, SourceError> {
-        self.rows.recv().await.transpose()
+        if let Some(rows) = self.rows.recv().await {
+            return rows.map(Some);
+        }
+        // One that broke off has not read all: what it left out would count as gone.
+        while let Some(ended) = self.readers.join_next().await {
+            ended.map_err(|error| retry(format!("a copy broke off and begins again: {error}")))?;
+        }
+        Ok(None)
     }
 }
 
@@ -110,7 +117,8 @@ fn ranges_of(published: &Published) -> Vec<Range> {
 type Give = mpsc::Sender<Result<Vec<RowRecord>, SourceError>>;
 
 /// The connection sees the snapshot, and no other session can rewrite these tables: rows of a table
-/// that was rewritten after the snapshot are not in it, and nothing says so.
+/// that was rewritten after the snapshot are not in it, and nothing says so. Nor does anything say
+/// that a policy hides rows, which would count as gone: instead, that is an error.
 async fn begun(
     mut control: Control,
     snapshot: &str,
@@ -118,7 +126,7 @@ async fn begun(
 ) -> Result<Control, SourceError> {
     let begin = format!(
         "begin isolation level repeatable read read only; set transaction snapshot '{}'; \
-         set local lock_timeout = '{LOCK_TIMEOUT}'",
+         set local lock_timeout = '{LOCK_TIMEOUT}'; set local row_security = off",
         snapshot.replace('\'', "''")
     );
     let doing = "cannot read the exported snapshot: the session that exported it has ended";
@@ -187,7 +195,10 @@ fn of_table(doing: &str, table: &TableName, error: sqlx::Error) -> SourceError {
 fn grants(table: &TableName) -> String {
     let schema = quoted(&table.schema);
     let table = table.quoted();
-    format!("its role needs `grant usage on schema {schema}` and `grant select on {table}`")
+    format!(
+        "its role needs `grant usage on schema {schema}` and `grant select on {table}`, and \
+         `alter role … bypassrls` where the table has row-level security"
+    )
 }
 
 async fn read_range(control: &mut Control, range: &Range, give: &Give) -> Result<(), SourceError> {
@@ -298,6 +309,21 @@ mod tests {
             bytes,
             has_primary_key: true,
         }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_broke_off_is_no_end() {
+        let (give, rows) = mpsc::channel(1);
+        let mut readers = JoinSet::new();
+        readers.spawn(async move {
+            let _ = give.send(Ok(Vec::new())).await;
+            std::future::pending::<()>().await;
+        });
+        let mut snapshot = Snapshot { rows, readers };
+        assert!(snapshot.next().await.unwrap().is_some());
+        // As one that panicked.
+        snapshot.readers.abort_all();
+        assert!(snapshot.next().await.is_err());
     }
 
     #[test]

@@ -87,3 +87,25 @@ async fn a_publication_of_partitions_says_how_it_is_mended() {
     assert_eq!(ids_of(&program, "public.parts.read", 1).await, [7]);
     program.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_lacks_no_rows_that_a_policy_hides() {
+    let setup = format!(
+        "{EX} insert into ex(v) values ('seen'), ('hidden'); create role reader login replication; \
+         grant usage on schema public to reader; grant select on ex to reader; \
+         alter table ex enable row level security; \
+         create policy seen on ex to reader using (v = 'seen'); \
+         create publication cdc_pub for table ex"
+    );
+    let (server, url, folder) = shop(&[], &setup);
+    let url = url.replace("postgres@", "reader@");
+    let tables = source(&url, &["ex"]).publication("cdc_pub");
+    let program = start(folder.path(), tables).await;
+    let why = stopped(&program).await;
+    assert!(why.contains("`alter role … bypassrls`"), "{why}");
+    server.psql("shop", "alter role reader bypassrls");
+    let mut read = ids_of(&program, "public.ex.read", 2).await;
+    read.sort_unstable();
+    assert_eq!(read, [1, 2]);
+    program.stop().await;
+}

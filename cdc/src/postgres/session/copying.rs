@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures_util::FutureExt as _;
+use tokio::runtime::Handle;
 
 use super::super::control::Control;
 use super::super::errors::{retry, stop};
@@ -75,6 +76,16 @@ impl Session {
                 slot = self.slot,
                 "a slot that no mark names may be left on the server"
             );
+        }
+    }
+
+    /// Ends at once: its connections are closed, and with them what they hold on the server. A slot
+    /// that is being made is given up meanwhile.
+    pub(in super::super) fn abandon(self) {
+        if self.is_making_slot
+            && let Ok(runtime) = Handle::try_current()
+        {
+            drop(runtime.spawn(self.end()));
         }
     }
 
