@@ -21,7 +21,7 @@ use super::send::send;
 use super::{Processor, bytes_max_in};
 use crate::client::step::{Step, reached};
 use crate::client::transaction::{self, Broken, Deliveries, Producer, drain};
-use crate::client::{Config, TRANSACTION_TIMEOUT_MS, headers_of};
+use crate::client::{BatchLimit, Config, TRANSACTION_TIMEOUT_MS, headers_of};
 use crate::error::{failed, invalid, is_denied, is_out_of_range, is_unknown_topic};
 use crate::kafka::Kafka;
 use crate::read::retention_in;
@@ -116,9 +116,10 @@ pub(super) fn run(
 ) -> Result<(), StoreError> {
     let mut backoff = BACKOFF;
     let mut unknown = 0;
+    let limit = BatchLimit::default();
     while !stop.load(Ordering::Acquire) {
         let mut progressed = false;
-        let error = match work(processor, source, config, stop, &mut progressed) {
+        let error = match work(processor, source, config, &limit, stop, &mut progressed) {
             Ok(()) => break,
             Err(Ended::Stopped(error)) => return Err(error),
             Err(Ended::Unknown(error)) if unknown == UNKNOWN_MAX && !progressed => {
@@ -148,6 +149,7 @@ fn work(
     processor: &Processor,
     source: &Source,
     config: &Config,
+    limit: &BatchLimit,
     stop: &AtomicBool,
     progressed: &mut bool,
 ) -> Result<(), Ended> {
@@ -189,7 +191,7 @@ fn work(
     consumer.subscribe(&[topic]).map_err(ended)?;
     let mut passed = Passed::default();
     while !stop.load(Ordering::Acquire) {
-        let batch = collect(&consumer, &mut passed.at_end);
+        let batch = collect(&consumer, limit, &mut passed.at_end);
         if let Some(end) = consumer.context().take_end() {
             return Err(end);
         }
@@ -200,7 +202,13 @@ fn work(
         }
         let offsets = next_offsets(&batch);
         let made = process(processor, source, &batch, largest).map_err(Ended::Stopped)?;
-        commit(processor, topic, &producer, &consumer, &made, &offsets)?;
+        let committed = commit(processor, topic, &producer, &consumer, &made, &offsets);
+        match &committed {
+            Ok(()) => limit.committed(),
+            // It may have been too large for the time that a transaction has.
+            Err(_) => limit.failed(),
+        }
+        committed?;
         *progressed = true;
         passed.committed.extend(&offsets);
         if let Some(told) = &processor.on_commit {
@@ -264,12 +272,15 @@ impl Passed {
 /// the generation of that moment, and the broker does not ask whose partitions they are.
 fn collect(
     consumer: &BaseConsumer<Member>,
+    limit: &BatchLimit,
     at_end: &mut BTreeSet<i32>,
 ) -> Result<Vec<Read>, KafkaError> {
     let mut batch = Vec::new();
     let mut bytes = 0;
     let mut began = Instant::now();
-    while batch.len() < BATCH_RECORDS_MAX && bytes < BATCH_BYTES_MAX {
+    let records_max = limit.of(BATCH_RECORDS_MAX);
+    let bytes_max = limit.of(BATCH_BYTES_MAX);
+    while batch.len() < records_max && bytes < bytes_max {
         let wait = if batch.is_empty() {
             POLL
         } else {
