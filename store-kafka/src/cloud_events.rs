@@ -141,8 +141,8 @@ pub(crate) fn decode(record: &Record<'_>) -> Option<CloudEvent> {
         event_type,
         stream: text("ce_subject").and_then(|name| StreamId::any(name).ok()),
         version: number(text("ce_streamversion")).map_or(Version::NONE, Version::new),
-        schema_version: number(text("ce_schemaversion")).map_or(1, |version| version as u32),
-        append_index: number(text("ce_appendindex")).map_or(0, |index| index as u32),
+        schema_version: number(text("ce_schemaversion")).unwrap_or(1),
+        append_index: number(text("ce_appendindex")).unwrap_or(0),
         codec: text("content-type").map_or_else(|| "json".to_owned(), codec),
         occurred_at: moment(text(TIME)),
         recorded_at: moment(text("ce_recordedtime")),
@@ -151,7 +151,8 @@ pub(crate) fn decode(record: &Record<'_>) -> Option<CloudEvent> {
     })
 }
 
-fn number(text: Option<&str>) -> Option<u64> {
+/// Nothing where it is none, or larger than what it counts can be.
+fn number<N: FromStr>(text: Option<&str>) -> Option<N> {
     text?.parse().ok()
 }
 
@@ -335,6 +336,19 @@ mod tests {
             };
             prop_assert_eq!(read, expected);
         }
+    }
+
+    #[test]
+    fn a_number_that_is_too_large_is_not_cut_off() {
+        let headers = headers(&[
+            ("ce_specversion", "1.0"),
+            ("ce_type", "a"),
+            ("ce_id", "1"),
+            ("ce_schemaversion", "4294967298"),
+            ("ce_appendindex", "4294967303"),
+        ]);
+        let event = decode(&record(&headers)).unwrap();
+        assert_eq!((event.schema_version, event.append_index), (1, 0));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod member;
 mod out;
+mod passed;
 mod send;
 mod worker;
 
@@ -170,7 +171,8 @@ impl Processor {
     }
 
     /// So many tries of a record that is refused, with a growing wait in between, before it becomes
-    /// a dead letter: 3 unless said otherwise. What cannot be decoded is not tried again.
+    /// a dead letter: 3 unless said otherwise. The waits for one record take 3 s at most, so beyond
+    /// 7 there are no more tries. What cannot be decoded is not tried again.
     pub fn attempts(mut self, attempts: u32) -> Processor {
         self.attempts = attempts.max(1);
         self

@@ -15,6 +15,7 @@ use annals_core::{
     StoreError,
 };
 
+use crate::client::BatchLimit;
 use crate::error::invalid;
 use crate::kafka::Kafka;
 use crate::outlet::KafkaOutlet;
@@ -55,6 +56,8 @@ pub struct Relay {
     key: Arc<KeyOf>,
     topics: Vec<TopicSpec>,
     batch_events_max: usize,
+    /// Kept over failures: what was too large is not tried again as it was.
+    batch_limit: BatchLimit,
 }
 
 impl fmt::Debug for Relay {
@@ -78,10 +81,12 @@ impl Relay {
             key: Arc::new(|event| event.stream.to_string()),
             topics: Vec::new(),
             batch_events_max: BATCH_EVENTS_MAX,
+            batch_limit: BatchLimit::default(),
         }
     }
 
-    /// So many events in a transaction at most: 5,000 unless said otherwise.
+    /// So many events in a transaction at most: 5,000 unless said otherwise. After a transaction
+    /// that was not committed the next ones hold fewer for a while.
     pub fn batch_events_max(mut self, events: usize) -> Relay {
         self.batch_events_max = events.max(1);
         self

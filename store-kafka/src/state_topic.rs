@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use annals_core::StoreError;
 
+use crate::client::BatchLimit;
 use crate::error::invalid;
 use crate::kafka::Kafka;
 use crate::outlet::KafkaOutlet;
@@ -54,6 +55,8 @@ const DELETE_RETENTION: &str = "delete.retention.ms";
 pub struct StateTopic {
     view: &'static str,
     to: Option<(Kafka, TopicSpec)>,
+    /// Kept over failures: what was too large is not tried again as it was.
+    batch_limit: BatchLimit,
 }
 
 impl fmt::Debug for StateTopic {
@@ -69,7 +72,11 @@ impl fmt::Debug for StateTopic {
 impl StateTopic {
     /// Of the view of this name.
     pub fn of(view: &'static str) -> StateTopic {
-        StateTopic { view, to: None }
+        StateTopic {
+            view,
+            to: None,
+            batch_limit: BatchLimit::default(),
+        }
     }
 
     /// Into this topic, which is made when it is missing, and must be compacted.

@@ -122,6 +122,12 @@ impl Url {
                 }
             }
         }
+        if parsed.ca.is_some() && !parsed.tls {
+            return Err(invalid(
+                "`ca` of a Kafka URL is for brokers that speak TLS, and the URL does not ask for \
+                 it: add `tls=true`, or leave out `ca`",
+            ));
+        }
         if parsed.user.is_some() && parsed.sasl.is_none() {
             parsed.sasl = Some("scram-sha-512".to_owned());
         }
@@ -288,6 +294,8 @@ mod tests {
             ("kafka://", "at least one broker"),
             ("kafka://a?tsl=true", "`tsl` is no setting"),
             ("kafka://a?tls=yes", "is `true` or `false`"),
+            ("kafka://me:pass@a?ca=/etc/ca.pem", "add `tls=true`"),
+            ("kafka://a?ca=/etc/ca.pem&tls=false", "add `tls=true`"),
             ("kafka://a?local=l", "does not name the topic"),
             ("kafka://a?sasl=gssapi", "`scram-sha-256` or"),
             ("kafka://u:%4@a", "two hex digits"),

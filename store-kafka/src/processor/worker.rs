@@ -1,6 +1,7 @@
 //! The loop of a processor, on its own thread: poll, process, send, commit, and again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::take;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,11 +18,12 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::member::Member;
 use super::out::{Failed, Kind, Out, dead_letter, size};
+use super::passed::Passed;
 use super::send::send;
 use super::{Processor, bytes_max_in};
 use crate::client::step::{Step, reached};
 use crate::client::transaction::{self, Broken, Deliveries, Producer, drain};
-use crate::client::{Config, TRANSACTION_TIMEOUT_MS, headers_of};
+use crate::client::{BatchLimit, Config, TRANSACTION_TIMEOUT_MS, headers_of};
 use crate::error::{failed, invalid, is_denied, is_out_of_range, is_unknown_topic};
 use crate::kafka::Kafka;
 use crate::read::retention_in;
@@ -45,9 +47,12 @@ const SENT_BYTES_MAX: usize = 100 << 20;
 /// How long one poll waits.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Waits before a record is tried again; a batch does not wait longer than a third of what
-/// a transaction may take.
+/// Waits before a record is tried again.
 const RETRIES: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(6_400));
+
+/// How long a batch waits for tries altogether: a record that would wait longer is first in the
+/// next one.
+const RETRIES_MAX: Duration = Duration::from_millis(TRANSACTION_TIMEOUT_MS / 3);
 
 /// Waits between tries to begin again.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
@@ -116,9 +121,10 @@ pub(super) fn run(
 ) -> Result<(), StoreError> {
     let mut backoff = BACKOFF;
     let mut unknown = 0;
+    let limit = BatchLimit::default();
     while !stop.load(Ordering::Acquire) {
         let mut progressed = false;
-        let error = match work(processor, source, config, stop, &mut progressed) {
+        let error = match work(processor, source, config, &limit, stop, &mut progressed) {
             Ok(()) => break,
             Err(Ended::Stopped(error)) => return Err(error),
             Err(Ended::Unknown(error)) if unknown == UNKNOWN_MAX && !progressed => {
@@ -148,6 +154,7 @@ fn work(
     processor: &Processor,
     source: &Source,
     config: &Config,
+    limit: &BatchLimit,
     stop: &AtomicBool,
     progressed: &mut bool,
 ) -> Result<(), Ended> {
@@ -188,19 +195,29 @@ fn work(
         BaseConsumer::from_config_and_context(&member, context).map_err(ended)?;
     consumer.subscribe(&[topic]).map_err(ended)?;
     let mut passed = Passed::default();
+    // What was read and is to be processed first.
+    let mut left = Vec::new();
     while !stop.load(Ordering::Acquire) {
-        let batch = collect(&consumer, &mut passed.at_end);
+        let batch = collect(&consumer, limit, &mut passed.at_end, take(&mut left));
         if let Some(end) = consumer.context().take_end() {
             return Err(end);
         }
-        let batch = batch.map_err(ended)?;
+        let mut batch = batch.map_err(ended)?;
         if batch.is_empty() {
             passed.pass_markers(&consumer, topic);
             continue;
         }
+        let (made, processed) =
+            process(processor, source, &batch, largest, RETRIES_MAX).map_err(Ended::Stopped)?;
+        left = batch.split_off(processed);
         let offsets = next_offsets(&batch);
-        let made = process(processor, source, &batch, largest).map_err(Ended::Stopped)?;
-        commit(processor, topic, &producer, &consumer, &made, &offsets)?;
+        let committed = commit(processor, topic, &producer, &consumer, &made, &offsets);
+        match &committed {
+            Ok(()) => limit.committed(),
+            // It may have been too large for the time that a transaction has.
+            Err(_) => limit.failed(),
+        }
+        committed?;
         *progressed = true;
         passed.committed.extend(&offsets);
         if let Some(told) = &processor.on_commit {
@@ -220,56 +237,27 @@ pub(crate) fn open_producer(mut config: ClientConfig) -> KafkaResult<Producer> {
     Producer::from_config_and_context(&config, Deliveries::default())
 }
 
-/// How far partitions were read.
-#[derive(Default)]
-struct Passed {
-    /// What the group has for each partition.
-    committed: BTreeMap<i32, i64>,
-    /// Partitions that were read to their end.
-    at_end: BTreeSet<i32>,
-}
-
-impl Passed {
-    /// Commits offsets past what is no record, at the ends of partitions: markers of transactions
-    /// are removed like records, and are not missed.
-    fn pass_markers(&mut self, consumer: &BaseConsumer<Member>, topic: &str) {
-        let at_end = std::mem::take(&mut self.at_end);
-        let Ok(reached) = consumer.position() else {
-            return;
-        };
-        for partition in at_end {
-            let found = reached.find_partition(topic, partition);
-            let Some(Offset::Offset(offset)) = found.map(|of| of.offset()) else {
-                continue;
-            };
-            if self.committed.get(&partition) == Some(&offset) {
-                continue;
-            }
-            let mut list = TopicPartitionList::new();
-            let added = list.add_partition_offset(topic, partition, Offset::Offset(offset));
-            // Before the next batch: later it could take back what that commits.
-            match added.and_then(|()| consumer.commit(&list, CommitMode::Sync)) {
-                Ok(()) => _ = self.committed.insert(partition, offset),
-                Err(error) => tracing::debug!(%error, partition, "an offset was not committed"),
-            }
-        }
-    }
-}
-
-/// What is there, up to the bounds of a batch, without what is not this member's any more when it
-/// returns.
+/// What is left and what is there, up to the bounds of a batch, without what is not this member's
+/// any more when it returns.
 ///
 /// A poll may serve a rebalance. The member that has a partition then begins where the group is:
 /// what was read of it before would be committed twice, for the offsets of a batch are sent with
 /// the generation of that moment, and the broker does not ask whose partitions they are.
 fn collect(
     consumer: &BaseConsumer<Member>,
+    limit: &BatchLimit,
     at_end: &mut BTreeSet<i32>,
+    left: Vec<Read>,
 ) -> Result<Vec<Read>, KafkaError> {
-    let mut batch = Vec::new();
-    let mut bytes = 0;
+    let mut batch = left;
+    let mut bytes: usize = batch.iter().map(Read::bytes).sum();
+    let mut polled_once = false;
     let mut began = Instant::now();
-    while batch.len() < BATCH_RECORDS_MAX && bytes < BATCH_BYTES_MAX {
+    let records_max = limit.of(BATCH_RECORDS_MAX);
+    let bytes_max = limit.of(BATCH_BYTES_MAX);
+    // Once at least: a member that does not poll is removed from its group.
+    while !polled_once || batch.len() < records_max && bytes < bytes_max {
+        polled_once = true;
         let wait = if batch.is_empty() {
             POLL
         } else {
@@ -324,19 +312,20 @@ fn next_offsets(batch: &[Read]) -> BTreeMap<i32, i64> {
         .collect()
 }
 
-/// What becomes of a batch, dead letters included.
+/// What becomes of a batch, dead letters included, and how many of its records that is: one at
+/// least, and not those from where tries would wait too long.
 fn process(
     processor: &Processor,
     source: &Source,
     batch: &[Read],
     largest: usize,
-) -> Result<Vec<NewRecord>, StoreError> {
+    retries_max: Duration,
+) -> Result<(Vec<NewRecord>, usize), StoreError> {
     let name = &processor.name;
     let topic = &source.topic;
     let mut made = Vec::new();
-    let budget = Duration::from_millis(TRANSACTION_TIMEOUT_MS / 3);
     let began = Instant::now();
-    for read in batch {
+    for (processed, read) in batch.iter().enumerate() {
         let record = read.record();
         let mut attempts = 0;
         let outcome = loop {
@@ -344,7 +333,14 @@ fn process(
             let outcome = try_once(processor, &record).and_then(|out| sendable(out, largest));
             let again = matches!(&outcome, Err(failed) if failed.kind == Kind::Refused);
             let wait = RETRIES.wait_after(attempts);
-            if !again || attempts >= processor.attempts || began.elapsed() + wait > budget {
+            if !again || attempts >= processor.attempts {
+                break outcome;
+            }
+            if began.elapsed() + wait > retries_max {
+                if processed > 0 {
+                    // The tries of those before it are not taken from its own.
+                    return Ok((made, processed));
+                }
                 break outcome;
             }
             std::thread::park_timeout(wait);
@@ -375,7 +371,7 @@ fn process(
             }
         }
     }
-    Ok(made)
+    Ok((made, batch.len()))
 }
 
 fn try_once(processor: &Processor, record: &Record<'_>) -> Result<Out, Failed> {
@@ -481,6 +477,7 @@ fn commit(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::topic::TopicSpec;
 
     #[test]
     fn keys_and_headers_count_towards_a_batch() {
@@ -500,5 +497,40 @@ mod tests {
         for (key, value, header) in [(1_000, 0, 0), (0, 1_000, 0), (0, 0, 1_000)] {
             assert_eq!(read(key, value, header), empty + 1_000);
         }
+    }
+
+    #[test]
+    fn tries_of_one_record_take_none_from_the_next() {
+        let processor = Processor::named("p")
+            .dead_letters(TopicSpec::named("dead"))
+            .each_bytes(|_, _| Err::<(), &str>("no"));
+        let source = Source {
+            topic: "in".to_owned(),
+            retention: None,
+            record_bytes_max: RECORD_BYTES_MAX,
+            letter_bytes_max: RECORD_BYTES_MAX,
+        };
+        let read = |offset| Read {
+            partition: 0,
+            offset,
+            time_ms: 5,
+            key: None,
+            value: Some(b"7".to_vec()),
+            headers: Vec::new(),
+        };
+        let batch = [read(7), read(8), read(9)];
+        let processed = |batch: &[Read]| {
+            let largest = MESSAGE_BYTES_MAX;
+            let (made, processed) =
+                process(&processor, &source, batch, largest, Duration::ZERO).unwrap();
+            (made.len(), processed)
+        };
+        assert_eq!(
+            processed(&batch),
+            (1, 1),
+            "the others come in the next batch"
+        );
+        assert_eq!(processed(&batch[1..]), (1, 1));
+        assert_eq!(processed(&batch[2..]), (1, 1));
     }
 }

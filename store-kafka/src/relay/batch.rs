@@ -45,9 +45,11 @@ impl Relay {
             event: None,
             at_end: true,
         };
+        let events_max = self.batch_limit.of(self.batch_events_max);
+        let bytes_max = self.batch_limit.of(BATCH_BYTES_MAX);
         let mut bytes = 0;
         while batch.up_to < durable {
-            let left = self.batch_events_max - batch.events.len();
+            let left = events_max - batch.events.len();
             // No limit where none is needed: a log may take one position and a limit of one for a
             // question about one event, and answer it where that was removed.
             let positions = durable.get() - batch.up_to.get();
@@ -69,7 +71,7 @@ impl Relay {
             let mut events = page.events.into_iter();
             while let Some(event) = events.next() {
                 bytes += bytes_of(&event);
-                is_full = bytes >= BATCH_BYTES_MAX;
+                is_full = bytes >= bytes_max;
                 if is_full && events.len() > 0 {
                     // The rest of the page is read again.
                     batch.up_to = event.position;
@@ -82,7 +84,7 @@ impl Relay {
             let last = batch.events.last();
             let last = last.filter(|last| last.position == batch.up_to);
             batch.event = last.map(|last| last.id);
-            if is_full || batch.events.len() >= self.batch_events_max {
+            if is_full || batch.events.len() >= events_max {
                 batch.at_end = batch.up_to >= durable;
                 break;
             }

@@ -114,7 +114,13 @@ impl Relay {
                 self.check_unpublished(log, outlet, partition, &outgoing)
                     .await?;
             }
-            outlet.take(outgoing, mark).await?;
+            let taken = outlet.take(outgoing, mark).await;
+            match &taken {
+                Ok(()) => self.batch_limit.committed(),
+                Err(OutletError::Undecided(_)) => self.batch_limit.failed(),
+                Err(_) => {}
+            }
+            taken?;
             place.marked = batch.up_to;
             place.is_unmarked = false;
         }
@@ -213,4 +219,68 @@ async fn event_at(
         .partition(partition)
         .limit(1);
     Ok(log.read(read).await?.events.into_iter().next())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use annals_core::{Append, EventStore as _, Log as _, MemoryStore, NewEvent, StreamId};
+    use async_trait::async_trait;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::error::unavailable;
+
+    /// Delivers two records in the time that it has, and not more.
+    #[derive(Debug, Default)]
+    struct SlowLink {
+        mark: Option<OutletMark>,
+        failures: u32,
+        sizes: watch::Sender<Vec<usize>>,
+    }
+
+    #[async_trait]
+    impl Outlet for SlowLink {
+        async fn open(&mut self) -> Result<Vec<OutletMark>, OutletError> {
+            Ok(self.mark.iter().cloned().collect())
+        }
+
+        async fn take(
+            &mut self,
+            batch: Vec<Outgoing>,
+            mark: OutletMark,
+        ) -> Result<(), OutletError> {
+            if batch.len() > 2 {
+                self.failures += 1;
+                assert!(self.failures <= 2, "{} records once more", batch.len());
+                return Err(OutletError::Undecided(unavailable("not delivered in time")));
+            }
+            self.mark = Some(mark);
+            self.sizes.send_modify(|sizes| sizes.push(batch.len()));
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_was_not_delivered_comes_again_in_parts() {
+        let store = MemoryStore::new();
+        let stream = StreamId::new("account-a").unwrap();
+        let events = (0..20).map(|_| NewEvent::json("account.counted", "7"));
+        store.append(Append::new(stream, events)).await.unwrap();
+        let mut relay = Relay::named("slow").batch_events_max(8);
+        relay.route = Arc::new(|_| Some("accounts".to_owned()));
+        let mut outlet = SlowLink::default();
+        let mut sizes = outlet.sizes.subscribe();
+        let all_taken = async move {
+            let is_all = |sizes: &Vec<usize>| sizes.iter().sum::<usize>() >= 20;
+            let _ = sizes.wait_for(is_all).await;
+        };
+        let published = relay.follow(&store, &mut outlet, all_taken).await;
+        published.unwrap();
+        assert_eq!(*outlet.sizes.borrow(), [2; 10]);
+        assert_eq!(outlet.failures, 2);
+        let head = store.head(Partition(0)).await.unwrap().visible;
+        assert_eq!(outlet.mark.map(|mark| mark.position), Some(head));
+    }
 }

@@ -26,10 +26,12 @@ impl Publishing<'_> {
         let all = RowsBy::KeyRange(Bound::Unbounded, Bound::Unbounded);
         let mut after = None;
         let unfinished = Note::new(generation.0, false, &dead).written();
+        // Batches do not grow before all is copied: a failure begins the copy again.
+        let batch_max = self.state_topic.batch_limit.of(BATCH);
         loop {
             let read = ReadRows::of(generation, all.clone())
                 .after(after)
-                .limit(BATCH);
+                .limit(batch_max);
             let page = self.context.views.read_rows(read).await?;
             let rows = page.rows.into_iter();
             let batch: Vec<_> = rows
@@ -48,7 +50,7 @@ impl Publishing<'_> {
             }
         }
         let gone: Vec<String> = gone.into_iter().collect();
-        for keys in gone.chunks(BATCH) {
+        for keys in gone.chunks(batch_max) {
             let tombstones = keys.iter().map(|key| self.outgoing(key, None));
             let mark = self.mark(Partition(0), Position::START, None, unfinished.clone());
             self.take(tombstones.collect(), mark).await?;
@@ -80,6 +82,10 @@ impl Publishing<'_> {
         mark: OutletMark,
     ) -> Result<(), WorkError> {
         let taken = self.outlet.take(batch, mark).await;
+        if matches!(taken, Err(OutletError::Undecided(_))) {
+            // It may have been too large for the time that a transaction has.
+            self.state_topic.batch_limit.failed();
+        }
         taken.map_err(|error| self.failed(error))
     }
 

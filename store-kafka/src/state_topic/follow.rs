@@ -158,11 +158,18 @@ impl Publishing<'_> {
             return Ok(false);
         }
         let began = Instant::now();
+        // No limit where none is needed, as with a relay.
+        let events_max = self.state_topic.batch_limit.of(PAGE_EVENTS);
+        let positions = up_to.get() - place.read_to.get();
+        let limit = match positions <= events_max as u64 {
+            true => PAGE_EVENTS,
+            false => events_max,
+        };
         let read = ReadLog::after(place.read_to)
             .up_to(up_to)
             .partition(partition)
             .filter(Filter::default().types(self.view.handles.iter().cloned()))
-            .limit(PAGE_EVENTS);
+            .limit(limit);
         let page = log.read(read).await?;
         let first = page.events.first().map(|event| event.recorded_at);
         self.slot.progress.found(partition, head, first);
@@ -184,6 +191,7 @@ impl Publishing<'_> {
             let note = Note::new(self.generation.id.0, true, &kept).written();
             let mark = self.mark(partition, reached, event, note);
             self.take(batch, mark).await?;
+            self.state_topic.batch_limit.committed();
             self.dead = kept;
             place.marked = reached;
         }
