@@ -157,10 +157,18 @@ async fn events_are_not_staged_in_another_log() {
             &refused,
             Err(AppendError::Store(error))
                 if error.failure() == Failure::Invalid
-                    && error.to_string().contains("another log")
+                    && error.to_string().contains(
+                        "in a database with another log; begin it in the database of the store"
+                    )
         ),
         "{refused:?}"
     );
+    transaction.rollback().await.unwrap();
+    let mut transaction = connection.begin().await.unwrap();
+    let opened = named("account-1", "account.opened".into());
+    let staged = store.append_in(&mut transaction, opened).await.unwrap();
+    let appended = store.commit(transaction, [staged]).await.unwrap();
+    assert_eq!(appended[0].last().position, Position::new(1));
 }
 
 #[tokio::test]

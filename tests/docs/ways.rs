@@ -39,6 +39,10 @@ const WALKED: &[(&str, &str)] = &[
     ),
     (", or rebuild it", "a_rebuild_goes_on_over_more_partitions"),
     (
+        "begin it in the database of the store",
+        "events_are_not_staged_in_another_log",
+    ),
+    (
         "a view is called so too",
         "a_pipeline_with_the_name_of_a_view_is_refused",
     ),
