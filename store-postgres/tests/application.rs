@@ -233,6 +233,7 @@ async fn a_condition_is_checked_again_when_the_transaction_commits() {
         matches!(&error, AppendError::Conflict(found) if found.iter().all(is_at_1)),
         "{error:?}"
     );
+    three.rollback().await.unwrap();
 }
 
 #[tokio::test]

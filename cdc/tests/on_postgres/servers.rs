@@ -126,6 +126,41 @@ fn openssl(folder: &Path, script: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_way_of_checking_a_password_is_spoken() {
+    let (server, url, folder) = shop(&[], EX);
+    let ways = ["scram-sha-256", "md5", "password"];
+    let mut rules = String::new();
+    for way in ways {
+        let kept = if way == "password" { "md5" } else { way };
+        let role = format!("by_{}", way.split('-').next().unwrap());
+        server.psql(
+            "shop",
+            &format!(
+                "set password_encryption = '{kept}';
+                 create role {role} superuser login replication password 'a secret'"
+            ),
+        );
+        rules.push_str(&format!("host all {role} 127.0.0.1/32 {way}\n"));
+    }
+    rules.push_str("host all all 127.0.0.1/32 trust\n");
+    server.file("pg_hba.conf", rules.as_bytes());
+    server.psql("shop", "select pg_reload_conf()");
+    for (number, way) in ways.into_iter().enumerate() {
+        let role = format!("by_{}", way.split('-').next().unwrap());
+        let url = url.replace("postgres@", &format!("{role}:a%20secret@"));
+        let program = start(folder.path(), source(&url, &["ex"])).await;
+        following(&program).await;
+        server.psql("shop", "insert into ex(v) values ('a')");
+        assert_eq!(
+            ids_of(&program, INSERTED, number + 1).await.len(),
+            number + 1,
+            "{way}"
+        );
+        program.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn certificates_of_the_url_are_for_both_connections() {
     let files = tempfile::tempdir().unwrap();
     let authority = "openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=authority -days 2 \
