@@ -216,9 +216,13 @@ impl RunSlot {
         }
     }
 
-    fn read_ahead(&self, reader: &mut PartitionReader) {
+    /// Has the next page read while this one is worked on.
+    async fn read_ahead(&self, reader: &mut PartitionReader) {
         let read = self.request(reader);
         reader.ahead = Some(tokio::spawn(self.page(read)));
+        // What is spawned here begins on this thread, and only once this task waits: that may be
+        // after the work.
+        tokio::task::yield_now().await;
     }
 
     /// The stages of this slot, new.
@@ -344,7 +348,7 @@ impl<'a> Session<'a> {
             reader.event = page.last;
             let more = !page.end;
             if more {
-                work.read_ahead(reader);
+                work.read_ahead(reader).await;
             }
             work.progress.turns_to(Activity::Handling);
             let (new, of_new) = page.size_after(from);

@@ -60,9 +60,13 @@ impl<V: View> PartitionReader<V> {
             .limit(limit)
     }
 
-    pub(super) fn read_ahead(&mut self, work: &FoldView<V>) {
+    /// Has the next page read while this one is folded.
+    pub(super) async fn read_ahead(&mut self, work: &FoldView<V>) {
         let read = work.page(self.request(work));
         self.ahead = Some(tokio::spawn(read));
+        // What is spawned here begins on this thread, and only once this task waits: that may be
+        // after the fold.
+        tokio::task::yield_now().await;
     }
 
     pub(super) async fn next_page(&mut self, work: &FoldView<V>) -> Page<V> {

@@ -116,7 +116,7 @@ impl<'a, V: View> LeaseSession<'a, V> {
             }
             reader.passed(&page);
             if more {
-                reader.read_ahead(work);
+                reader.read_ahead(work).await;
             }
             self.take(index, (&page, from), &mut batch).await?;
             if !more || batch.is_full(work) {
