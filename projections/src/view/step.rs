@@ -243,9 +243,9 @@ pub(crate) fn decode<E: Event>(record: RecordedEvent) -> Result<Vec<Recorded<E>>
 }
 
 fn prepare<V: Project<E>, E: Event>(record: RecordedEvent) -> Result<Vec<Step<V>>, StepError> {
-    let decoded = decode::<E>(record)?;
     let mut steps = Vec::with_capacity(1);
-    for event in decoded {
+    // Not by way of a list of events: a record is large.
+    for event in Recorded::<E>::decode(record)? {
         let found = contained(|| {
             let keys = V::keys(&event)?;
             Ok(keys.iter().map(ViewKey::to_key).collect::<Vec<_>>())

@@ -46,7 +46,10 @@ impl<V: View> ViewPage<V> {
     pub(super) fn of(page: LogPage, handlers: &Handlers<V>, slots: u16, inline: bool) -> Self {
         let mut events = Vec::with_capacity(page.events.len());
         let mut unknown = Vec::new();
-        let mut steps: Vec<Vec<Step<V>>> = (0..slots.max(1)).map(|_| Vec::new()).collect();
+        let slots = usize::from(slots.max(1));
+        let of_slot = page.events.len() / slots;
+        let mut steps: Vec<Vec<Step<V>>> =
+            (0..slots).map(|_| Vec::with_capacity(of_slot)).collect();
         let last = page.events.last();
         let last = last.filter(|last| last.position == page.scanned);
         let last = last.map(|last| last.id);
