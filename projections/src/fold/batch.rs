@@ -102,7 +102,7 @@ impl<V: View> Rows<V> {
     fn check_overwritten(&self, key: &str, changes: &Changes) -> Result<(), RowError> {
         match self.cached.peek(key) {
             Some(cached) if cached.folded == self.folds || cached.changed.is_of(changes) => {
-                self.can_be_stored(key)
+                cached.can_be_stored(key)
             }
             _ => Ok(()),
         }

@@ -244,18 +244,12 @@ impl<V: View> Rows<V> {
         storable(key, value).map_err(|error| Poison::new(error.reason()))
     }
 
-    /// The same answer for a row that is not stored, mostly without writing it. Only what serde
-    /// code by hand loses is not seen by looking.
+    /// As [`Cached::can_be_stored`].
     pub(super) fn can_be_stored(&self, key: &str) -> Result<(), RowError> {
-        let Some(value) = self.cached.peek(key).and_then(|of| of.value.as_ref()) else {
-            return Ok(());
-        };
-        let looked = contained(|| Json::look_at(value));
-        let is_whole = matches!(looked, Ok(Ok(Survival::Whole)));
-        if is_whole && (V::INDEXES.is_empty() || indexed(key, value).is_ok()) {
-            return Ok(());
+        match self.cached.peek(key) {
+            Some(cached) => cached.can_be_stored(key),
+            None => Ok(()),
         }
-        storable(key, value)
     }
 
     /// Undoes what the event at `position` began: the row as stored, and the events of this batch
@@ -293,6 +287,22 @@ impl<V: View> Rows<V> {
             return Ok(None);
         };
         encode(key, value).map(Some)
+    }
+}
+
+impl<V: View> Cached<V> {
+    /// The answer of [`Rows::check`] for a row that is not stored, mostly without writing it. Only
+    /// what serde code by hand loses is not seen by looking.
+    pub(super) fn can_be_stored(&self, key: &str) -> Result<(), RowError> {
+        let Some(value) = &self.value else {
+            return Ok(());
+        };
+        let looked = contained(|| Json::look_at(value));
+        let is_whole = matches!(looked, Ok(Ok(Survival::Whole)));
+        if is_whole && (V::INDEXES.is_empty() || indexed(key, value).is_ok()) {
+            return Ok(());
+        }
+        storable(key, value)
     }
 }
 
