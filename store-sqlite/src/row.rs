@@ -6,7 +6,7 @@ use annals_core::{EventId, Place, Position, RecordedEvent, StreamId, StreamState
 use bytes::BytesMut;
 use chrono::{DateTime, Utc};
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, Row};
+use rusqlite::{CachedStatement, Connection, Row};
 use uuid::Uuid;
 
 use crate::error::corrupt;
@@ -65,14 +65,24 @@ impl Names {
         self.deletions.state(connection, stream)
     }
 
-    fn stream(&mut self, connection: &Connection, key: i64) -> Result<StreamId, rusqlite::Error> {
+    /// The name of a stream; `by_key` is prepared for the first that is not cached.
+    fn stream<'a>(
+        &mut self,
+        connection: &'a Connection,
+        by_key: &mut Option<CachedStatement<'a>>,
+        key: i64,
+    ) -> Result<StreamId, rusqlite::Error> {
         let slot = slot_of(&mut self.streams, key, STREAMS);
         match slot {
             Some((of, name)) if *of == key => Ok(name.clone()),
             _ => {
-                let name = connection
-                    .prepare_cached(sql::STREAM_NAME)?
-                    .query_row([key], |row| stream_id(row, 0))?;
+                if by_key.is_none() {
+                    *by_key = Some(connection.prepare_cached(sql::STREAM_NAME)?);
+                }
+                let by_key = by_key
+                    .as_mut()
+                    .ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+                let name = by_key.query_row([key], |row| stream_id(row, 0))?;
                 *slot = Some((key, name.clone()));
                 Ok(name)
             }
@@ -140,10 +150,12 @@ impl Moment {
 }
 
 /// The events of one page while it is read.
-#[derive(Debug)]
 pub(crate) struct Page<'a> {
     connection: &'a Connection,
     names: &'a mut Names,
+    /// Looks streams up that are not cached. Kept for the page: where there are more streams than
+    /// are cached it runs for each event, and taking it from its cache costs as much as that.
+    stream_by_key: Option<CachedStatement<'a>>,
     events: Vec<RecordedEvent>,
     payloads: BytesMut,
     bytes: usize,
@@ -161,6 +173,7 @@ impl<'a> Page<'a> {
         Page {
             connection,
             names,
+            stream_by_key: None,
             events,
             payloads,
             bytes: 0,
@@ -186,8 +199,9 @@ impl<'a> Page<'a> {
 
     /// Adds the event of a row with the columns of `sql/event.sql`.
     pub(crate) fn push(&mut self, row: &Row<'_>) -> Result<(), rusqlite::Error> {
+        let by_key = &mut self.stream_by_key;
         let place = Place {
-            stream: self.names.stream(self.connection, row.get(1)?)?,
+            stream: self.names.stream(self.connection, by_key, row.get(1)?)?,
             version: Version::new(number(row, 2)?),
             partition: PARTITION,
             position: Position::new(number(row, POSITION)?),
