@@ -156,6 +156,7 @@ macro_rules! promises {
             a_dead_programs_slot_is_free_after_its_lease,
             a_stopped_programs_slot_is_taken_at_once,
             two_projections_of_one_name_are_an_error,
+            settings_that_nothing_could_work_with_are_refused,
             another_log_is_noticed_and_stops_the_projection;
         lifecycles:
             a_live_view_pages_as_a_stored_one,
