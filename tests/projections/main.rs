@@ -224,6 +224,7 @@ macro_rules! promises {
             a_build_finds_rows_that_are_not_at_hand,
             one_rebuild_at_a_time_and_it_is_cancellable,
             a_roll_back_is_current_and_kept_can_be_dropped,
+            a_roll_back_never_goes_to_a_generation_that_lags,
             a_new_version_is_built_while_the_old_serves,
             an_old_version_that_was_never_built_is_an_error,
             readers_see_what_their_program_follows,
