@@ -226,8 +226,8 @@ impl<V> Rebuild<V> {
     ///
     /// # Errors
     ///
-    /// [`RebuildError::NothingKept`] when there is none of this version, [`RebuildError::Lags`] when
-    /// it does not come as far as the one that serves; nothing was switched then.
+    /// [`RebuildError::NothingKept`] when there is none of this version; [`RebuildError::Lags`]
+    /// when it does not come as far as the one that serves: nothing was switched then.
     pub async fn roll_back(&self) -> Result<(), RebuildError> {
         let coordination = Coordination::take(&self.context, self.view).await?;
         let back = async {

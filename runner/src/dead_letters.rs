@@ -278,7 +278,7 @@ impl DeadLetters {
     /// # Errors
     ///
     /// [`ViewError::Invalid`] without a reason, for a position without an event that is handled
-    /// here, for one that was handled already in every generation that this program follows, or when
+    /// here, for one that every generation that this program follows has handled already, or when
     /// the log has several partitions: then [`skip_event_in`](DeadLetters::skip_event_in) one.
     pub async fn skip_event(
         &self,

@@ -119,8 +119,8 @@ impl SqliteStore {
     ///
     /// It runs on the writer thread, so every other append waits for it: keep it short, and do not
     /// wait for anything in it. When it returns an error, panics or tries to end the transaction,
-    /// all that it did is undone. Because it cannot run twice, its transaction and its flush are its
-    /// own, and no other request can undo it.
+    /// all that it did is undone. Because it cannot run twice, its transaction and its flush are
+    /// its own, and no other request can undo it.
     ///
     /// # Errors
     ///
