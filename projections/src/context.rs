@@ -3,7 +3,7 @@
 use std::ops::Deref;
 
 use annals_core::GenerationSpec;
-use annals_runner::{GenerationWorkers, Kind, Timing, WorkerContext};
+use annals_runner::{GenerationWorkers, Kind, WorkerContext};
 
 use crate::lifecycle::Lifecycle;
 use crate::options::Options;
@@ -23,11 +23,7 @@ impl ViewContext {
         options: Options,
         lifecycle: Lifecycle,
     ) -> ViewContext {
-        program.timing = Timing {
-            lease: options.lease,
-            poll: options.poll,
-            back_off: options.back_off,
-        };
+        program.timing = options.timing();
         ViewContext {
             program,
             options,

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use annals_runner::Backoff;
+use annals_core::{Invalid, VIEW_SLOTS_MAX};
+use annals_runner::{Backoff, Timing};
 
 /// How the workers of a projection work. The defaults are meant to be left alone.
 ///
@@ -83,6 +84,38 @@ impl Default for Options {
 impl Options {
     /// The longest wait between two attempts at an event that cannot be folded.
     pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
+
+    /// How long its workers hold, wait and pause.
+    pub(crate) fn timing(&self) -> Timing {
+        Timing {
+            lease: self.lease,
+            poll: self.poll,
+            back_off: self.back_off,
+        }
+    }
+
+    /// Refuses what no worker could work with, by its name. Fields can be set to anything.
+    pub(crate) fn check(&self) -> Result<(), Invalid> {
+        self.timing().check()?;
+        if self.slots == 0 || self.slots > VIEW_SLOTS_MAX {
+            let slots = self.slots;
+            return Err(Invalid::new(format!(
+                "`slots` is {slots}, and 1 to {VIEW_SLOTS_MAX} are possible"
+            )));
+        }
+        let counts = [
+            ("batch_events_max", self.batch_events_max),
+            ("build_events_max", self.build_events_max),
+            ("batch_bytes_max", self.batch_bytes_max),
+            ("attempts", self.attempts as usize),
+        ];
+        match counts.into_iter().find(|(_, count)| *count == 0) {
+            None => Ok(()),
+            Some((setting, _)) => Err(Invalid::new(format!(
+                "`{setting}` is 0, and at least 1 is needed"
+            ))),
+        }
+    }
 
     /// The waits between attempts at an event that cannot be folded.
     pub(crate) fn backoff(&self) -> Backoff {

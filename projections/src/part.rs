@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use annals_core::Invalid;
 use annals_runner::{
     BoxFuture, Follower, GenerationWorkers, Kind, Part, Registry, RunningPart, Setup, StartError,
     Supervisor, WorkerContext, find_or_begin,
@@ -34,6 +35,10 @@ impl<V: View> Follower for ViewSetup<V> {
 
     fn keeps_nothing(&self) -> bool {
         self.lifecycle.is_live()
+    }
+
+    fn check(&self) -> Result<(), Invalid> {
+        self.options.check()
     }
 
     fn register(&self, registry: Registry) -> Registry {

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_core::{Event, EventId, EventKind, Filter, Recorded, RecordedEvent};
-use annals_runner::{BoxFuture, Kind, Part, ReactorKind, Registry, Setup, WorkerContext};
+use annals_runner::{BoxFuture, Kind, Part, ReactorKind, Registry, Setup, Timing, WorkerContext};
 
 pub(crate) use call::{Call, Handler};
 pub use handle::ReactorHandle;
@@ -170,6 +170,15 @@ pub(crate) struct ReactorOptions {
 
 impl ReactorOptions {
     const BACK_OFF_MAX: Duration = Duration::from_secs(30);
+
+    /// How long its worker holds, waits and pauses.
+    fn timing(&self) -> Timing {
+        Timing {
+            lease: self.lease,
+            poll: self.poll,
+            back_off: self.poll,
+        }
+    }
 }
 
 impl Default for ReactorOptions {

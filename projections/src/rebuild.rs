@@ -8,18 +8,26 @@ mod reset;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use annals_core::{
     Checkpoint, CommitError, Generation, GenerationSpec, History, Moment, Partition, Phase,
     Position,
 };
-use annals_runner::{Coordination, GenerationWorkers, Subject, WorkerContext, is_ours, serving};
+use annals_runner::{
+    Coordination, GenerationWorkers, Subject, WorkerContext, is_ours, serving, settled_to,
+};
 
 pub use building::{BuildProgress, Building};
 pub use error::RebuildError;
 
 use crate::fold::between_intervals;
+
+/// How long a generation that is kept may stand still before it is not waited for any more.
+const STANDS_STILL: Duration = Duration::from_secs(30);
+
+/// The pause between two looks at how far it has come.
+const LOOK_AGAIN: Duration = Duration::from_millis(25);
 
 /// What can be done with the generations of a view.
 ///
@@ -213,18 +221,22 @@ impl<V> Rebuild<V> {
     }
 
     /// Goes back to the newest generation that served before. It was followed meanwhile, so nothing
-    /// is lost, and what served until now is kept in turn.
+    /// is lost, and what served until now is kept in turn. Readers see nothing that is older: where
+    /// it lags the one that serves, this waits until it is as far.
     ///
     /// # Errors
     ///
-    /// [`RebuildError::NothingKept`] when there is none of this version.
+    /// [`RebuildError::NothingKept`] when there is none of this version; [`RebuildError::Lags`]
+    /// when it does not come as far as the one that serves: nothing was switched then.
     pub async fn roll_back(&self) -> Result<(), RebuildError> {
         let coordination = Coordination::take(&self.context, self.view).await?;
         let back = async {
-            match self.kept().await?.last() {
-                Some(kept) => Ok(self.subject.switch_to(kept.id).await?),
-                None => Err(RebuildError::NothingKept(self.view)),
-            }
+            let kept = self.kept().await?;
+            let Some(kept) = kept.last() else {
+                return Err(RebuildError::NothingKept(self.view));
+            };
+            self.catches_up(kept).await?;
+            Ok(self.subject.switch_to(kept.id).await?)
         };
         let back = back.await;
         coordination.release().await;
@@ -316,6 +328,71 @@ impl<V> Rebuild<V> {
             }
         }
         Ok(())
+    }
+
+    /// Waits until a generation that is kept is as far as the one that serves.
+    async fn catches_up(&self, kept: &Generation) -> Result<(), RebuildError> {
+        let wanted = self.seen_by_readers().await?;
+        let mut changes = self.workers.changes();
+        let mut last: Vec<(u16, Partition, Position)> = Vec::new();
+        let mut moved = Instant::now();
+        loop {
+            let checkpoints = self.context.views.checkpoints(kept.id).await?;
+            let at = |slot: u16, partition: Partition| {
+                let mut of_slot = checkpoints.iter();
+                let found = of_slot.find(|of| (of.slot, of.partition) == (slot, partition));
+                found.map_or(Position::START, settled_to)
+            };
+            let is_there = wanted.iter().all(|(partition, position)| {
+                let mut slots = (0..kept.spec.slots).filter(|of| kept.spec.reads(*of, *partition));
+                slots.all(|slot| at(slot, *partition) >= *position)
+            });
+            if is_there {
+                return Ok(());
+            }
+            let now: Vec<_> = checkpoints
+                .iter()
+                .map(|of| (of.slot, of.partition, settled_to(of)))
+                .collect();
+            if now != last {
+                last = now;
+                moved = Instant::now();
+            }
+            let lags = |reason: String| RebuildError::Lags {
+                view: self.view,
+                reason,
+            };
+            if let Some((_, reason)) = self.workers.stopped(kept.id) {
+                return Err(lags(reason));
+            }
+            if *self.workers.ended().borrow() {
+                return Err(lags("the program was stopped".into()));
+            }
+            if moved.elapsed() >= STANDS_STILL {
+                return Err(lags(format!("it has stood still for {STANDS_STILL:?}")));
+            }
+            let _ = tokio::time::timeout(LOOK_AGAIN, changes.changed()).await;
+        }
+    }
+
+    /// How far the rows are that readers may have seen, in each partition.
+    async fn seen_by_readers(&self) -> Result<Vec<(Partition, Position)>, RebuildError> {
+        let all = self.context.views.generations(self.view).await?;
+        let Some(serves) = serving(&all, &self.spec) else {
+            return Ok(Vec::new());
+        };
+        let read = self.context.views.checkpoints(serves.id).await?;
+        let mut seen = Vec::new();
+        for partition in (0..serves.spec.partitions).map(Partition) {
+            let of_partition = read.iter().filter(|of| of.partition == partition);
+            let mut position = of_partition.map(settled_to).max().unwrap_or_default();
+            // Appends write the rows of an inline view, whatever its worker has read.
+            if serves.spec.inline {
+                position = self.context.log().head(partition).await?.visible;
+            }
+            seen.push((partition, position));
+        }
+        Ok(seen)
     }
 
     async fn kept(&self) -> Result<Vec<Generation>, RebuildError> {

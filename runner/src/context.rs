@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use annals_core::{Annals, Clock, Store};
+use annals_core::{Annals, Clock, Invalid, Store};
 
 use crate::lease::Heartbeats;
 use crate::location::ViewLocation;
@@ -28,6 +28,42 @@ impl Default for Timing {
             lease: Duration::from_secs(10),
             poll: Duration::from_millis(250),
             back_off: Duration::from_millis(50),
+        }
+    }
+}
+
+/// Workers with less would do nothing but renew, poll or try again.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+impl Timing {
+    /// Refuses times with which nothing could work, by their names.
+    ///
+    /// # Errors
+    ///
+    /// One of them is shorter than a millisecond.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use annals_runner::Timing;
+    ///
+    /// let mut timing = Timing::default();
+    /// assert!(timing.check().is_ok());
+    /// timing.lease = Duration::ZERO;
+    /// let refused = timing.check().unwrap_err();
+    /// assert_eq!(refused.to_string(), "`lease` is 0ns, and at least 1ms is needed");
+    /// ```
+    pub fn check(&self) -> Result<(), Invalid> {
+        let times = [
+            ("lease", self.lease),
+            ("poll", self.poll),
+            ("back_off", self.back_off),
+        ];
+        match times.into_iter().find(|(_, time)| *time < SHORTEST) {
+            None => Ok(()),
+            Some((setting, time)) => Err(Invalid::new(format!(
+                "`{setting}` is {time:?}, and at least {SHORTEST:?} is needed"
+            ))),
         }
     }
 }

@@ -8,8 +8,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use annals_core::{
-    CommitError, DeadLetter, EventId, Generation, Invalid, Partition, Phase, Position, ReadLog,
-    SkipDecision,
+    Checkpoint, CommitError, DeadLetter, EventId, Generation, Invalid, Partition, Phase, Position,
+    ReadLog, SkipDecision,
 };
 
 pub use keys::{DeadLetterKey, Settled};
@@ -278,8 +278,8 @@ impl DeadLetters {
     /// # Errors
     ///
     /// [`ViewError::Invalid`] without a reason, for a position without an event that is handled
-    /// here, for one that was handled already, or when the log has several partitions: then
-    /// [`skip_event_in`](DeadLetters::skip_event_in) one.
+    /// here, for one that every generation that this program follows has handled already, or when
+    /// the log has several partitions: then [`skip_event_in`](DeadLetters::skip_event_in) one.
     pub async fn skip_event(
         &self,
         position: impl Into<Position>,
@@ -309,18 +309,12 @@ impl DeadLetters {
         let position = position.into();
         let reason = checked(reason)?;
         let name = self.name();
-        if let Some(generation) = self.serving().await? {
-            let checkpoints = self.context.views.checkpoints(generation.id).await?;
-            if checkpoints
-                .iter()
-                .any(|of| of.partition == partition && settled_to(of) >= position)
-            {
-                return Err(Invalid::new(format!(
-                    "{name} has handled the event at position {position} already, and that is not \
-                     undone; skip it for a key in dead letters, or rebuild with another fold"
-                ))
-                .into());
-            }
+        if self.is_handled_by_all(partition, position).await? {
+            return Err(Invalid::new(format!(
+                "{name} has handled the event at position {position} already, and that is not \
+                 undone; skip it for a key in dead letters, or rebuild with another fold"
+            ))
+            .into());
         }
         let read = ReadLog::after(position.minus(1))
             .up_to(position)
@@ -341,6 +335,28 @@ impl DeadLetters {
             .await?;
         self.workers.decided();
         Ok(())
+    }
+
+    /// Whether no generation that this program follows has the event still to handle.
+    async fn is_handled_by_all(
+        &self,
+        partition: Partition,
+        position: Position,
+    ) -> Result<bool, ViewError> {
+        let mut by_some = false;
+        for generation in self.generations().await? {
+            let checkpoints = match self.context.views.checkpoints(generation.id).await {
+                // It was dropped meanwhile.
+                Err(CommitError::Gone(_)) => continue,
+                checkpoints => checkpoints?,
+            };
+            let handled = |of: &Checkpoint| of.partition == partition && settled_to(of) >= position;
+            if !checkpoints.iter().any(handled) {
+                return Ok(false);
+            }
+            by_some = true;
+        }
+        Ok(by_some)
     }
 
     /// What operators decided to skip until now.

@@ -46,6 +46,8 @@ pub struct Supervisor {
     workers: GenerationWorkers,
     subject: Arc<dyn Subject>,
     refused: HashMap<GenerationId, Refused>,
+    /// How far slots were at the poll before.
+    reached: HashMap<(GenerationId, u16, Partition), Position>,
 }
 
 /// A switch that did not happen.
@@ -69,6 +71,7 @@ impl Supervisor {
             workers,
             subject,
             refused: HashMap::new(),
+            reached: HashMap::new(),
         }
     }
 
@@ -129,6 +132,15 @@ impl Supervisor {
         workers
             .follow_only(&ours, |generation| self.follow(generation))
             .await;
+        if self.has_gone_back(&ours, seen) {
+            let projection = self.workers.name();
+            tracing::warn!(
+                projection,
+                "the view store holds less than before: it failed over or was restored, and its \
+                 workers start again"
+            );
+            self.workers.decided();
+        }
         self.workers.publish(seen);
         self.refused
             .retain(|id, _| ours.iter().any(|of| of.id == *id));
@@ -138,6 +150,25 @@ impl Supervisor {
             }
         }
         Ok(())
+    }
+
+    /// Whether the view store holds less than at the poll before. No step takes a checkpoint back,
+    /// so what workers remember of the store is not so any more.
+    fn has_gone_back(&mut self, ours: &[Generation], seen: &Seen) -> bool {
+        let mut now = HashMap::new();
+        for state in ours.iter().filter_map(|of| seen.state(of.id)) {
+            for of in &state.checkpoints {
+                now.insert((state.generation.id, of.slot, of.partition), of.position);
+            }
+        }
+        let before = std::mem::take(&mut self.reached);
+        let is_less = |at: &(GenerationId, u16, Partition), before: Position| {
+            let is_there = ours.iter().any(|of| of.id == at.0);
+            is_there && now.get(at).copied().unwrap_or_default() < before
+        };
+        let has_gone_back = before.iter().any(|(at, before)| is_less(at, *before));
+        self.reached = now;
+        has_gone_back
     }
 
     fn follow(&self, generation: &Generation) -> RunningGeneration {

@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use annals_core::{
-    Append, AppendError, Appended, Expected, Failure, Incarnation, Placed, Position, StoreError,
+    Append, AppendError, Appended, EventId, Failure, Incarnation, Placed, Position, StoreError,
     StreamState, Version, Violation, time_of,
 };
 use hashlink::LruCache;
 use sqlx::postgres::{PgConnection, Postgres};
-use sqlx::{Error, Transaction, query, query_scalar};
+use sqlx::{Error, Transaction, query, query_as};
 use uuid::Uuid;
 
 use crate::database::{Database, ask};
@@ -20,6 +20,7 @@ use crate::page::first_match;
 use crate::recheck::{Recheck, recheck};
 use crate::request::{KindName, Request};
 use crate::resolve::{resolve, resolve_kind};
+use crate::staged::{insert, staged_before};
 use crate::statements as sql;
 use crate::store::PostgresStore;
 use crate::streams;
@@ -75,11 +76,14 @@ impl Kinds {
 pub struct Staged {
     request: Arc<Request>,
     repeated: Option<Appended>,
+    /// The ids of the append that the transaction had staged before under the ids of this one.
+    staged_before: Option<Vec<EventId>>,
 }
 
 impl Staged {
     /// The first result, when the ids were known: this is a repetition, nothing was staged, and
-    /// what the application wrote with them the first time is there as well.
+    /// what the application wrote with them the first time is there as well. None for a repetition
+    /// of what the same transaction has staged: where that is, its commit says.
     pub const fn repeated(&self) -> Option<&Appended> {
         self.repeated.as_ref()
     }
@@ -173,17 +177,20 @@ impl PostgresStore {
             );
         }
         let mut all = Vec::with_capacity(staged.len());
-        for Staged { request, repeated } in staged {
+        for Staged {
+            request,
+            repeated,
+            staged_before,
+        } in staged
+        {
             if let Some(appended) = repeated {
                 all.push(appended);
                 continue;
             }
-            let ids: Vec<_> = request
-                .append
-                .events
-                .iter()
-                .map(|(_, event)| event.id)
-                .collect();
+            let was_repeated = staged_before.is_some();
+            let events = &request.append.events;
+            let ids =
+                staged_before.unwrap_or_else(|| events.iter().map(|(_, event)| event.id).collect());
             // It is committed; only the answer can still get lost.
             let found =
                 ask!(database, durably_known(database, &ids)).map_err(AppendError::Unknown)?;
@@ -197,7 +204,7 @@ impl PostgresStore {
                                rolled back to a savepoint, or staged in another transaction";
                 return Err(StoreError::new(Failure::Invalid, context).into());
             }
-            all.push(Appended::new(self.log_id(), placed, false));
+            all.push(Appended::new(self.log_id(), placed, was_repeated));
         }
         if let Some(head) = all.iter().map(|appended| appended.last().position).max() {
             self.appended_to(head);
@@ -214,10 +221,11 @@ impl PostgresStore {
         append.check_carries_no_rows()?;
         let request = Arc::new(self.request(append)?);
         let failed = |error: Error| database.writing(&error);
-        let isolation: String = query_scalar(database.text(sql::ISOLATION))
-            .fetch_one(&mut *transaction)
-            .await
-            .map_err(failed)?;
+        let (isolation, staged_from): (String, Option<i64>) =
+            query_as(database.text(sql::ISOLATION))
+                .fetch_one(&mut *transaction)
+                .await
+                .map_err(failed)?;
         if isolation != "read committed" {
             let context = format!(
                 "events cannot be staged in a transaction that is {isolation}, only in READ \
@@ -232,6 +240,7 @@ impl PostgresStore {
                 return Ok(Staged {
                     request,
                     repeated: Some(appended),
+                    staged_before: None,
                 });
             }
             Recheck::Refused(AppendError::Conflict(_)) | Recheck::Clear(_) => {}
@@ -252,6 +261,17 @@ impl PostgresStore {
         request.append.check_incarnation(now)?;
         if !is_read {
             return Err(outdated(&database.name).into());
+        }
+        if let Some(from) = staged_from {
+            let before = staged_before(database, transaction, &request, from).await;
+            let before = before.map_err(failed)?.map_err(AppendError::IdClash)?;
+            if before.is_some() {
+                return Ok(Staged {
+                    request,
+                    repeated: None,
+                    staged_before: before,
+                });
+            }
         }
         let mut checked_to = 0;
         if let Some(conditional) = &request.condition {
@@ -302,6 +322,7 @@ impl PostgresStore {
         Ok(Staged {
             request,
             repeated: None,
+            staged_before: None,
         })
     }
 
@@ -328,108 +349,6 @@ impl PostgresStore {
     }
 }
 
-async fn insert(
-    database: &Database,
-    transaction: &mut PgConnection,
-    request: &Request,
-    (incarnation, recorded): (Option<Uuid>, i64),
-    keys: &[i64],
-    kinds: &[i32],
-    checked_to: u64,
-) -> Result<(), Error> {
-    let events = || request.append.events.iter().map(|(_, event)| event);
-    let encoded = &request.events;
-    let mut hashes = Vec::<i64>::new();
-    let mut of_events = Vec::<i32>::new();
-    for (place, event) in (1_i32..).zip(encoded) {
-        hashes.extend(&event.hashes);
-        of_events.extend(event.hashes.iter().map(|_| place));
-    }
-    let expected: Vec<(i16, i64)> = request
-        .streams
-        .iter()
-        .map(|touched| code(touched.expected))
-        .collect();
-    query(database.text(sql::STAGE))
-        .bind(incarnation)
-        .bind(recorded)
-        .bind(
-            encoded
-                .iter()
-                .map(|event| keys[event.stream])
-                .collect::<Vec<_>>(),
-        )
-        .bind(
-            encoded
-                .iter()
-                .map(|event| kinds[event.kind])
-                .collect::<Vec<_>>(),
-        )
-        .bind(
-            encoded
-                .iter()
-                .map(|event| event.occurred_at)
-                .collect::<Vec<_>>(),
-        )
-        .bind(
-            events()
-                .map(|event| *event.id.as_uuid())
-                .collect::<Vec<Uuid>>(),
-        )
-        .bind(encoded.iter().map(|event| event.digest).collect::<Vec<_>>())
-        .bind(
-            encoded
-                .iter()
-                .map(|event| event.tags.as_deref())
-                .collect::<Vec<_>>(),
-        )
-        .bind(
-            encoded
-                .iter()
-                .map(|event| event.metadata.as_deref())
-                .collect::<Vec<_>>(),
-        )
-        .bind(events().map(|event| &*event.payload).collect::<Vec<_>>())
-        .bind(hashes)
-        .bind(of_events)
-        .bind(keys)
-        .bind(expected.iter().map(|(code, _)| *code).collect::<Vec<_>>())
-        .bind(
-            expected
-                .iter()
-                .map(|(_, version)| *version)
-                .collect::<Vec<_>>(),
-        )
-        .bind(
-            request
-                .streams
-                .iter()
-                .map(|touched| touched.is_written)
-                .collect::<Vec<_>>(),
-        )
-        .bind(
-            request
-                .condition
-                .as_ref()
-                .map(|conditional| &conditional.items),
-        )
-        .bind(checked_to.cast_signed())
-        .execute(transaction)
-        .await?;
-    Ok(())
-}
-
-/// An expectation as the function `is_expected` reads it.
-fn code(expected: Expected) -> (i16, i64) {
-    match expected {
-        Expected::NoStream => (1, 0),
-        Expected::Exists => (2, 0),
-        Expected::Version(version) => (3, version.get().cast_signed()),
-        Expected::ActiveAt(version) => (4, version.get().cast_signed()),
-        _ => (0, 0),
-    }
-}
-
 /// What the trigger found, in its own words: the id of the append's first event; of each stream
 /// that is not as expected its place, status and version; and where the condition is matched.
 type Found = (Uuid, Vec<(usize, i16, u64)>, Option<u64>);
@@ -438,7 +357,10 @@ type Found = (Uuid, Vec<(usize, i16, u64)>, Option<u64>);
 fn said(error: &Error, staged: &[Staged]) -> Option<AppendError> {
     let refused = refused(error).filter(|refused| refused.code() == REFUSED)?;
     let (first, found, matching): Found = serde_json::from_str(refused.detail()?).ok()?;
-    let is_of = |staged: &&Staged| staged.request.append.events[0].1.id.as_uuid() == &first;
+    let is_of = |staged: &&Staged| {
+        let begins = staged.request.append.events[0].1.id;
+        staged.staged_before.is_none() && begins.as_uuid() == &first
+    };
     let request = &staged.iter().find(is_of)?.request;
     let mut violations = Vec::new();
     for (index, code, version) in found {

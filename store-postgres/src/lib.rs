@@ -44,6 +44,7 @@ mod scan;
 mod schema;
 mod settings;
 mod snapshot;
+mod staged;
 mod statements;
 mod store;
 mod stream_cache;

@@ -49,6 +49,7 @@ statements! {
     SCHEMA_VERSION = "schema_version";
     SETTINGS = "settings";
     STAGE = "stage";
+    STAGED_EVENTS = "staged_events";
     STREAM = "stream";
     STREAM_NAMES = "stream_names";
     STREAM_PAGE = "stream_page";

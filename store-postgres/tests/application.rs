@@ -256,6 +256,44 @@ async fn a_repetition_is_known_before_anything_is_staged() {
 }
 
 #[tokio::test]
+async fn ids_staged_twice_in_a_transaction_are_written_once() {
+    let (_schema, store, pool) = with_orders().await;
+    let append = to("order-1", 1);
+    let mut transaction = pool.begin().await.unwrap();
+    let first = store
+        .append_in(&mut transaction, append.clone())
+        .await
+        .unwrap();
+    let second = store
+        .append_in(&mut transaction, to("order-1", 2))
+        .await
+        .unwrap();
+    let expecting = append
+        .clone()
+        .requiring(stream("order-1"), Expected::NoStream);
+    let again = store.append_in(&mut transaction, expecting).await.unwrap();
+    assert_eq!(again.repeated(), None, "it has no place yet");
+    let id = append.events[0].1.id;
+    let other = Append::default().event(stream("order-1"), event(3).id(id));
+    let clash = store.append_in(&mut transaction, other).await.unwrap_err();
+    assert!(matches!(clash, AppendError::IdClash(_)), "{clash:?}");
+    let half = to("order-1", 4).event(stream("order-1"), append.events[0].1.clone());
+    let clash = store.append_in(&mut transaction, half).await.unwrap_err();
+    assert!(matches!(clash, AppendError::IdClash(_)), "{clash:?}");
+
+    let done = store
+        .commit(transaction, [first, second, again])
+        .await
+        .unwrap();
+    let places: Vec<_> = done
+        .iter()
+        .map(|appended| (appended.last().position.get(), appended.was_repeated()))
+        .collect();
+    assert_eq!(places, [(1, false), (2, false), (1, true)]);
+    assert_eq!(log(&store).await.len(), 2);
+}
+
+#[tokio::test]
 async fn a_long_transaction_delays_none_and_is_numbered_at_commit() {
     let (schema, store, pool) = with_orders().await;
     let mut transaction = pool.begin().await.unwrap();

@@ -114,8 +114,7 @@ pub(crate) fn run<R, E>(
     clock: &Arc<dyn Clock>,
     work: Option<impl FnOnce(&mut AppendTransaction<'_>) -> Result<R, E>>,
 ) -> Result<Ran<R, E>, Stop> {
-    // It ran before, in a transaction that was rolled back for another request, and cannot run
-    // twice.
+    // It cannot run twice, and has a transaction of its own, which is not tried again.
     let work = work.ok_or_else(|| Stop::Refused(undone().into()))?;
     guarded(write_tx, |write_tx, broken| {
         work(&mut AppendTransaction {

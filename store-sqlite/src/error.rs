@@ -47,6 +47,15 @@ impl StoreFault {
         }
     }
 
+    /// A deferred constraint of the application's own does not hold.
+    pub(crate) fn refused_at_commit(error: &rusqlite::Error) -> StoreFault {
+        StoreFault {
+            failure: Failure::Invalid,
+            context: "the transaction was refused at its commit".into(),
+            cause: Some(error.to_string()),
+        }
+    }
+
     /// The same fault, with its likely reason.
     pub(crate) fn explained(mut self, reason: &str) -> StoreFault {
         self.context.push_str(": ");

@@ -22,6 +22,10 @@ pub(crate) trait Job: Send {
     /// Events and bytes that it writes.
     fn size(&self) -> (usize, usize);
 
+    /// Whether it cannot run again in another transaction: it is committed alone, so that nothing
+    /// but itself undoes it.
+    fn runs_once(&self) -> bool;
+
     /// Runs inside the open transaction, and again in another one when that was rolled back.
     ///
     /// # Errors
@@ -36,6 +40,7 @@ pub(crate) trait Job: Send {
 /// A job made of a function.
 struct Task<R, F> {
     size: (usize, usize),
+    runs_once: bool,
     work: F,
     outcome: Option<Result<R, AppendError>>,
     reply: oneshot::Sender<Result<R, AppendError>>,
@@ -46,6 +51,7 @@ struct Task<R, F> {
 /// Work as a job, and where its outcome will arrive.
 pub(crate) fn task<R, F>(
     size: (usize, usize),
+    runs_once: bool,
     permit: OwnedSemaphorePermit,
     work: F,
 ) -> (Box<dyn Job>, oneshot::Receiver<Result<R, AppendError>>)
@@ -57,6 +63,7 @@ where
     (
         Box::new(Task {
             size,
+            runs_once,
             work,
             outcome: None,
             reply,
@@ -73,6 +80,10 @@ where
 {
     fn size(&self) -> (usize, usize) {
         self.size
+    }
+
+    fn runs_once(&self) -> bool {
+        self.runs_once
     }
 
     fn run(&mut self, write_tx: &mut WriteTx) -> Result<(), rusqlite::Error> {

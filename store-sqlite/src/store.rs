@@ -7,7 +7,6 @@ use tokio::sync::watch;
 
 use crate::append_in::{self, AppendTransaction, Ran};
 use crate::connection::{Opener, check_library};
-use crate::error::StoreFault;
 use crate::identity::LogIdentity;
 use crate::options::Options;
 use crate::reader::Readers;
@@ -120,7 +119,8 @@ impl SqliteStore {
     ///
     /// It runs on the writer thread, so every other append waits for it: keep it short, and do not
     /// wait for anything in it. When it returns an error, panics or tries to end the transaction,
-    /// all that it did is undone.
+    /// all that it did is undone. Because it cannot run twice, its transaction and its flush are
+    /// its own, and no other request can undo it.
     ///
     /// # Errors
     ///
@@ -167,20 +167,10 @@ impl SqliteStore {
         let limits = self.shared.limits;
         let clock = Arc::clone(&self.clock);
         let mut work = Some(work);
-        let mut broke: Option<StoreFault> = None;
-        let run = move |write_tx: &mut WriteTx| {
-            // It ended the transaction that it ran in, and is not run again.
-            if let Some(fault) = &broke {
-                return Err(Stop::Refused(fault.error().into()));
-            }
-            let ran = append_in::run(write_tx, &limits, &clock, work.take());
-            if let Err(Stop::Broken(error)) = &ran {
-                broke = Some(StoreFault::of(error, "writing", write_tx.identity.name()));
-            }
-            ran
-        };
+        let run =
+            move |write_tx: &mut WriteTx| append_in::run(write_tx, &limits, &clock, work.take());
         let writer = self.writer().map_err(AppendError::from)?;
-        match writer.run((1, 0), run).await? {
+        match writer.run_once((1, 0), run).await? {
             Ran::Committed(done) => Ok(done),
             Ran::Failed(error) => Err(error),
         }

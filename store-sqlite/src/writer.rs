@@ -64,6 +64,24 @@ impl Writer {
         size: (usize, usize),
         work: impl FnMut(&mut WriteTx) -> Result<R, Stop> + Send + 'static,
     ) -> Result<R, AppendError> {
+        self.queue(size, false, work).await
+    }
+
+    /// [`run`](Writer::run) for work that cannot run twice: it has a transaction of its own.
+    pub(crate) async fn run_once<R: Send + 'static>(
+        &self,
+        size: (usize, usize),
+        work: impl FnMut(&mut WriteTx) -> Result<R, Stop> + Send + 'static,
+    ) -> Result<R, AppendError> {
+        self.queue(size, true, work).await
+    }
+
+    async fn queue<R: Send + 'static>(
+        &self,
+        size: (usize, usize),
+        runs_once: bool,
+        work: impl FnMut(&mut WriteTx) -> Result<R, Stop> + Send + 'static,
+    ) -> Result<R, AppendError> {
         let kibibytes = u32::try_from(size.1.div_ceil(1 << 10))
             .unwrap_or(u32::MAX)
             .clamp(1, self.room_kibibytes);
@@ -71,7 +89,7 @@ impl Writer {
             .acquire_many_owned(kibibytes)
             .await
             .map_err(|_| AppendError::Store(self.ended()))?;
-        let (job, outcome) = task(size, permit, work);
+        let (job, outcome) = task(size, runs_once, permit, work);
         let sent = self
             .jobs
             .as_ref()

@@ -11,7 +11,7 @@ use std::time::Duration;
 use annals_core::Failure;
 use tokio::sync::watch;
 
-use crate::error::{StoreFault, is_medium};
+use crate::error::{StoreFault, is_duplicate, is_medium};
 use crate::identity::LogIdentity;
 use crate::job::{Job, TxOutcome};
 use crate::options::Options;
@@ -86,7 +86,9 @@ impl WriterLoop {
             };
             let (group, rest) = self.gather(first);
             put_back = rest;
-            self.last_group = group.len();
+            if !group[0].runs_once() {
+                self.last_group = group.len();
+            }
             self.commit(group);
             self.groups = self.groups.wrapping_add(1);
         }
@@ -164,14 +166,19 @@ impl WriterLoop {
         Ok(())
     }
 
-    /// What waits already, up to the bounds of a group; what would exceed them comes next.
+    /// What waits already, up to the bounds of a group; what would exceed them comes next. What
+    /// cannot run again is a group of its own.
     fn gather(&self, first: Box<dyn Job>) -> (Group, Option<Box<dyn Job>>) {
+        if first.runs_once() {
+            return (vec![first], None);
+        }
         let (events_max, bytes_max) = self.group_max;
         let (mut events, mut bytes) = first.size();
         let mut group = vec![first];
         let mut yields = 0;
         loop {
             match self.queue.try_recv() {
+                Ok(job) if job.runs_once() => return (group, Some(job)),
                 Ok(job) => {
                     let (more_events, more_bytes) = job.size();
                     events += more_events;
@@ -259,6 +266,10 @@ impl WriterLoop {
         }
         if let Err(error) = self.write_tx.commit() {
             let mut broken = self.broken(&error, true);
+            // Annals defers no constraint; tables of the application may.
+            if is_duplicate(&error) {
+                broken.fault = StoreFault::refused_at_commit(&error);
+            }
             // The last flush failed: what the disk holds now is not known, and another attempt
             // could be answered wrongly. What was recorded elsewhere has happened there.
             broken.unknown = is_medium(&error) || upstream.is_some();

@@ -100,6 +100,70 @@ async fn who_ends_the_transaction_of_others_is_told_so() {
 }
 
 #[tokio::test]
+async fn an_innocent_transaction_is_not_undone_with_its_neighbour() {
+    let store = store().await;
+    store
+        .append_in(|transaction| Ok::<_, Failed>(insert(transaction, 1)?))
+        .await
+        .unwrap();
+    // The writer is held until all wait, so that they could be in one transaction.
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let (begun, began) = tokio::sync::oneshot::channel();
+    let held = tokio::spawn({
+        let store = store.clone();
+        let hold = move |_: &mut AppendTransaction<'_>| {
+            let _ = begun.send(());
+            let _ = released.recv();
+            Ok::<_, Failed>(())
+        };
+        async move { store.append_in(hold).await }
+    });
+    began.await.unwrap();
+    let mut innocent = pin!(store.append_in(|transaction| {
+        insert(transaction, 2)?;
+        Ok::<_, Failed>(transaction.append(placed(1))?)
+    }));
+    let mut guilty = pin!(store.append_in(|transaction| {
+        let statement = "insert or rollback into my_orders values (1)";
+        Ok::<_, Failed>(transaction.connection().execute(statement, [])?)
+    }));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(innocent.as_mut().poll(&mut context).is_pending());
+    assert!(guilty.as_mut().poll(&mut context).is_pending());
+    release.send(()).unwrap();
+    held.await.unwrap().unwrap();
+    assert_eq!(innocent.await.unwrap().last().position.get(), 1);
+    assert!(guilty.await.is_err());
+    assert_eq!(found(&store).await, (2, 1));
+}
+
+#[tokio::test]
+async fn a_deferred_constraint_refuses_its_own_transaction_by_name() {
+    let store = store().await;
+    let make = |transaction: &mut AppendTransaction<'_>| {
+        let lines = "create table my_lines (
+            n integer references my_orders deferrable initially deferred)";
+        Ok::<_, Failed>(transaction.connection().execute_batch(lines)?)
+    };
+    store.append_in(make).await.unwrap();
+    let of_no_order = |transaction: &mut AppendTransaction<'_>| {
+        let line = "insert into my_lines values (9)";
+        transaction.connection().execute(line, [])?;
+        Ok::<_, Failed>(transaction.append(placed(1))?)
+    };
+    let error = store.append_in(of_no_order).await.unwrap_err();
+    let Failed::Append(AppendError::Store(cause)) = &error else {
+        panic!("{error:?}")
+    };
+    assert_eq!(cause.failure(), Failure::Invalid);
+    assert_eq!(
+        cause.to_string(),
+        "the transaction was refused at its commit"
+    );
+    assert_eq!(found(&store).await, (0, 0));
+}
+
+#[tokio::test]
 async fn rows_and_events_are_committed_together() {
     let store = store().await;
     let both = |transaction: &mut AppendTransaction<'_>| {

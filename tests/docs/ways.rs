@@ -75,6 +75,10 @@ const WALKED: &[(&str, &str)] = &[
         "a_skip_of_one_partition_names_it",
     ),
     (
+        "build a new generation with `begin`",
+        "a_roll_back_never_goes_to_a_generation_that_lags",
+    ),
+    (
         "rebuild with another fold",
         "a_skip_needs_a_reason_and_an_exact_position",
     ),

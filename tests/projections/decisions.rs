@@ -11,6 +11,7 @@ use super::bank::{
     AccountEvent, Balance, deposited, happens, noted, options, program, program_with,
 };
 use super::poison::{all_of, contents};
+use super::rebuild::rebuilt_and_held;
 use super::test_store::store;
 
 pub(crate) async fn a_rebuild_repeats_skip_decisions() {
@@ -172,6 +173,26 @@ pub(crate) async fn a_skip_needs_a_reason_and_an_exact_position() {
         "nothing waits for it"
     );
     assert!(db.dead_letters("nothing").is_none());
+}
+
+pub(crate) async fn an_event_that_one_generation_lacks_can_be_skipped() {
+    let store = store().await;
+    let db = program(&store).await;
+    happens(&db, "alice", deposited(1)).await;
+    let held = rebuilt_and_held(&db, &store).await;
+    let done = happens(&db, "alice", deposited(2)).await;
+    let position = done.events()[0].position;
+    let view = db.view::<Balance>();
+    view.wait_for(&done, Duration::from_secs(60)).await.unwrap();
+    view.skip_event(position, "entered twice").await.unwrap();
+    // The one that had it still to handle goes on without it.
+    store.views().release_lease(&held).await.unwrap();
+    db.rebuild::<Balance>().roll_back().await.unwrap();
+    let row = view.get("alice").await.unwrap();
+    assert_eq!(row.map(|row| row.events), Some(1));
+    let refused = view.skip_event(position, "again").await.unwrap_err();
+    assert!(refused.to_string().contains("has handled"), "{refused}");
+    db.stop().await;
 }
 
 pub(crate) async fn an_event_without_a_key_stops_until_skipped() {

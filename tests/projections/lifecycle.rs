@@ -4,9 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_core::{Annals, MemoryStore, Phase};
-use annals_projections::{Program, ReadModels, SlotState, StartError, View, ViewError, With};
+use annals_projections::{
+    Options, Program, ReadModels, SlotState, StartError, View, ViewError, With,
+};
 
 use super::bank::{Balance, deposited, happens, options, program, program_with};
+use super::gateway::{Gateway, texts};
 use super::test_store::store;
 
 pub(crate) async fn a_reader_that_waits_for_a_command_sees_it() {
@@ -185,6 +188,63 @@ pub(crate) async fn two_projections_of_one_name_are_an_error() {
         twice.start().await,
         Err(StartError::Twice("balances"))
     ));
+}
+
+/// Fields can be set to anything.
+fn zero(set: fn(&mut Options)) -> Options {
+    let mut options = options();
+    set(&mut options);
+    options
+}
+
+pub(crate) async fn settings_that_nothing_could_work_with_are_refused() {
+    let store = store().await;
+    let never = Duration::ZERO;
+    for (options, setting) in [
+        (options().lease(never), "`lease` is 0ns"),
+        (options().poll(never), "`poll` is 0ns"),
+        (zero(|of| of.back_off = Duration::ZERO), "`back_off` is 0ns"),
+        (zero(|of| of.slots = 0), "`slots` is 0"),
+        (zero(|of| of.slots = 257), "`slots` is 257"),
+        (
+            zero(|of| of.batch_events_max = 0),
+            "`batch_events_max` is 0",
+        ),
+        (
+            zero(|of| of.build_events_max = 0),
+            "`build_events_max` is 0",
+        ),
+        (zero(|of| of.batch_bytes_max = 0), "`batch_bytes_max` is 0"),
+        (zero(|of| of.attempts = 0), "`attempts` is 0"),
+    ] {
+        let db = Annals::on(store.handle());
+        let setup = db.with(Balance::projection().options(options));
+        let error = setup.start().await.unwrap_err();
+        assert!(
+            matches!(
+                &error,
+                StartError::Setting {
+                    name: "balances",
+                    ..
+                }
+            ),
+            "{error}"
+        );
+        assert!(error.to_string().contains(setting), "{error}");
+    }
+    let gateway = Gateway::default();
+    for (reactor, setting) in [
+        (texts(&gateway).lease(never), "`lease`"),
+        (texts(&gateway).poll(never), "`poll`"),
+        (texts(&gateway).call_timeout(never), "`call_timeout`"),
+    ] {
+        let setup = Annals::on(store.handle()).with(reactor);
+        let error = setup.start().await.unwrap_err();
+        assert!(matches!(error, StartError::Setting { .. }), "{error}");
+        assert!(error.to_string().contains(setting), "{error}");
+    }
+    let begun = store.views().generations("balances").await.unwrap();
+    assert_eq!(begun, [], "nothing was begun");
 }
 
 pub(crate) async fn another_log_is_noticed_and_stops_the_projection() {

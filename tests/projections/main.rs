@@ -85,6 +85,7 @@ macro_rules! promises {
             a_rebuild_repeats_skip_decisions,
             what_is_discarded_is_gone_for_its_key_alone,
             a_skip_needs_a_reason_and_an_exact_position,
+            an_event_that_one_generation_lacks_can_be_skipped,
             an_event_without_a_key_stops_until_skipped,
             too_many_dead_letters_stop_the_projection,
             an_event_skipped_for_one_key_counts_for_others,
@@ -156,6 +157,7 @@ macro_rules! promises {
             a_dead_programs_slot_is_free_after_its_lease,
             a_stopped_programs_slot_is_taken_at_once,
             two_projections_of_one_name_are_an_error,
+            settings_that_nothing_could_work_with_are_refused,
             another_log_is_noticed_and_stops_the_projection;
         lifecycles:
             a_live_view_pages_as_a_stored_one,
@@ -223,6 +225,7 @@ macro_rules! promises {
             a_build_finds_rows_that_are_not_at_hand,
             one_rebuild_at_a_time_and_it_is_cancellable,
             a_roll_back_is_current_and_kept_can_be_dropped,
+            a_roll_back_never_goes_to_a_generation_that_lags,
             a_new_version_is_built_while_the_old_serves,
             an_old_version_that_was_never_built_is_an_error,
             readers_see_what_their_program_follows,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use annals_core::{Annals, Phase, Recorded};
+use annals_core::{Acquired, Annals, Generation, Lease, Phase, Recorded};
 use annals_projections::{
     Handlers, Poison, Program, Project, ReadModels, RebuildError, Row, View, ViewError, ViewKey,
     ViewSetup, With,
@@ -246,6 +246,84 @@ pub(crate) async fn a_roll_back_is_current_and_kept_can_be_dropped() {
     );
     rebuild.drop_kept().await.unwrap();
     assert_eq!(phases(&store).await, [(1, Phase::Live)]);
+}
+
+/// Takes the slot of a generation from its worker, as another process that makes no progress.
+pub(super) async fn hold(store: &TestStore, generation: &Generation) -> Lease {
+    let views = store.views();
+    let name = generation.lease_name(0);
+    loop {
+        for held in views.leases(&name).await.unwrap() {
+            views.release_lease(&held.lease).await.unwrap();
+        }
+        let hour = Duration::from_secs(3_600);
+        let asked = views.acquire_lease(&name, "another", hour).await.unwrap();
+        if let Acquired::Granted(lease) = asked {
+            return lease;
+        }
+    }
+}
+
+/// Rebuilds the view, and holds the generation that served before where it is.
+pub(super) async fn rebuilt_and_held(db: &Program, store: &TestStore) -> Lease {
+    let building = db.rebuild::<Balance>().begin().await.unwrap();
+    building.finished(|_| ()).await.unwrap();
+    loop {
+        let generations = store.views().generations("balances").await.unwrap();
+        let kept: Vec<_> = generations
+            .iter()
+            .filter(|of| of.phase == Phase::Kept)
+            .collect();
+        // What was kept before it is dropped after the switch.
+        if let [kept] = kept[..] {
+            return hold(store, kept).await;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+pub(crate) async fn a_roll_back_never_goes_to_a_generation_that_lags() {
+    let store = store().await;
+    filled(&store, 20).await;
+    let db = program(&store).await;
+    let held = rebuilt_and_held(&db, &store).await;
+    let done = happens(&db, "0", deposited(1)).await;
+    let view = db.view::<Balance>();
+    let long = Duration::from_secs(60);
+    view.wait_for(&done, long).await.unwrap();
+    let rebuild = db.rebuild::<Balance>();
+    // It waits for as long as another process makes no progress.
+    let waits = tokio::time::timeout(Duration::from_millis(200), rebuild.roll_back()).await;
+    assert!(waits.is_err(), "{waits:?}");
+    assert_eq!(phases(&store).await, [(1, Phase::Kept), (1, Phase::Live)]);
+    store.views().release_lease(&held).await.unwrap();
+    rebuild.roll_back().await.unwrap();
+    assert_eq!(phases(&store).await, [(1, Phase::Live), (1, Phase::Kept)]);
+    let row = view.get("0").await.unwrap();
+    assert_eq!(row.map(|row| row.events), Some(3));
+
+    // A program that was stopped brings it no further.
+    let _held = rebuilt_and_held(&db, &store).await;
+    db.stop().await;
+    let other = program(&store).await;
+    let done = happens(&other, "0", deposited(1)).await;
+    other.view::<Balance>().wait_for(&done, long).await.unwrap();
+    let refused = rebuild.roll_back().await.unwrap_err();
+    assert!(
+        matches!(
+            refused,
+            RebuildError::Lags {
+                view: "balances",
+                ..
+            }
+        ),
+        "{refused}"
+    );
+    let says = "build a new generation with `begin`";
+    assert!(refused.to_string().contains(says), "{refused}");
+    let building = other.rebuild::<Balance>().begin().await.unwrap();
+    building.finished(|_| ()).await.unwrap();
+    other.stop().await;
 }
 
 pub(crate) async fn a_new_version_is_built_while_the_old_serves() {

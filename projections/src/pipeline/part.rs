@@ -4,12 +4,12 @@ use std::any::TypeId;
 use std::sync::Arc;
 
 use annals_core::{
-    CommitError, Generation, GenerationId, GenerationSpec, History, Store, VIEW_SLOTS_MAX,
+    CommitError, Generation, GenerationId, GenerationSpec, History, Invalid, Store, VIEW_SLOTS_MAX,
 };
 use annals_runner::{
     BoxFuture, DeadLetters, Drain, DrainResult, Follower, GenerationWorkers, Kind, Pages, Part,
-    RunningPart, Setup, Slot, StartError, Subject, Supervisor, Timing, Verified, WorkError,
-    WorkerContext, find_or_begin, run,
+    RunningPart, Setup, Slot, StartError, Subject, Supervisor, Verified, WorkError, WorkerContext,
+    find_or_begin, run,
 };
 use tokio::sync::watch;
 
@@ -29,11 +29,7 @@ use crate::query::OutputRows;
 impl Part for Pipeline {
     fn add_to(self, setup: Setup) -> Setup {
         let blueprint = self.blueprint();
-        let timing = Timing {
-            lease: self.options.lease,
-            poll: self.options.poll,
-            back_off: self.options.back_off,
-        };
+        let timing = self.options.timing();
         let sender = blueprint.appends().then(|| SenderPart {
             blueprint: Arc::clone(&blueprint),
             timing,
@@ -60,6 +56,10 @@ impl Follower for RunningPipeline {
 
     fn name(&self) -> (&'static str, u32) {
         (self.blueprint.name, self.blueprint.version)
+    }
+
+    fn check(&self) -> Result<(), Invalid> {
+        self.options.check()
     }
 
     fn writes(&self) -> Vec<&'static str> {

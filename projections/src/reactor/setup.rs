@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use annals_core::{CommitError, GenerationId, GenerationSpec};
+use annals_core::{CommitError, GenerationId, GenerationSpec, Invalid};
 use annals_runner::{
     BoxFuture, DeadLetters, Follower, GenerationWorkers, Kind, Registry, RunningPart, Slot,
-    StartError, Subject, Supervisor, Timing, WorkerContext, run,
+    StartError, Subject, Supervisor, WorkerContext, run,
 };
 use tokio::sync::watch;
 
@@ -23,6 +23,15 @@ impl Follower for Registered {
         (self.name, 1)
     }
 
+    fn check(&self) -> Result<(), Invalid> {
+        self.options.timing().check()?;
+        if self.options.call_timeout.is_zero() {
+            let refused = "`call_timeout` is 0, and no call ends in no time";
+            return Err(Invalid::new(refused));
+        }
+        Ok(())
+    }
+
     fn register(&self, registry: Registry) -> Registry {
         (self.register)(registry)
     }
@@ -34,11 +43,7 @@ impl Follower for Registered {
     ) -> BoxFuture<'static, Result<RunningPart, StartError>> {
         Box::pin(async move {
             let options = self.options;
-            context.timing = Timing {
-                lease: options.lease,
-                poll: options.poll,
-                back_off: options.poll,
-            };
+            context.timing = options.timing();
             let log = context.log();
             let mut spec = GenerationSpec::new(self.kind.stored_name(self.name), 1, log.id());
             spec.partitions = log.partitions();

@@ -37,6 +37,17 @@ pub enum RebuildError {
         /// Partitions, and the last position of each that cannot be read any more.
         partitions: Vec<(Partition, Position)>,
     },
+    /// The generation to go back to does not come as far as the one that serves.
+    #[error(
+        "view `{view}` is not rolled back, because the generation that is kept lags the one that \
+         serves and does not come as far: {reason}; build a new generation with `begin`"
+    )]
+    Lags {
+        /// The view.
+        view: &'static str,
+        /// Why it does not come as far.
+        reason: String,
+    },
     /// There is no generation to go back to.
     #[error("view `{0}` has no generation to go back to")]
     NothingKept(&'static str),

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use annals_core::{CommitError, GenerationId, ViewStore};
+use annals_core::{CommitError, GenerationId, Invalid, ViewStore};
 use annals_runner::{
     BoxFuture, Follower, GenerationWorkers, Kind, Part, RunningPart, Setup, Slot, StartError,
     Subject, Supervisor, ViewLocation, WorkerContext, find_or_begin, run,
@@ -81,6 +81,10 @@ impl<P: SqlProjection> Follower for SqlProjectionSetup<P> {
 
     fn name(&self) -> (&'static str, u32) {
         (P::NAME, P::VERSION)
+    }
+
+    fn check(&self) -> Result<(), Invalid> {
+        self.options.check()
     }
 
     fn start(

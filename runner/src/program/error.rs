@@ -1,6 +1,6 @@
 //! Why a program does not start.
 
-use annals_core::StoreError;
+use annals_core::{Invalid, StoreError};
 
 /// Why a program did not start.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +29,14 @@ pub enum StartError {
     OtherLog {
         /// The view, tables, reactor or process manager.
         name: &'static str,
+    },
+    /// It could not work with one of its settings.
+    #[error("`{name}` cannot run with its settings: {reason}")]
+    Setting {
+        /// The view, tables, reactor or process manager.
+        name: &'static str,
+        /// Which setting, what it is, and what it may be.
+        reason: Invalid,
     },
     /// The view cannot be inline, or not be folded by stream.
     #[error("view `{view}` cannot be {lifecycle}: {reason}")]

@@ -4,7 +4,7 @@ use std::any::{Any, TypeId};
 use std::fmt;
 use std::sync::Arc;
 
-use annals_core::{InlineProjector, Token};
+use annals_core::{InlineProjector, Invalid, Token};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -60,6 +60,15 @@ pub trait Follower: Send + Sync + 'static {
     /// Whether it keeps nothing in a view store.
     fn keeps_nothing(&self) -> bool {
         false
+    }
+
+    /// Refuses settings with which it could not work; it is asked before anything is started.
+    ///
+    /// # Errors
+    ///
+    /// With the name of the setting.
+    fn check(&self) -> Result<(), Invalid> {
+        Ok(())
     }
 
     /// Adds what tools may know of it: nothing, unless said otherwise.

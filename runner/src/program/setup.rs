@@ -117,7 +117,8 @@ impl Setup {
     /// # Errors
     ///
     /// [`StartError::Stopped`] when a projection met an event that stops it before its view was
-    /// complete. The workers are stopped then.
+    /// complete. The workers are stopped then. [`StartError::Setting`] for settings with which
+    /// nothing could work; nothing was started then.
     pub async fn start(mut self) -> Result<Program, StartError> {
         let mut report = self.on_progress.take();
         let caught_up = self.caught_up;
@@ -139,6 +140,7 @@ impl Setup {
     /// As [`start`](Setup::start), but for what happens later.
     pub async fn start_in_background(self) -> Result<Program, StartError> {
         self.check_names()?;
+        self.check_settings()?;
         let registry = self.registry();
         let keeps_nothing = self.followers.iter().all(|of| of.keeps_nothing());
         let views = self
@@ -173,6 +175,15 @@ impl Setup {
             parts.push(part);
         }
         Ok(Program::new(db, parts, registry, stop))
+    }
+
+    fn check_settings(&self) -> Result<(), StartError> {
+        for follower in &self.followers {
+            let (name, _) = follower.name();
+            let checked = follower.check();
+            checked.map_err(|reason| StartError::Setting { name, reason })?;
+        }
+        Ok(())
     }
 
     fn check_names(&self) -> Result<(), StartError> {

@@ -5,14 +5,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use annals_core::{
-    Annals, CommitError, Failure, Generation, GenerationId, GenerationSpec, GenerationStore, Log,
-    MemoryStore, StoreError,
+    Acquired, Annals, Checkpoint, CommitError, Failure, Generation, GenerationId, GenerationSpec,
+    GenerationStore, Leases, Log, MemoryStore, RowStore, StoreError, ViewCommit,
 };
 use tokio::sync::watch;
 
 use super::*;
 use crate::kind::Kind;
 use crate::location::{BoxFuture, ViewLocation};
+use crate::poll::Poll;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Fails {
@@ -166,4 +167,47 @@ async fn a_build_over_more_partitions_than_seen_is_incomplete() {
         let seen = context.poll.now().await.unwrap();
         assert_eq!(supervisor.is_at_head(&generation, &seen), is_complete);
     }
+}
+
+/// A store with one generation that serves, whose slot has come so far.
+async fn views_at(spec: &GenerationSpec, position: u64) -> ViewLocation {
+    let store = Arc::new(MemoryStore::new());
+    let generation = store.begin_generation(spec.clone()).await.unwrap();
+    store.switch_to(generation.id).await.unwrap();
+    let name = generation.lease_name(0);
+    let asked = store.acquire_lease(&name, "owner", Duration::from_secs(60));
+    let Acquired::Granted(lease) = asked.await.unwrap() else {
+        panic!("a new lease is held");
+    };
+    let to = Checkpoint {
+        position: Position::new(position),
+        ..Checkpoint::start(0, Partition(0))
+    };
+    let commit = ViewCommit::new(generation.id, lease, Position::START, to);
+    store.commit_view(commit).await.unwrap();
+    ViewLocation::Own(store)
+}
+
+#[tokio::test]
+async fn workers_start_again_when_their_view_store_goes_back() {
+    let log = Arc::new(MemoryStore::new());
+    let spec = GenerationSpec::new("balances", 1, log.id());
+    let db = Annals::on(log);
+    let views = views_at(&spec, 0).await;
+    let context = WorkerContext::new(&db, &views, "owner");
+    let workers = GenerationWorkers::new(Kind::View, spec.clone());
+    let subject = Arc::new(Failing(Fails::Publish, Arc::default()));
+    let mut supervisor = Supervisor::new(context, workers.clone(), subject);
+    let decisions = workers.decisions();
+    for (position, starts_again) in [(7, false), (7, false), (9, false), (4, true), (4, false)] {
+        // The store of the same address, as a fail-over leaves it.
+        let poll = Poll::new(db.store(), &views_at(&spec, position).await);
+        poll.follow("balances", Duration::ZERO);
+        let seen = poll.now().await.unwrap();
+        let before = *decisions.borrow();
+        supervisor.poll(&seen).await.unwrap();
+        let has_restarted = *decisions.borrow() > before;
+        assert_eq!(has_restarted, starts_again, "at {position}");
+    }
+    workers.end_all().await;
 }
