@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_goes_in_clear_text_only_where_that_was_said() {
+    fn a_password_is_sent_in_clear_text_only_when_said() {
         let connects = |url: &str, more: &[(&str, &str)]| {
             let more = more.iter();
             let more = more.map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
