@@ -45,10 +45,14 @@ impl DeadLetters {
         }
     }
 
-    /// Sends every letter that was not sent back yet to the topic that it came from, with its bytes
-    /// and headers as they were and `annals.replayed` counted up. The letters and the offsets up to
-    /// which they were read are in one transaction: each is sent back once. The record of a letter
-    /// that was too large for its topic is read from its own topic, partition and offset.
+    /// Sends every letter that was there when it began, and was not sent back yet, to the topic that
+    /// it came from, with its bytes and headers as they were and `annals.replayed` counted up. The
+    /// letters and the offsets up to which they were read are in one transaction: each is sent back
+    /// once. The record of a letter that was too large for its topic is read from its own topic,
+    /// partition and offset.
+    ///
+    /// Letters that come while it runs are for the next replay, so that it ends also where a record
+    /// that was sent back is at once a dead letter again.
     ///
     /// Letters that their topic removed before they were sent back are passed over, with a warning
     /// that names their offsets: give it a retention that is longer than letters may wait.
@@ -64,8 +68,8 @@ impl DeadLetters {
         self.replay_where(|_| true).await
     }
 
-    /// Sends back the letters for which the function says yes. The others are passed over: a later
-    /// replay does not see them again.
+    /// Sends back the letters for which the function says yes, of those that were there when it
+    /// began. The others are passed over: a later replay does not see them again.
     ///
     /// # Errors
     ///
