@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_core::StoreError;
+use annals_runner::BatchLimit;
 
-use crate::client::BatchLimit;
 use crate::error::invalid;
 use crate::kafka::Kafka;
 use crate::outlet::KafkaOutlet;

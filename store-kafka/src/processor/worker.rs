@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use annals_core::{Backoff, Failure, Partition, StoreError};
+use annals_runner::BatchLimit;
 use rdkafka::ClientConfig;
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
@@ -23,7 +24,7 @@ use super::send::send;
 use super::{Processor, bytes_max_in};
 use crate::client::step::{Step, reached};
 use crate::client::transaction::{self, Broken, Deliveries, Producer, drain};
-use crate::client::{BatchLimit, Config, TRANSACTION_TIMEOUT_MS, headers_of};
+use crate::client::{Config, TRANSACTION_TIMEOUT_MS, headers_of};
 use crate::error::{failed, invalid, is_denied, is_out_of_range, is_unknown_topic};
 use crate::kafka::Kafka;
 use crate::read::retention_in;
