@@ -282,6 +282,36 @@ mod on_kafka {
         assert_eq!(state.version, Version::FIRST);
     }
 
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_owner_whose_copy_was_closed_owns_no_more() {
+        let place = super::OnKafka::new();
+        let owner = place.open_as("one", Owns::All).await;
+        let (closed, other) = (Partition(0), Partition(1));
+        let folder = place.options("one", Owns::All).local().to_owned();
+        std::fs::remove_file(folder.join("0.db")).unwrap();
+        let gives_up = async {
+            while owner.owns(closed) || owner.stalled(closed).is_none() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(super::broker::TIMEOUT, gives_up)
+            .await
+            .unwrap();
+        let why = owner.stalled(closed).unwrap();
+        assert!(why.contains("the store is closed"), "{why}");
+        let of = |partition| {
+            let mut names = names().into_iter();
+            names
+                .find(|to| owner.partition_of(to) == partition)
+                .unwrap()
+        };
+        let append = |to| Append::new(to, [NewEvent::json("a", "1")]);
+        let refused = owner.append(append(of(closed))).await.unwrap_err();
+        assert!(refused.to_string().contains("is closed"), "{refused}");
+        owner.append(append(of(other))).await.unwrap();
+        assert_eq!(owner.stalled(other), None);
+    }
+
     /// The error of opening it.
     async fn refused(place: &super::OnKafka, process: &str, owns: Owns) -> StoreError {
         let opened = KafkaStore::open_with(place.options(process, owns)).await;
