@@ -201,7 +201,15 @@ impl Writer {
             }
             Err(broken) => return Err(OutletError::Store(broken.error(doing()))),
         }
-        match self.transact(&producer, batch, mark) {
+        let mut transacted = self.transact(&producer, batch, mark, Requests::Shared);
+        if batch.len() > 1 && matches!(transacted, Err(Broken::Refused(_))) {
+            // The brokers refuse a request as a whole, also where its records are too large for
+            // the topic only together.
+            transaction::abort(&producer)
+                .map_err(|error| OutletError::Undecided(failed(doing(), error)))?;
+            transacted = self.transact(&producer, batch, mark, Requests::OfOneRecord);
+        }
+        match transacted {
             Ok(()) => {
                 self.producer = Some(producer);
                 Ok(())
@@ -226,6 +234,7 @@ impl Writer {
         producer: &Producer,
         batch: &[Outgoing],
         mark: &OutletMark,
+        requests: Requests,
     ) -> Result<(), Broken> {
         reached(Step::BeforeBegin);
         producer.begin_transaction()?;
@@ -234,6 +243,9 @@ impl Writer {
             let partitions = self.partitions.get(&outgoing.to).copied();
             let partition = murmur2_partition(&outgoing.key, partitions.unwrap_or(1));
             send(producer, outgoing, partition)?;
+            if requests == Requests::OfOneRecord {
+                drain(producer)?;
+            }
             last.insert(&outgoing.to, (partition, outgoing));
         }
         if last.keys().any(|topic| !self.ends.contains_key(*topic)) {
@@ -312,6 +324,14 @@ impl Writer {
         }
         Ok(())
     }
+}
+
+/// How the records of a batch go to the brokers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Requests {
+    /// As many in a request as the client likes.
+    Shared,
+    OfOneRecord,
 }
 
 /// The transactional id of an outlet.
