@@ -15,7 +15,7 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::producer::Producer as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use crate::client::transaction::{self, Broken, Producer, drain};
+use crate::client::transaction::{self, Broken, Producer, Requests, drain, with_requests};
 use crate::client::{
     ClientThread, Config, Context, EarlyEnd, Retry, TopicScan, committed, headers_of, position,
 };
@@ -222,14 +222,15 @@ fn replay(
         }
         let is_full = batch.len() >= BATCH || bytes >= BATCH_BYTES;
         if is_full || open == 0 && !offsets.is_empty() {
-            transact(&producer, &consumer, topic, &batch, &offsets).map_err(
-                |broken| match broken {
-                    Broken::Refused(why) => invalid(format!("{}: {why}", doing())),
-                    Broken::Slow => unavailable(doing()),
-                    Broken::Client(problem) => error(problem),
-                    Broken::Store(problem) => problem,
-                },
-            )?;
+            let transacted = with_requests(&producer, batch.len(), |requests| {
+                transact(&producer, &consumer, topic, &batch, &offsets, requests)
+            });
+            transacted.map_err(|broken| match broken {
+                Broken::Refused(why) => invalid(format!("{}: {why}", doing())),
+                Broken::Slow => unavailable(doing()),
+                Broken::Client(problem) => error(problem),
+                Broken::Store(problem) => problem,
+            })?;
             sent += batch.len() as u64;
             batch.clear();
             bytes = 0;
@@ -246,9 +247,13 @@ fn transact(
     topic: &str,
     batch: &[NewRecord],
     offsets: &BTreeMap<i32, i64>,
+    requests: Requests,
 ) -> Result<(), Broken> {
     producer.begin_transaction()?;
-    batch.iter().try_for_each(|record| send(producer, record))?;
+    for record in batch {
+        send(producer, record)?;
+        requests.queued(producer)?;
+    }
     drain(producer)?;
     let mut list = TopicPartitionList::new();
     for (partition, offset) in offsets {

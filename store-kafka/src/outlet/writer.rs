@@ -15,7 +15,9 @@ use super::ends::LastSent;
 use super::progress::Progress;
 use super::{last, mark, progress, topic};
 use crate::client::step::{Step, reached};
-use crate::client::transaction::{self, Broken, Deliveries, Producer, drain, queue, record_text};
+use crate::client::transaction::{
+    self, Broken, Deliveries, Producer, Requests, drain, queue, record_text, with_requests,
+};
 use crate::client::{ClientThread, Config, Retry, decided, headers};
 use crate::cloud_events;
 use crate::error::{failed, invalid, is_denied, is_unknown_topic, unavailable};
@@ -201,14 +203,9 @@ impl Writer {
             }
             Err(broken) => return Err(OutletError::Store(broken.error(doing()))),
         }
-        let mut transacted = self.transact(&producer, batch, mark, Requests::Shared);
-        if batch.len() > 1 && matches!(transacted, Err(Broken::Refused(_))) {
-            // The brokers refuse a request as a whole, also where its records are too large for
-            // the topic only together.
-            transaction::abort(&producer)
-                .map_err(|error| OutletError::Undecided(failed(doing(), error)))?;
-            transacted = self.transact(&producer, batch, mark, Requests::OfOneRecord);
-        }
+        let transacted = with_requests(&producer, batch.len(), |requests| {
+            self.transact(&producer, batch, mark, requests)
+        });
         match transacted {
             Ok(()) => {
                 self.producer = Some(producer);
@@ -243,9 +240,7 @@ impl Writer {
             let partitions = self.partitions.get(&outgoing.to).copied();
             let partition = murmur2_partition(&outgoing.key, partitions.unwrap_or(1));
             send(producer, outgoing, partition)?;
-            if requests == Requests::OfOneRecord {
-                drain(producer)?;
-            }
+            requests.queued(producer)?;
             last.insert(&outgoing.to, (partition, outgoing));
         }
         if last.keys().any(|topic| !self.ends.contains_key(*topic)) {
@@ -324,14 +319,6 @@ impl Writer {
         }
         Ok(())
     }
-}
-
-/// How the records of a batch go to the brokers.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Requests {
-    /// As many in a request as the client likes.
-    Shared,
-    OfOneRecord,
 }
 
 /// The transactional id of an outlet.
