@@ -45,8 +45,8 @@ impl DeadLetters {
         }
     }
 
-    /// Sends every letter that was there when it began, and was not sent back yet, to the topic that
-    /// it came from, with its bytes and headers as they were and `annals.replayed` counted up. The
+    /// Sends every letter that was there when it began, and was not sent back yet, to the topic it
+    /// came from, with its bytes and headers as they were and `annals.replayed` counted up. The
     /// letters and the offsets up to which they were read are in one transaction: each is sent back
     /// once. The record of a letter that was too large for its topic is read from its own topic,
     /// partition and offset.
