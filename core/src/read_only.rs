@@ -110,6 +110,10 @@ impl Log for ReadOnly {
     fn assignment(&self) -> Option<watch::Receiver<Assignment>> {
         self.log.assignment()
     }
+
+    fn stalled(&self, partition: Partition) -> Option<String> {
+        self.log.stalled(partition)
+    }
 }
 
 impl Store for ReadOnly {}

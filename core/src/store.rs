@@ -215,6 +215,13 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
     fn assignment(&self) -> Option<watch::Receiver<Assignment>> {
         None
     }
+
+    /// Why a partition is not read on in this process just now, while what was read of it before is
+    /// still answered. Its head stands still then, so that nothing lags; followers show this in
+    /// their status.
+    fn stalled(&self, _partition: Partition) -> Option<String> {
+        None
+    }
 }
 
 /// The partitions of a log that were assigned to this process, for example by a consumer group.

@@ -103,6 +103,8 @@ pub struct RunningGeneration {
     pub refused: Option<String>,
     /// Why it was switched to without having been compared with the log.
     pub unverified: Option<String>,
+    /// Why partitions of the log are not read on, when that was last looked at.
+    stalled: Arc<BTreeMap<Partition, String>>,
     progress: Vec<Progress>,
     stop: watch::Sender<bool>,
     workers: Vec<JoinHandle<()>>,
@@ -184,7 +186,7 @@ impl GenerationWorkers {
     /// One entry for each generation.
     pub fn status(&self, now: DateTime<Utc>) -> Vec<Status> {
         self.each(|of| {
-            let slots = of.slots.iter().map(|slot| slot.borrow().clone()).collect();
+            let slots = of.slots.iter().map(|slot| of.shown(slot)).collect();
             let status = Status::new(self.kind, &of.generation, of.refused.clone(), slots, now);
             status.unverified(of.unverified.clone())
         })
@@ -350,7 +352,8 @@ impl GenerationWorkers {
     pub(crate) fn publish(&self, seen: &Seen) {
         let partitions = (0..self.spec.partitions).map(Partition);
         let heads: Vec<_> = partitions.map(|of| (of, seen.head(of))).collect();
-        for followed in self.lock().values() {
+        for followed in self.lock().values_mut() {
+            followed.stalled = Arc::clone(&seen.stalled);
             for progress in &followed.progress {
                 heads
                     .iter()
@@ -445,10 +448,18 @@ impl RunningGeneration {
             slots,
             refused: None,
             unverified: None,
+            stalled: Arc::default(),
             progress,
             stop,
             workers,
         }
+    }
+
+    /// How far a slot has come, for the status.
+    fn shown(&self, slot: &watch::Receiver<SlotProgress>) -> SlotProgress {
+        let mut progress = slot.borrow().clone();
+        progress.stalls(&self.stalled);
+        progress
     }
 
     /// Events of the log that the slowest slot has seen.

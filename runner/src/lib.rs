@@ -5,6 +5,7 @@
 //! Programs use it through the facade, the crate `annals`; crates that follow a log implement
 //! [`Work`], [`Subject`] and [`Follower`].
 
+mod batch_limit;
 mod busy;
 mod checkpoint;
 mod claim;
@@ -38,6 +39,7 @@ mod tasks;
 mod worker;
 
 pub use annals_core::{Backoff, contained, contained_async};
+pub use batch_limit::BatchLimit;
 pub use busy::Activity;
 pub use checkpoint::{Note, Restoring, WindowNote, another_log, event_at, same_log, settled_to};
 pub use claim::SlotClaim;

@@ -36,6 +36,8 @@ pub struct Seen {
     // Why the last poll failed.
     failed: Option<(Failure, String)>,
     heads: BTreeMap<Partition, Position>,
+    /// Why partitions of the log are not read on.
+    pub(crate) stalled: Arc<BTreeMap<Partition, String>>,
     states: Arc<Vec<GenerationState>>,
 }
 
@@ -219,10 +221,13 @@ impl Shared {
             failed: None,
             ..(*before).clone()
         };
+        let mut stalled = BTreeMap::new();
         for partition in (0..self.log.partitions()).map(Partition) {
             let head = self.log.head(partition).await?;
             seen.heads.insert(partition, head.visible);
+            stalled.extend(self.log.stalled(partition).map(|why| (partition, why)));
         }
+        seen.stalled = Arc::new(stalled);
         let is_waited_for = self.waiting.load(Ordering::Relaxed) > 0;
         if is_waited_for || number > before.states_number + HEADS_ALONE {
             let names: Vec<String> = lock(&self.names).iter().cloned().collect();

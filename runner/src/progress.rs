@@ -155,6 +155,19 @@ impl SlotProgress {
         self.only.is_none_or(|only| only == partition)
     }
 
+    /// Waits where the log is not read on, unless something else holds it: what it has settled is
+    /// not all that there is.
+    pub(crate) fn stalls(&mut self, stalled: &BTreeMap<Partition, String>) {
+        if !matches!(self.state, SlotState::Live | SlotState::CatchingUp) {
+            return;
+        }
+        let mut read = stalled.iter().filter(|(of, _)| self.reads(**of));
+        if let Some((partition, why)) = read.next() {
+            let reason = format!("partition {partition} of the log is not read on: {why}");
+            self.state = SlotState::Waiting { reason };
+        }
+    }
+
     /// Up to where everything is settled in a partition.
     pub fn reached_in(&self, partition: Partition) -> Position {
         self.reached.get(&partition).copied().unwrap_or_default()

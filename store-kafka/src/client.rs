@@ -1,7 +1,6 @@
 //! Clients of librdkafka, each on a thread of its own: creating, polling and dropping them may
 //! block.
 
-mod batch_limit;
 mod committed;
 mod config;
 mod context;
@@ -14,7 +13,6 @@ mod thread;
 mod topic_scan;
 pub(crate) mod transaction;
 
-pub(crate) use batch_limit::BatchLimit;
 pub(crate) use committed::committed;
 #[cfg(feature = "store")]
 pub(crate) use config::STORE_RECORD_BYTES_MAX;

@@ -15,7 +15,7 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::producer::Producer as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use crate::client::transaction::{self, Broken, Producer, drain};
+use crate::client::transaction::{self, Broken, Producer, Requests, drain, with_requests};
 use crate::client::{
     ClientThread, Config, Context, EarlyEnd, Retry, TopicScan, committed, headers_of, position,
 };
@@ -45,10 +45,14 @@ impl DeadLetters {
         }
     }
 
-    /// Sends every letter that was not sent back yet to the topic that it came from, with its bytes
-    /// and headers as they were and `annals.replayed` counted up. The letters and the offsets up to
-    /// which they were read are in one transaction: each is sent back once. The record of a letter
-    /// that was too large for its topic is read from its own topic, partition and offset.
+    /// Sends every letter that was there when it began, and was not sent back yet, to the topic it
+    /// came from, with its bytes and headers as they were and `annals.replayed` counted up. The
+    /// letters and the offsets up to which they were read are in one transaction: each is sent back
+    /// once. The record of a letter that was too large for its topic is read from its own topic,
+    /// partition and offset.
+    ///
+    /// Letters that come while it runs are for the next replay, so that it ends also where a record
+    /// that was sent back is at once a dead letter again.
     ///
     /// Letters that their topic removed before they were sent back are passed over, with a warning
     /// that names their offsets: give it a retention that is longer than letters may wait.
@@ -64,8 +68,8 @@ impl DeadLetters {
         self.replay_where(|_| true).await
     }
 
-    /// Sends back the letters for which the function says yes. The others are passed over: a later
-    /// replay does not see them again.
+    /// Sends back the letters for which the function says yes, of those that were there when it
+    /// began. The others are passed over: a later replay does not see them again.
     ///
     /// # Errors
     ///
@@ -218,14 +222,15 @@ fn replay(
         }
         let is_full = batch.len() >= BATCH || bytes >= BATCH_BYTES;
         if is_full || open == 0 && !offsets.is_empty() {
-            transact(&producer, &consumer, topic, &batch, &offsets).map_err(
-                |broken| match broken {
-                    Broken::Refused(why) => invalid(format!("{}: {why}", doing())),
-                    Broken::Slow => unavailable(doing()),
-                    Broken::Client(problem) => error(problem),
-                    Broken::Store(problem) => problem,
-                },
-            )?;
+            let transacted = with_requests(&producer, batch.len(), |requests| {
+                transact(&producer, &consumer, topic, &batch, &offsets, requests)
+            });
+            transacted.map_err(|broken| match broken {
+                Broken::Refused(why) => invalid(format!("{}: {why}", doing())),
+                Broken::Slow => unavailable(doing()),
+                Broken::Client(problem) => error(problem),
+                Broken::Store(problem) => problem,
+            })?;
             sent += batch.len() as u64;
             batch.clear();
             bytes = 0;
@@ -242,9 +247,13 @@ fn transact(
     topic: &str,
     batch: &[NewRecord],
     offsets: &BTreeMap<i32, i64>,
+    requests: Requests,
 ) -> Result<(), Broken> {
     producer.begin_transaction()?;
-    batch.iter().try_for_each(|record| send(producer, record))?;
+    for record in batch {
+        send(producer, record)?;
+        requests.queued(producer)?;
+    }
     drain(producer)?;
     let mut list = TopicPartitionList::new();
     for (partition, offset) in offsets {

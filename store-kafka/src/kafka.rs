@@ -55,9 +55,13 @@ impl Kafka {
     /// Connects to the brokers of `kafka://[USER:PASSWORD@]HOST[:PORT][,HOST…]`, with
     /// `?tls=true`, `&sasl=scram-sha-512`, `&ca=FILE` and `&client_id=NAME` where they are needed.
     ///
+    /// `sasl=plain` sends the password itself: without TLS it is refused, unless the URL says
+    /// `tls=false`.
+    ///
     /// # Errors
     ///
-    /// [`Failure::Invalid`](annals_core::Failure) for a URL that says nothing useful;
+    /// [`Failure::Invalid`](annals_core::Failure) for a URL that says nothing useful, or would send
+    /// a password in clear text;
     /// [`Failure::Unavailable`](annals_core::Failure) when no broker answers for ten seconds.
     pub async fn connect(url: &str) -> Result<Kafka, StoreError> {
         Kafka::connect_with(url, []).await

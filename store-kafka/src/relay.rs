@@ -14,8 +14,8 @@ use annals_core::{
     Annals, Backoff, Event, Failure, Outlet, OutletError, Partition, RecordedEvent, Store,
     StoreError,
 };
+use annals_runner::BatchLimit;
 
-use crate::client::BatchLimit;
 use crate::error::invalid;
 use crate::kafka::Kafka;
 use crate::outlet::KafkaOutlet;

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_core::StoreError;
+use annals_runner::BatchLimit;
 
-use crate::client::BatchLimit;
 use crate::error::invalid;
 use crate::kafka::Kafka;
 use crate::outlet::KafkaOutlet;
@@ -30,7 +30,7 @@ const DELETE_RETENTION: &str = "delete.retention.ms";
 /// removed is a tombstone. Every change of a row is followed by a record that has it or a later
 /// one, exactly once for readers of committed records; several changes may be one record. When
 /// another generation of the view serves, all its rows are published, and tombstones for keys that
-/// it has not.
+/// it has not: for those it reads the topic once and keeps all its keys in memory, and no rows.
 ///
 /// The view is in the same program and is not inline or live: what it has settled is published.
 ///

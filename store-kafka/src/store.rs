@@ -428,6 +428,11 @@ impl Log for KafkaStore {
     fn hint(&self) -> Hint {
         Hint::new(self.shared.moved.subscribe())
     }
+
+    fn stalled(&self, partition: Partition) -> Option<String> {
+        let state = self.partition(partition).ok()?.state.borrow();
+        state.last_error.clone()
+    }
 }
 
 impl Store for KafkaStore {}

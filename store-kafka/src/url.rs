@@ -17,7 +17,8 @@ pub(crate) struct Url {
     user: Option<(String, String)>,
     /// What follows the hosts: the name of a store.
     pub(crate) name: Option<String>,
-    tls: bool,
+    /// Nothing where the URL does not say: then there is none.
+    pub(crate) tls: Option<bool>,
     sasl: Option<String>,
     ca: Option<String>,
     pub(crate) client_id: Option<String>,
@@ -81,7 +82,7 @@ impl Url {
             bootstrap: bootstrap.join(","),
             user,
             name: name.map(decoded).transpose()?,
-            tls: false,
+            tls: None,
             sasl: None,
             ca: None,
             client_id: None,
@@ -91,8 +92,8 @@ impl Url {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             let value = decoded(value)?;
             match (key, value.as_str()) {
-                ("tls", "true") => parsed.tls = true,
-                ("tls", "false") => parsed.tls = false,
+                ("tls", "true") => parsed.tls = Some(true),
+                ("tls", "false") => parsed.tls = Some(false),
                 ("sasl", "plain" | "scram-sha-256" | "scram-sha-512") => parsed.sasl = Some(value),
                 ("tls", _) => return Err(invalid("`tls` of a Kafka URL is `true` or `false`")),
                 ("sasl", _) => {
@@ -122,7 +123,7 @@ impl Url {
                 }
             }
         }
-        if parsed.ca.is_some() && !parsed.tls {
+        if parsed.ca.is_some() && parsed.tls != Some(true) {
             return Err(invalid(
                 "`ca` of a Kafka URL is for brokers that speak TLS, and the URL does not ask for \
                  it: add `tls=true`, or leave out `ca`",
@@ -156,7 +157,7 @@ impl Url {
     /// The settings of librdkafka that it means.
     pub(crate) fn settings(&self) -> Vec<(String, String)> {
         let mut settings = vec![("bootstrap.servers", self.bootstrap.clone())];
-        let protocol = match (self.tls, &self.sasl) {
+        let protocol = match (self.tls == Some(true), &self.sasl) {
             (false, None) => "plaintext",
             (true, None) => "ssl",
             (false, Some(_)) => "sasl_plaintext",

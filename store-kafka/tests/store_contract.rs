@@ -242,6 +242,76 @@ mod on_kafka {
         assert_eq!(appended.last().version, Version::new(2));
     }
 
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_foreign_record_stalls_readers_after_what_precedes_it() {
+        let place = super::OnKafka::new();
+        let owner = place.open_as("one", Owns::All).await;
+        let reader = place.open_as("reader", Owns::None).await;
+        let to = StreamId::new("before-1").unwrap();
+        let append = Append::new(to.clone(), [NewEvent::json("a", "1")]);
+        owner.append(append).await.unwrap();
+        let partition = owner.partition_of(&to);
+        assert_eq!(reader.stalled(partition), None);
+        let kafka = super::broker::kafka().await;
+        let foreign = NewRecord::to(&place.topic)
+            .partition(partition.0)
+            .value("x");
+        let (_, offset) = kafka.publisher().unwrap().send(foreign).await.unwrap();
+        let expected = format!("holds a record at offset {offset} that Annals did not write");
+        let stalls = async {
+            loop {
+                match reader.stalled(partition) {
+                    Some(why) if why.contains(&expected) => return,
+                    _ => tokio::task::yield_now().await,
+                }
+            }
+        };
+        tokio::time::timeout(super::broker::TIMEOUT, stalls)
+            .await
+            .unwrap();
+        let others = (0..3).map(Partition).filter(|of| *of != partition);
+        assert!(others.map(|of| reader.stalled(of)).all(|why| why.is_none()));
+        // One that reads everything at once.
+        let said = refused(&place, "two", Owns::None).await.to_string();
+        assert!(said.contains(&expected), "{said}");
+        let folder = place.options("two", Owns::None).local().to_owned();
+        let file = folder.join(format!("{}.db", partition.0));
+        let copy = format!("sqlite:{}?mode=ro", file.display());
+        let copy = annals_sqlite::SqliteStore::open(&copy).await.unwrap();
+        let state = copy.stream_state(&to).await.unwrap();
+        assert_eq!(state.version, Version::FIRST);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_owner_whose_copy_was_closed_owns_no_more() {
+        let place = super::OnKafka::new();
+        let owner = place.open_as("one", Owns::All).await;
+        let (closed, other) = (Partition(0), Partition(1));
+        let folder = place.options("one", Owns::All).local().to_owned();
+        std::fs::remove_file(folder.join("0.db")).unwrap();
+        let gives_up = async {
+            while owner.owns(closed) || owner.stalled(closed).is_none() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(super::broker::TIMEOUT, gives_up)
+            .await
+            .unwrap();
+        let why = owner.stalled(closed).unwrap();
+        assert!(why.contains("the store is closed"), "{why}");
+        let of = |partition| {
+            let mut names = names().into_iter();
+            names
+                .find(|to| owner.partition_of(to) == partition)
+                .unwrap()
+        };
+        let append = |to| Append::new(to, [NewEvent::json("a", "1")]);
+        let refused = owner.append(append(of(closed))).await.unwrap_err();
+        assert!(refused.to_string().contains("is closed"), "{refused}");
+        owner.append(append(of(other))).await.unwrap();
+        assert_eq!(owner.stalled(other), None);
+    }
+
     /// The error of opening it.
     async fn refused(place: &super::OnKafka, process: &str, owns: Owns) -> StoreError {
         let opened = KafkaStore::open_with(place.options(process, owns)).await;

@@ -249,6 +249,10 @@ const WALKED: &[(&str, &str)] = &[
         "an_import_goes_on_after_ownership_has_moved",
     ),
     (
+        "has not said who it is: try again in a moment",
+        "an_owner_is_named_or_said_to_be_unknown",
+    ),
+    (
         "the event was archived; discard it, or skip it",
         "a_reactors_archived_dead_letter_is_discarded",
     ),

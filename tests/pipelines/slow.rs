@@ -1,5 +1,5 @@
 //! A consumer that is ten times slower than its producer: what waits is bounded, nothing is lost,
-//! and the status says who holds whom.
+//! and the status says who holds whom. A link that is too slow for a batch gets smaller ones.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use annals::prelude::*;
 use annals::projections::Program;
 use annals::status::SlotState;
 use annals::store::{Append, NewEvent};
-use annals::{MemoryStore, Partition, Store, StoreError};
+use annals::{Failure, MemoryStore, Partition, Store, StoreError};
 use annals_core::{Outgoing, Outlet, OutletError, OutletMark};
 use async_trait::async_trait;
 use chrono::DateTime;
@@ -42,16 +42,49 @@ impl Outlet for Slow {
     async fn take(&mut self, batch: Vec<Outgoing>, mark: OutletMark) -> Result<(), OutletError> {
         for record in batch {
             self.0.may_take.acquire().await.unwrap().forget();
-            let payload = record.payload.unwrap();
-            let number = std::str::from_utf8(&payload).unwrap().parse().unwrap();
-            self.0.taken.lock().unwrap().push(number);
+            self.0.taken.lock().unwrap().push(number_of(&record));
         }
         *self.0.marks.lock().unwrap() = vec![mark];
         Ok(())
     }
 }
 
-fn slow(outlet: &Slow) -> Pipeline {
+fn number_of(record: &Outgoing) -> i64 {
+    let payload = record.payload.as_deref().unwrap();
+    std::str::from_utf8(payload).unwrap().parse().unwrap()
+}
+
+/// Delivers two records in the time that it has, and not more.
+#[derive(Clone, Debug, Default)]
+struct SlowLink(Arc<Mutex<Delivered>>);
+
+#[derive(Debug, Default)]
+struct Delivered {
+    numbers: Vec<i64>,
+    marks: Vec<OutletMark>,
+    failures: usize,
+}
+
+#[async_trait]
+impl Outlet for SlowLink {
+    async fn open(&mut self) -> Result<Vec<OutletMark>, OutletError> {
+        Ok(self.0.lock().unwrap().marks.clone())
+    }
+
+    async fn take(&mut self, batch: Vec<Outgoing>, mark: OutletMark) -> Result<(), OutletError> {
+        let mut delivered = self.0.lock().unwrap();
+        if batch.len() > 2 {
+            delivered.failures += 1;
+            let late = StoreError::new(Failure::Unavailable, "not delivered in time");
+            return Err(OutletError::Undecided(late));
+        }
+        delivered.numbers.extend(batch.iter().map(number_of));
+        delivered.marks = vec![mark];
+        Ok(())
+    }
+}
+
+fn slow<O: Outlet + Clone + Sync + 'static>(outlet: &O) -> Pipeline {
     let outlet = outlet.clone();
     let pipeline = Pipeline::new("slow", 1, move |log| {
         let sold = sold(log).key_by(|sale| sale.product.clone());
@@ -139,4 +172,28 @@ async fn a_consumer_ten_times_slower_is_waited_for() {
     let all: Vec<i64> = (0..produced).collect();
     assert_eq!(*outlet.0.taken.lock().unwrap(), all);
     db.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_was_not_delivered_comes_again_in_parts() {
+    let outlet = SlowLink::default();
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let db = Annals::on(store.clone()).with(slow(&outlet)).start();
+    let db = db.await.unwrap();
+    let count = BATCH as i64;
+    let events = (0..count).map(|number| {
+        let event = NewEvent::of(&ordered("tea", number)).unwrap();
+        event.at(noon() + chrono::TimeDelta::milliseconds(number))
+    });
+    let stream = StreamId::new("order-1").unwrap();
+    let append = Append::new(stream, events.collect::<Vec<_>>());
+    store.append(append).await.unwrap();
+    let head = store.head(Partition(0)).await.unwrap().visible;
+    let token = Token::new(store.id()).with(Partition(0), head);
+    let pipeline = db.pipeline("slow").unwrap();
+    pipeline.wait_until_sent(token, WAIT).await.unwrap();
+    db.stop().await;
+    let delivered = outlet.0.lock().unwrap();
+    assert_eq!(delivered.numbers, (0..count).collect::<Vec<_>>());
+    assert!(delivered.failures > 0, "no batch was too large");
 }

@@ -255,6 +255,7 @@ macro_rules! promises {
             a_view_needs_one_derive_and_one_function;
         status:
             a_status_shows_progress_and_rows_at_hand,
+            a_log_that_stalls_says_so_in_the_status,
             a_slot_held_elsewhere_shows_owner_and_lag,
             waiting_for_a_stopped_projection_fails_at_once,
             starting_reports_progress_until_complete,

@@ -1,9 +1,11 @@
 //! What a program tells of its projections: while it starts, while it works, when it cannot go on.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use annals_core::chrono::TimeDelta;
+use annals_core::conformance::faulty::{FaultyStore, StoreFault};
 use annals_core::{Acquired, Annals, Append, ManualClock, NewEvent, Position, ReadLog, StreamId};
 use annals_projections::{
     Kind, Program, ReadModels, SlotState, StartError, Status, View, ViewError, With,
@@ -65,6 +67,34 @@ pub(crate) async fn a_status_shows_progress_and_rows_at_hand() {
         slot.owner.is_some() && slot.last_error.is_none() && slot.rest.is_none(),
         "{slot:?}"
     );
+    db.stop().await;
+}
+
+/// A log of which nothing more is read, until it is mended.
+#[derive(Clone, Debug, Default)]
+struct Stalls {
+    is_mended: Arc<AtomicBool>,
+}
+
+impl StoreFault for Stalls {
+    fn stalled(&self, _: Option<String>) -> Option<String> {
+        let is_mended = self.is_mended.load(Ordering::SeqCst);
+        (!is_mended).then(|| "its topic was made again".to_owned())
+    }
+}
+
+pub(crate) async fn a_log_that_stalls_says_so_in_the_status() {
+    let store = store().await;
+    let stalls = Stalls::default();
+    let db = Annals::on(FaultyStore::new(store.handle(), stalls.clone()));
+    let setup = Balance::projection().options(options());
+    let db = db.with(setup).start().await.unwrap();
+    let waits = status(&db, |status| status.why().contains("waits")).await;
+    let said = "slot 0 waits: partition 0 of the log is not read on: its topic was made again";
+    assert_eq!(waits.why(), said);
+    assert_eq!(waits.lag_events(), 0, "nothing is known to lag");
+    stalls.is_mended.store(true, Ordering::SeqCst);
+    status(&db, |status| status.why() == "up to date").await;
     db.stop().await;
 }
 

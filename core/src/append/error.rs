@@ -141,8 +141,7 @@ pub enum AppendError {
     Unknown(#[source] StoreError),
     /// This process does not own the partition of the stream. Send the command to the one that
     /// does.
-    #[error("another process owns the stream's \
-        partition{}", .owner.as_deref().map(|owner| format!(": {owner}")).unwrap_or_default())]
+    #[error("another process owns the stream's partition{}", owned_by(.owner.as_deref()))]
     NotOwner {
         /// The owner's name, where it is known.
         owner: Option<String>,
@@ -154,6 +153,14 @@ pub enum AppendError {
     /// The store could not do it.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// Who owns a partition, and what to do.
+fn owned_by(owner: Option<&str>) -> String {
+    match owner {
+        Some(owner) => format!(": {owner}; send the command there"),
+        None => ", and it has not said who it is: try again in a moment".to_owned(),
+    }
 }
 
 fn first_of(violations: &[Violation]) -> String {
@@ -182,5 +189,24 @@ impl AppendError {
             }
             error => StoreError::new(Failure::Invalid, error.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_is_named_or_said_to_be_unknown() {
+        let said = |owner: Option<&str>| {
+            let owner = owner.map(str::to_owned);
+            AppendError::NotOwner { owner }.to_string()
+        };
+        let known = said(Some("http://10.0.0.7"));
+        let names = "partition: http://10.0.0.7; send the command there";
+        assert!(known.ends_with(names), "{known}");
+        let unknown = said(None);
+        let waits = "it has not said who it is: try again in a moment";
+        assert!(unknown.ends_with(waits), "{unknown}");
     }
 }

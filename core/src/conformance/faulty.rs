@@ -214,6 +214,11 @@ pub trait StoreFault: fmt::Debug + Send + Sync + 'static {
     fn hint(&self, hint: Hint) -> Hint {
         hint
     }
+
+    /// Why readers are told that a partition is not read on, instead of what the store tells.
+    fn stalled(&self, stalled: Option<String>) -> Option<String> {
+        stalled
+    }
 }
 
 /// A store with a fault. It has the traits of the store underneath.

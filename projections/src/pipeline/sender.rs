@@ -5,7 +5,7 @@
 //! over goes on after it, so that nothing is sent for what its predecessor was done with.
 //!
 //! What a store or an outlet refuses for good is a dead record beside the note, and holds nothing
-//! else back.
+//! else back. What was not delivered comes again in smaller batches.
 
 mod append;
 mod link;
@@ -25,8 +25,8 @@ use annals_core::{
     RowChange, StreamId,
 };
 use annals_runner::{
-    CommittedStep, DrainResult, HeldLease, Seen, Slot, SlotState, Tasks, Work, WorkError, chain,
-    event_at, same_log, serving,
+    BatchLimit, CommittedStep, DrainResult, HeldLease, Seen, Slot, SlotState, Tasks, Work,
+    WorkError, chain, event_at, same_log, serving,
 };
 use tokio::sync::watch;
 use tokio::time::Duration;
@@ -52,6 +52,8 @@ pub(crate) struct RunSender {
     filter: Filter,
     link: Arc<SenderLink>,
     outlets: Vec<OpenOutlet>,
+    /// Kept over failures: what was too large to be delivered is not tried again as it was.
+    batch_limit: BatchLimit,
 }
 
 impl Deref for RunSender {
@@ -92,6 +94,14 @@ impl Work for RunSender {
 }
 
 impl RunSender {
+    /// What was delivered. A batch that was not may have been too large for the time that it has.
+    fn delivered<T>(&self, done: Result<T, WorkError>) -> Result<T, WorkError> {
+        if matches!(done, Err(WorkError::Retry(_))) {
+            self.batch_limit.failed();
+        }
+        done
+    }
+
     async fn follow(&self, held: &HeldLease, mut tasks: Tasks) -> Result<(), WorkError> {
         let mut commits = self.link.commits();
         let mut polls = self.context.poll.seen();
@@ -261,8 +271,9 @@ impl<'a> Session<'a> {
         let mut numbers = Numbers::default();
         self.outboxes.look_again();
         loop {
-            let after = self.passed[partition];
-            let batch = self.outboxes.next(views, number, (after, lowest)).await?;
+            let span = (self.passed[partition], lowest);
+            let limit = &work.batch_limit;
+            let batch = self.outboxes.next(views, number, span, limit).await?;
             let Some(last) = batch.entries.last().map(|last| last.order.position) else {
                 self.passed[partition] = lowest;
                 self.note_soon();
@@ -289,7 +300,8 @@ impl<'a> Session<'a> {
                     }
                 }
             }
-            let mut refused = append_all(&**log, (&*work.pipeline.view, number), &ready).await?;
+            let appended = append_all(&**log, (&*work.pipeline.view, number), &ready).await;
+            let mut refused = work.delivered(appended)?;
             let to = if batch.is_last {
                 lowest
             } else {
@@ -303,8 +315,10 @@ impl<'a> Session<'a> {
                     position: to,
                     event: event_at(&**log, number, to).await?,
                 };
-                refused.extend(self.outlets.take(up_to, !batch.is_last).await?);
+                let taken = self.outlets.take(up_to, !batch.is_last).await;
+                refused.extend(work.delivered(taken)?);
             }
+            work.batch_limit.committed();
             self.dead
                 .extend(refused::rows(&**log, number, refused).await?);
             if to > self.noted[partition] {

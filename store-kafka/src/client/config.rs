@@ -20,6 +20,9 @@ const FIXED: [&str; 8] = [
     "transactional.id",
 ];
 
+/// Whether a client speaks TLS and SASL.
+const PROTOCOL: &str = "security.protocol";
+
 /// How long a transaction may take until the broker aborts it.
 pub(crate) const TRANSACTION_TIMEOUT_MS: u64 = 10_000;
 
@@ -55,6 +58,7 @@ impl Config {
             }
             settings.push((key, value));
         }
+        check_password(url, &settings)?;
         Ok(Config {
             shown: url.shown(),
             settings,
@@ -156,6 +160,31 @@ impl Config {
     }
 }
 
+/// Refuses SASL PLAIN, which sends the password itself, without TLS unless somebody has said that
+/// there is none.
+fn check_password(url: &Url, settings: &[(String, String)]) -> Result<(), StoreError> {
+    // Of several the last one counts.
+    let last = |name: &str| {
+        let mut latest = settings.iter().rev();
+        let found = latest.find(|(key, _)| key == name);
+        found.map_or("", |(_, value)| value.as_str())
+    };
+    let is_plain = |name: &str| last(name).eq_ignore_ascii_case("plain");
+    // Two names of one setting.
+    let sends_password = is_plain("sasl.mechanisms") || is_plain("sasl.mechanism");
+    let is_open = last(PROTOCOL).eq_ignore_ascii_case("sasl_plaintext");
+    // The first one follows from the URL.
+    let is_said = url.tls.is_some() || settings.iter().filter(|of| of.0 == PROTOCOL).count() > 1;
+    if sends_password && is_open && !is_said {
+        return Err(invalid(
+            "SASL with `plain` sends the password in clear text to brokers without TLS: add \
+             `tls=true` to the Kafka URL, or use `sasl=scram-sha-512`; where nobody else can read \
+             the network, say `tls=false`",
+        ));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,5 +201,35 @@ mod tests {
         );
         let config = set("statistics.interval.ms").unwrap();
         assert_eq!(config.reader().get("statistics.interval.ms"), Some("x"));
+    }
+
+    #[test]
+    fn a_password_is_sent_in_clear_text_only_when_said() {
+        let connects = |url: &str, more: &[(&str, &str)]| {
+            let more = more.iter();
+            let more = more.map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+            Config::new(&Url::parse(url).unwrap(), more)
+        };
+        let refused = |url: &str, more: &[(&str, &str)]| {
+            let error = connects(url, more).unwrap_err();
+            assert_eq!(error.failure(), annals_core::Failure::Invalid);
+            let error = error.to_string();
+            assert!(error.contains("in clear text"), "{error}");
+            assert!(!error.contains("secret"), "{error}");
+        };
+        refused("kafka://me:secret@a?sasl=plain", &[]);
+        refused("kafka://me:secret@a", &[("sasl.mechanism", "PLAIN")]);
+        refused("kafka://me:secret@a", &[("sasl.mechanisms", "plain")]);
+        let taken = |url: &str, more: &[(&str, &str)]| {
+            assert!(connects(url, more).is_ok(), "{url} {more:?}");
+        };
+        taken("kafka://me:secret@a?sasl=plain&tls=true", &[]);
+        taken("kafka://me:secret@a?sasl=plain&tls=false", &[]);
+        for protocol in ["SASL_SSL", "SASL_PLAINTEXT"] {
+            let said = ("security.protocol", protocol);
+            taken("kafka://me:secret@a?sasl=plain", &[said]);
+        }
+        taken("kafka://me:secret@a?sasl=scram-sha-512", &[]);
+        taken("kafka://me:secret@a", &[]);
     }
 }

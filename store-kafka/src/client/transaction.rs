@@ -241,6 +241,40 @@ impl From<KafkaError> for Broken {
     }
 }
 
+/// How records go to the brokers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Requests {
+    /// As many in a request as the client likes.
+    Shared,
+    OfOneRecord,
+}
+
+impl Requests {
+    /// After each record that was queued.
+    pub(crate) fn queued(self, producer: &Producer) -> Result<(), Broken> {
+        match self {
+            Requests::Shared => Ok(()),
+            Requests::OfOneRecord => drain(producer),
+        }
+    }
+}
+
+/// Does a transaction of so many records, and once more in requests of one record where it was
+/// refused: brokers refuse a request as a whole, also where its records are too large for a topic
+/// only together.
+pub(crate) fn with_requests(
+    producer: &Producer,
+    records: usize,
+    mut transact: impl FnMut(Requests) -> Result<(), Broken>,
+) -> Result<(), Broken> {
+    let done = transact(Requests::Shared);
+    if records < 2 || !matches!(done, Err(Broken::Refused(_))) {
+        return done;
+    }
+    abort(producer)?;
+    transact(Requests::OfOneRecord)
+}
+
 /// Fences the earlier owner of the transactional id.
 pub(crate) fn fence(producer: &Producer) -> KafkaResult<()> {
     Retry::within(FENCE).block(|within| producer.init_transactions(within))

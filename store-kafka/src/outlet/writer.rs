@@ -15,7 +15,9 @@ use super::ends::LastSent;
 use super::progress::Progress;
 use super::{last, mark, progress, topic};
 use crate::client::step::{Step, reached};
-use crate::client::transaction::{self, Broken, Deliveries, Producer, drain, queue, record_text};
+use crate::client::transaction::{
+    self, Broken, Deliveries, Producer, Requests, drain, queue, record_text, with_requests,
+};
 use crate::client::{ClientThread, Config, Retry, decided, headers};
 use crate::cloud_events;
 use crate::error::{failed, invalid, is_denied, is_unknown_topic, unavailable};
@@ -201,7 +203,10 @@ impl Writer {
             }
             Err(broken) => return Err(OutletError::Store(broken.error(doing()))),
         }
-        match self.transact(&producer, batch, mark) {
+        let transacted = with_requests(&producer, batch.len(), |requests| {
+            self.transact(&producer, batch, mark, requests)
+        });
+        match transacted {
             Ok(()) => {
                 self.producer = Some(producer);
                 Ok(())
@@ -226,6 +231,7 @@ impl Writer {
         producer: &Producer,
         batch: &[Outgoing],
         mark: &OutletMark,
+        requests: Requests,
     ) -> Result<(), Broken> {
         reached(Step::BeforeBegin);
         producer.begin_transaction()?;
@@ -234,6 +240,7 @@ impl Writer {
             let partitions = self.partitions.get(&outgoing.to).copied();
             let partition = murmur2_partition(&outgoing.key, partitions.unwrap_or(1));
             send(producer, outgoing, partition)?;
+            requests.queued(producer)?;
             last.insert(&outgoing.to, (partition, outgoing));
         }
         if last.keys().any(|topic| !self.ends.contains_key(*topic)) {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use annals_core::{Backoff, Failure, Partition, StoreError};
+use annals_runner::BatchLimit;
 use rdkafka::ClientConfig;
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
@@ -22,8 +23,10 @@ use super::passed::Passed;
 use super::send::send;
 use super::{Processor, bytes_max_in};
 use crate::client::step::{Step, reached};
-use crate::client::transaction::{self, Broken, Deliveries, Producer, drain};
-use crate::client::{BatchLimit, Config, TRANSACTION_TIMEOUT_MS, headers_of};
+use crate::client::transaction::{
+    self, Broken, Deliveries, Producer, Requests, drain, with_requests,
+};
+use crate::client::{Config, TRANSACTION_TIMEOUT_MS, headers_of};
 use crate::error::{failed, invalid, is_denied, is_out_of_range, is_unknown_topic};
 use crate::kafka::Kafka;
 use crate::read::retention_in;
@@ -442,22 +445,29 @@ fn commit(
     let added = offsets.iter().try_for_each(|(partition, offset)| {
         list.add_partition_offset(topic, *partition, Offset::Offset(*offset))
     });
-    let transact = || -> Result<(), Broken> {
-        added?;
+    let transact = |requests: Requests| -> Result<(), Broken> {
+        added.clone()?;
         if processor.transactional {
             producer.begin_transaction()?;
         }
-        made.iter().try_for_each(|record| send(producer, record))?;
+        for record in made {
+            send(producer, record)?;
+            requests.queued(producer)?;
+        }
         drain(producer)?;
         if !processor.transactional {
             consumer.commit(&list, CommitMode::Sync)?;
             return Ok(());
         }
-        transaction::send_offsets(producer, consumer, list)?;
+        transaction::send_offsets(producer, consumer, list.clone())?;
         transaction::commit(producer)
     };
     let doing = format!("processor `{name}` did not finish a batch");
-    let broken = match transact() {
+    let transacted = match processor.transactional {
+        true => with_requests(producer, made.len(), transact),
+        false => transact(Requests::Shared),
+    };
+    let broken = match transacted {
         Ok(()) => return Ok(()),
         Err(broken) => broken,
     };

@@ -210,18 +210,26 @@ impl Publishing<'_> {
     /// Publishes the rows of keys that are dead letters no more: they changed without an event.
     async fn publish_revived(&mut self) -> Result<(), WorkError> {
         let dead = self.dead_keys().await?;
-        let revived: Vec<String> = self.dead.difference(&dead).cloned().collect();
+        let mut revived: Vec<String> = self.dead.difference(&dead).cloned().collect();
         if revived.is_empty() && dead == self.dead {
             return Ok(());
         }
-        let batch = self.rows(revived).await?;
         let partition = Partition(0);
         let place = self.places.get(&partition).map(|place| place.read_to);
         let position = place.unwrap_or_default();
         let event = self.event_at(partition, position).await?;
-        let note = Note::new(self.generation.id.0, true, &dead).written();
-        let mark = self.mark(partition, position, event, note);
-        self.take(batch, mark).await?;
+        let keys_max = self.state_topic.batch_limit.of(ROWS);
+        let mut kept = &self.dead | &dead;
+        loop {
+            let part = next_part(&mut revived, &mut kept, keys_max);
+            let batch = self.rows(part).await?;
+            let note = Note::new(self.generation.id.0, true, &kept).written();
+            let mark = self.mark(partition, position, event, note);
+            self.take(batch, mark).await?;
+            if revived.is_empty() {
+                break;
+            }
+        }
         self.dead = dead;
         Ok(())
     }
@@ -319,4 +327,40 @@ pub(super) async fn serving(
 ) -> Result<Option<Generation>, StoreError> {
     let generations = context.views.generations(view.name).await?;
     Ok(view.serving(&generations).cloned())
+}
+
+/// The next of the keys whose rows are to be published. Those that are left are still in the mark,
+/// so that they are published also after a failure.
+fn next_part(
+    revived: &mut Vec<String>,
+    kept: &mut BTreeSet<String>,
+    keys_max: usize,
+) -> Vec<String> {
+    let part = revived.split_off(revived.len().saturating_sub(keys_max));
+    for key in &part {
+        kept.remove(key);
+    }
+    part
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn revived_rows_are_published_in_parts_that_name_the_rest() {
+        let set = |keys: &[&str]| -> BTreeSet<String> {
+            keys.iter().map(|key| (*key).to_owned()).collect()
+        };
+        let mut revived = vec!["a".to_owned(), "b".to_owned(), "c".to_owned()];
+        let mut kept = set(&["a", "b", "c", "poison"]);
+        assert_eq!(next_part(&mut revived, &mut kept, 2), ["b", "c"]);
+        assert_eq!(kept, set(&["a", "poison"]));
+        assert_eq!(next_part(&mut revived, &mut kept, 2), ["a"]);
+        assert!(revived.is_empty());
+        assert_eq!(kept, set(&["poison"]));
+        // What became a dead letter is noted without a row.
+        assert!(next_part(&mut revived, &mut kept, 2).is_empty());
+        assert_eq!(kept, set(&["poison"]));
+    }
 }

@@ -136,6 +136,8 @@ pub(super) struct Follower {
     /// Where what was committed ended when it began.
     stable_end: i64,
     began: Instant,
+    /// Why nothing comes after the last page.
+    failed: Option<StoreError>,
 }
 
 impl Follower {
@@ -172,6 +174,7 @@ impl Follower {
             reached: first,
             early: EarlyEnd::default(),
             began: Instant::now(),
+            failed: None,
         })
     }
 
@@ -203,9 +206,24 @@ impl Follower {
         Ok(self.known_change.take())
     }
 
-    /// What comes next, after a short wait when there is nothing. Blocks.
+    /// What comes next, after a short wait when there is nothing. What comes before a record that
+    /// is refused is a page of its own. Blocks.
     pub(super) fn page(&mut self) -> Result<Page, StoreError> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         let mut page = Page::default();
+        match self.fill(&mut page) {
+            Err(error) if page.entries.is_empty() => return Err(error),
+            filled => self.failed = filled.err(),
+        }
+        page.cursor = self.cursor;
+        page.reached = self.reached;
+        page.known = self.known_change.take();
+        Ok(page)
+    }
+
+    fn fill(&mut self, page: &mut Page) -> Result<(), StoreError> {
         let (mut events, mut bytes) = (0, 0);
         let mut timeout = POLL;
         while events < EVENTS_MAX && bytes < BYTES_MAX {
@@ -243,10 +261,7 @@ impl Follower {
             }
             timeout = Duration::ZERO;
         }
-        page.cursor = self.cursor;
-        page.reached = self.reached;
-        page.known = self.known_change.take();
-        Ok(page)
+        Ok(())
     }
 
     /// Why there is nothing at the offset that comes next.

@@ -152,7 +152,10 @@ impl Task {
         let given_up = states.wait_for(|state| state.role != Role::Owning || !state.is_assigned);
         let (was_fenced, is_standby) = tokio::select! {
             given_up = given_up => (given_up.is_ok_and(|state| state.was_fenced), false),
-            () = self.goes_on_elsewhere() => (true, !self.is_shared),
+            elsewhere = self.goes_on_elsewhere() => {
+                elsewhere?;
+                (true, !self.is_shared)
+            }
         };
         self.state.send_modify(|state| {
             state.was_fenced = false;
@@ -192,7 +195,11 @@ impl Task {
     }
 
     /// Waits until the partition goes on after what this process has written.
-    async fn goes_on_elsewhere(&self) {
+    ///
+    /// # Errors
+    ///
+    /// When the copy was closed: nothing more is appended here.
+    async fn goes_on_elsewhere(&self) -> Result<(), StoreError> {
         let Source {
             topic, partition, ..
         } = &self.source;
@@ -203,15 +210,17 @@ impl Task {
             let Ok(bounds) = self.kafka.bounds(topic, Partition(*partition)).await else {
                 continue;
             };
-            let Ok(place) = self.copy.replica_place().await else {
-                continue;
+            let place = match self.copy.replica_place().await {
+                Ok(place) => place,
+                Err(error) if error.failure() == Failure::Closed => return Err(error),
+                Err(_) => continue,
             };
             // One marker ends what was written last. An append that is under way may have been
             // committed there, and not yet here: the next time it is.
             let written = place.cursor.cast_signed();
             let is_past = bounds.high > written + 1;
             if is_past && before == Some(written) {
-                return;
+                return Ok(());
             }
             before = is_past.then_some(written);
         }

@@ -126,6 +126,10 @@ forward! { Log to of_events {
     fn assignment(&self) -> Option<watch::Receiver<Assignment>> {
         self.inner.assignment()
     }
+
+    fn stalled(&self, partition: Partition) -> Option<String> {
+        self.fault.stalled(self.inner.stalled(partition))
+    }
 }
 
 forward! { TaggedStore to of_queries {

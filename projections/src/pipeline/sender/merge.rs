@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use annals_core::{Generation, GenerationId, Partition, Position, ViewStore};
-use annals_runner::WorkError;
+use annals_runner::{BatchLimit, WorkError};
 use bytes::Bytes;
 
 use crate::pipeline::outbox::{Entry, before_partition, partition_of, read_value};
@@ -89,10 +89,13 @@ impl Outboxes {
         views: &dyn ViewStore,
         partition: Partition,
         (after, up_to): (Position, Position),
+        limit: &BatchLimit,
     ) -> Result<Batch, WorkError> {
+        let events_max = limit.of(BATCH_EVENTS);
+        let bytes_max = limit.of(BATCH_BYTES);
         let mut entries = Vec::new();
         let mut bytes = 0;
-        while entries.len() < BATCH_EVENTS && bytes < BATCH_BYTES {
+        while entries.len() < events_max && bytes < bytes_max {
             self.fill(views, partition, after).await?;
             let of_partition = (partition, 0)..=(partition, u16::MAX);
             let fronts = self.readers.range_mut(of_partition);

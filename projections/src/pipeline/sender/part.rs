@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use annals_core::{CommitError, Filter, GenerationId, GenerationSpec};
 use annals_runner::{
-    BoxFuture, DeadLetters, Follower, GenerationWorkers, Kind, RunningPart, Slot, StartError,
-    Subject, Supervisor, Timing, WorkerContext, run,
+    BatchLimit, BoxFuture, DeadLetters, Follower, GenerationWorkers, Kind, RunningPart, Slot,
+    StartError, Subject, Supervisor, Timing, WorkerContext, run,
 };
 use tokio::sync::watch;
 
@@ -90,6 +90,7 @@ impl Subject for SenderSubject {
             filter: self.filter.clone(),
             link: Arc::clone(&self.link),
             outlets: self.outlets.clone(),
+            batch_limit: BatchLimit::default(),
         };
         Box::pin(run(sender, stop))
     }

@@ -370,6 +370,46 @@ async fn a_letter_too_large_for_its_topic_is_replayed_from_its_place() {
 }
 
 #[tokio::test]
+async fn letters_that_come_during_a_replay_wait_for_the_next() {
+    let kafka = kafka().await;
+    let reads = topic(&kafka, "during", 1).await;
+    let dead = topic(&kafka, "dead", 1).await;
+    let publisher = kafka.publisher().unwrap();
+    let letter = |value: &str| {
+        let letter = NewRecord::to(&dead).key("a").value(value);
+        letter.header("annals.error.topic", reads.clone())
+    };
+    publisher.send(letter("first")).await.unwrap();
+    let letters = kafka.dead_letters(&dead);
+    let (looks, looked) = oneshot::channel();
+    let (goes_on, may_go_on) = std::sync::mpsc::channel();
+    let state = Mutex::new((Some(looks), may_go_on));
+    let replay = letters.replay_where(move |_| {
+        let mut state = state.lock().unwrap();
+        // The next one is there before the replay goes on.
+        if let Some(looks) = state.0.take() {
+            looks.send(()).unwrap();
+            state.1.recv().unwrap();
+        }
+        true
+    });
+    let comes = async {
+        looked.await.unwrap();
+        publisher.send(letter("second")).await.unwrap();
+        goes_on.send(()).unwrap();
+    };
+    let both = async { tokio::join!(replay, comes) };
+    let (sent, ()) = tokio::time::timeout(TIMEOUT, both).await.unwrap();
+    assert_eq!(sent.unwrap(), 1);
+    let back = until(&kafka, &reads, 1).await;
+    assert_eq!(back.len(), 1);
+    assert_eq!(&back[0].payload[..], b"first");
+    assert_eq!(letters.replay().await.unwrap(), 1);
+    let back = until(&kafka, &reads, 2).await;
+    assert_eq!(&back[1].payload[..], b"second");
+}
+
+#[tokio::test]
 async fn letters_that_were_removed_are_passed_over() {
     let kafka = kafka().await;
     let reads = topic(&kafka, "removed", 1).await;

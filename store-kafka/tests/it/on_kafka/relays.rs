@@ -261,6 +261,30 @@ async fn a_records_time_is_that_of_its_publishing() {
 }
 
 #[tokio::test]
+async fn records_that_are_too_large_only_together_are_published() {
+    let kafka = kafka().await;
+    let name = fresh("together").leak() as &str;
+    let store = Arc::new(MemoryStore::new());
+    let long = noise(20 * 600);
+    let events = (0..20).map(|number| {
+        let note = &long[number * 600..(number + 1) * 600];
+        let payload = serde_json::json!({ "cents": number, "note": note }).to_string();
+        NewEvent::json(Counted::shapes()[0].event_type, payload)
+    });
+    let stream = StreamId::new("account-a").unwrap();
+    let append = Append::new(stream, events.collect::<Vec<_>>());
+    store.append(append).await.unwrap();
+    let db = Annals::on(store);
+    let topic = TopicSpec::named(name)
+        .partitions(1)
+        .setting("max.message.bytes", "3000");
+    let relay = Relay::named(name).to(&kafka, topic);
+    let sent = tokio::time::timeout(TIMEOUT, relay.catch_up(&db));
+    assert_eq!(sent.await.unwrap().unwrap(), 20);
+    assert_eq!(published(&kafka, name).await.len(), 20);
+}
+
+#[tokio::test]
 async fn a_refused_record_is_named_with_its_topic_and_event() {
     let kafka = kafka().await;
     let payload = serde_json::json!({ "cents": 1, "note": noise(4_000) }).to_string();

@@ -12,21 +12,33 @@ const HALVINGS_MAX: u32 = 12;
 /// only now and then.
 const COMMITS: u32 = 16;
 
-/// What the bounds of a batch are divided by.
+/// What the bounds of a batch are divided by. Kept over failures: what was too large is not tried
+/// again as it was.
+///
+/// ```
+/// use annals_runner::BatchLimit;
+///
+/// let limit = BatchLimit::default();
+/// assert_eq!(limit.of(1_000), 1_000);
+/// limit.failed();
+/// assert_eq!(limit.of(1_000), 500);
+/// limit.committed();
+/// assert_eq!(limit.of(1_000), 500, "it grows after some more");
+/// ```
 #[derive(Debug, Default)]
-pub(crate) struct BatchLimit {
+pub struct BatchLimit {
     halvings: AtomicU32,
     commits: AtomicU32,
 }
 
 impl BatchLimit {
     /// What is left of a bound, and never nothing.
-    pub(crate) fn of(&self, most: usize) -> usize {
+    pub fn of(&self, most: usize) -> usize {
         (most >> self.halvings.load(Ordering::Acquire)).max(1)
     }
 
     /// A batch was not committed.
-    pub(crate) fn failed(&self) {
+    pub fn failed(&self) {
         self.commits.store(0, Ordering::Release);
         let more = self.halvings.load(Ordering::Acquire) + 1;
         self.halvings
@@ -34,7 +46,7 @@ impl BatchLimit {
     }
 
     /// A batch was committed.
-    pub(crate) fn committed(&self) {
+    pub fn committed(&self) {
         let halvings = self.halvings.load(Ordering::Acquire);
         if halvings == 0 {
             return;
