@@ -273,5 +273,5 @@ async fn each_partition_has_its_turn_while_all_have_much() {
         let of: BTreeSet<u32> = of.map(|message| message.unwrap().0).collect();
         turns.push(of);
     }
-    assert_eq!(turns, [0, 1, 0].map(|of| BTreeSet::from([of])));
+    assert_eq!(turns, [0_u32, 1, 0].map(|of| BTreeSet::from([of])));
 }
