@@ -27,6 +27,8 @@ pub(crate) struct LogReader {
     hint: Hint,
     /// Of each partition: up to where it was looked through.
     after: BTreeMap<u32, Position>,
+    /// The partition that is read first: the others have had their turn.
+    first: u32,
     /// Whether it goes on after events that were archived before they were read.
     skips_archived: bool,
 }
@@ -37,6 +39,7 @@ impl LogReader {
             hint: log.store().hint(),
             log: log.clone(),
             after: BTreeMap::new(),
+            first: 0,
             skips_archived: false,
         }
     }
@@ -129,8 +132,11 @@ impl LogReader {
         let mut events: Vec<RecordedEvent> = Vec::new();
         let mut bytes = 0;
         let mut is_end = true;
-        for partition in 0..store.partitions() {
+        let count = store.partitions();
+        for turn in 0..count {
+            let partition = (self.first + turn) % count;
             if bytes >= CHUNK_BYTES {
+                self.first = partition;
                 return Ok((events, false));
             }
             let after = self.after.get(&partition).copied();

@@ -113,8 +113,9 @@ impl Outbox {
         self
     }
 
-    /// The column with the content of the event: `payload` unless said otherwise. A text or JSON is
-    /// taken as it is, a `bytea` as its bytes.
+    /// The column with the content of the event: `payload` unless said otherwise. JSON, also in a
+    /// text, is taken as it is, a `bytea` as its bytes. A text that is no JSON stops the ingest,
+    /// which names its row.
     pub fn payload(mut self, column: &str) -> Outbox {
         column.clone_into(&mut self.payload);
         self
@@ -153,6 +154,13 @@ impl Outbox {
             let bytes = Bytes::from_column(Some(text)).map_err(|error| self.unfit(&error))?;
             NewEvent::new(event_type, "bytes", bytes)
         } else {
+            // Its readers could do nothing with anything else.
+            serde_json::from_str::<&RawValue>(text).map_err(|error| {
+                self.unfit(&format!(
+                    "its `{}` is no JSON ({error}): write JSON, or make the column a `bytea`",
+                    self.payload
+                ))
+            })?;
             NewEvent::json(event_type, text.to_owned())
         };
         let mut event = maker.with_metadata(event.id(id), record);

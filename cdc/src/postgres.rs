@@ -103,14 +103,15 @@ impl Postgres {
 
     /// These tables: `orders` or `public.orders`. Without a publication of yours, one is made of
     /// them: `annals_NAME`, which takes a role that owns the tables. A partitioned table is taken
-    /// in under its own name.
+    /// in under its own name. With a publication, each has to be in it.
     pub fn tables<'a>(mut self, tables: impl IntoIterator<Item = &'a str>) -> Postgres {
         let tables = tables.into_iter().map(TableName::parse);
         self.settings.tables.extend(tables);
         self
     }
 
-    /// The tables of this publication, which is there already.
+    /// The tables of this publication, which is there already: all of them, also where
+    /// [`tables`](Postgres::tables) does not name one, which is warned of.
     pub fn publication(mut self, name: &str) -> Postgres {
         self.settings.publication = Some(name.to_owned());
         self

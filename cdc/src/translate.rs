@@ -167,19 +167,23 @@ fn made<T: TableRow, E: Event>(
             row.table
         ))
     };
-    let change = change::<T>(row.op, &RowPayload::of(row, 0));
-    let change = change.map_err(|error| wrong(error.to_string()))?;
+    // What types of users do with their values may panic as the function may.
+    let read = annals_runner::contained(|| change::<T>(row.op, &RowPayload::of(row, 0)));
+    let change = read
+        .map_err(wrong)?
+        .map_err(|error| wrong(error.to_string()))?;
     let made = annals_runner::contained(|| function(&change, row)).map_err(wrong)?;
     let Some((stream, event)) = made else {
         return Ok(None);
     };
     let stream = StreamId::new(stream)?;
-    let encoded = event.encode().map_err(|error| wrong(error.to_string()))?;
+    let encoded = annals_runner::contained(|| event.encode()).map_err(wrong)?;
+    let encoded = encoded.map_err(|error| wrong(error.to_string()))?;
     let shape = event.shape();
     let mut new = NewEvent::new(shape.event_type, encoded.codec, encoded.payload)
         .schema_version(shape.schema_version)
         .id(maker.id(record, &format!("{} {stream}", shape.event_type)));
-    for tag in event.tags()? {
+    for tag in annals_runner::contained(|| event.tags()).map_err(wrong)?? {
         new = new.tag(tag);
     }
     Ok(Some(vec![(stream, maker.with_metadata(new, record))]))

@@ -653,3 +653,48 @@ async fn a_truncate_in_part_completes_and_repeats_no_other() {
     assert_eq!(of_t, ["inserted", "truncated", "deleted", "inserted"]);
     program.stop().await;
 }
+
+/// A value that cannot be written.
+#[derive(Debug, PartialEq, Deserialize)]
+struct Fragile(i64);
+
+impl serde::Serialize for Fragile {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        assert!(self.0 != 2, "the glass is broken");
+        serializer.serialize_i64(self.0)
+    }
+}
+
+#[derive(Event, Debug, PartialEq, Serialize, Deserialize)]
+#[event(category = "glass")]
+enum Glass {
+    Packed { of: Fragile },
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_translation_that_cannot_be_written_stops_at_its_message() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("t.jsonl");
+    write(
+        &file,
+        &lines_of_mysql(&[("c", 1, "a"), ("c", 2, "b"), ("c", 3, "c")]),
+    );
+    let packed = |change: &Change<T>| match change {
+        Change::Inserted { after } => {
+            let of = Fragile(after.id);
+            Some((format!("glass-{}", after.id), Glass::Packed { of }))
+        }
+        _ => None,
+    };
+    let glasses = Ingest::named("shop").from(Debezium::file(&file));
+    let db = world::open(folder.path()).await;
+    let program = db.with(glasses.translate(packed)).start().await.unwrap();
+    let why = world::stopped(&program).await;
+    assert!(why.contains("the glass is broken"), "{why}");
+    assert!(why.contains("`skip_message(0, 2, reason)`"), "{why}");
+    let shop = program.ingest("shop").unwrap();
+    shop.skip_message(0, 2, "broken").await.unwrap();
+    let found = world::ids_of(&program, "public.t.inserted", 2).await;
+    assert_eq!(found, [1, 3]);
+    program.stop().await;
+}

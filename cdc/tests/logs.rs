@@ -5,9 +5,10 @@
 
 mod world;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use annals::cdc::{IngestState, Ingests as _, Records};
+use annals::cdc::{IngestState, Ingests as _, Records, Source as _};
 use annals::prelude::*;
 use annals::store::{
     Append, ChangeStream, EventStore as _, Head, Hint, Log, LogId, LogPage, NewEvent, ReadLog,
@@ -247,4 +248,30 @@ async fn a_mark_of_an_older_program_is_followed() {
     let program = world::start(folder.path(), records(Shown::of(&log, 1))).await;
     assert_eq!(noted(&program, 1).await, ["a-2"]);
     program.stop().await;
+}
+
+#[tokio::test]
+async fn each_partition_has_its_turn_while_all_have_much() {
+    let log = MemoryStore::with_partitions(2);
+    // A few of them are as much as is read at once.
+    let payload = format!("\"{}\"", "x".repeat(1 << 20));
+    let mut number = 0;
+    for partition in (0..2).map(Partition) {
+        while log.head(partition).await.unwrap().visible.get() < 10 {
+            number += 1;
+            let stream = StreamId::any(format!("large-{number}")).unwrap();
+            let event = NewEvent::json("noted", payload.clone());
+            log.append(Append::new(stream, [event])).await.unwrap();
+        }
+    }
+    let mut source = records(Shown::of(&log, 2));
+    source.begin("copy", None).await.unwrap();
+    let mut turns = Vec::new();
+    for _ in 0..3 {
+        let chunk = source.next().await.unwrap();
+        let of = chunk.records.iter().map(|record| record.at.message);
+        let of: BTreeSet<u32> = of.map(|message| message.unwrap().0).collect();
+        turns.push(of);
+    }
+    assert_eq!(turns, [0_u32, 1, 0].map(|of| BTreeSet::from([of])));
 }

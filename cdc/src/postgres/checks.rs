@@ -14,6 +14,9 @@ use super::address::PINNED;
 const RESYNC: &str = "`resync_all` of the ingest makes a new slot and compares all tables; \
     nothing else is safe";
 
+/// So many tables are warned of by their names.
+const WARNED_TABLES_MAX: usize = 20;
+
 /// A name that the replication client can say: it does not quote it.
 pub(super) fn slot_name(name: &str) -> Result<(), SourceError> {
     let first = name.bytes().next().unwrap_or_default();
@@ -142,18 +145,38 @@ pub(super) async fn publication(
         }
     }
     let mut warnings = Vec::new();
-    for of in &published {
-        let table = &of.schema.table;
-        let changes = publishes.updates || publishes.deletes;
-        let lacks_key = of.schema.identity == Identity::Nothing
-            || of.schema.identity == Identity::Default && !of.has_primary_key;
-        if changes && lacks_key {
-            warnings.push(format!(
-                "table `{table}` has no replica identity, so the application's own updates and \
-                 deletes fail: give it a primary key or `alter table {} replica identity full`",
-                table.quoted()
-            ));
-        }
+    let others = published.iter().map(|of| &of.schema.table);
+    let others: Vec<_> = others.filter(|of| !tables.contains(of)).collect();
+    if let (false, Some(first)) = (tables.is_empty(), others.first()) {
+        let more = match others.len() {
+            1 => String::new(),
+            count => format!(" and {} more", count - 1),
+        };
+        warnings.push(format!(
+            "publication `{name}` has table `{first}`{more}, which `tables` does not name, and \
+             its changes are taken in too: name it, or take it out of the publication"
+        ));
+    }
+    let changes = publishes.updates || publishes.deletes;
+    let lacks_key = |of: &&Published| {
+        of.schema.identity == Identity::Nothing
+            || of.schema.identity == Identity::Default && !of.has_primary_key
+    };
+    let lacking: Vec<_> = published
+        .iter()
+        .filter(|of| changes && lacks_key(of))
+        .map(|of| &of.schema.table)
+        .collect();
+    for table in lacking.iter().take(WARNED_TABLES_MAX) {
+        warnings.push(format!(
+            "table `{table}` has no replica identity, so the application's own updates and \
+             deletes fail: give it a primary key or `alter table {} replica identity full`",
+            table.quoted()
+        ));
+    }
+    if lacking.len() > WARNED_TABLES_MAX {
+        let more = lacking.len() - WARNED_TABLES_MAX;
+        warnings.push(format!("{more} more tables have no replica identity"));
     }
     let all = [
         (publishes.inserts, "inserts"),

@@ -295,12 +295,14 @@ impl Control {
         .bind(publication)
         .fetch_all(&mut self.connection)
         .await;
+        let found = found.map_err(|error| of_control(doing, error))?;
+        let mut columns_of = self.columns(publication).await?;
         let mut published = Vec::new();
         for (schema, name, filter, identity, bytes, is_partitioned, rows_about, has_primary_key) in
-            found.map_err(|error| of_control(doing, error))?
+            found
         {
             let table = TableName::new(&schema, &name);
-            let columns = self.columns(publication, &table).await?;
+            let columns = columns_of.remove(&table).unwrap_or_default();
             published.push(Published {
                 schema: Arc::new(TableSchema {
                     table,
@@ -322,18 +324,19 @@ impl Control {
         Ok(published)
     }
 
+    /// The columns of the tables of a publication, in order. Asked for at once: the server goes
+    /// through all tables of the publication for each question.
     async fn columns(
         &mut self,
         publication: &str,
-        table: &TableName,
-    ) -> Result<Vec<Column>, SourceError> {
-        type Found = (String, i64, i32, String, bool);
+    ) -> Result<BTreeMap<TableName, Vec<Column>>, SourceError> {
+        type Found = (String, String, String, i64, i32, String, bool);
         // Of a domain the stream names what it is made of. The key is what the stream flags: that
         // of the replica identity, which no deferrable key is, or the primary key where whole rows
         // are sent. Columns that an index only includes are not of its key.
         let found: Result<Vec<Found>, _> = query_as(
-            "select a.attname::text, a.atttypid::bigint, a.atttypmod, \
-             tn.nspname::text || '.' || t.typname::text, \
+            "select p.schemaname::text, p.tablename::text, a.attname::text, \
+             a.atttypid::bigint, a.atttypmod, tn.nspname::text || '.' || t.typname::text, \
              c.relreplident <> 'n' and a.attnum in (select of_key.number \
              from unnest(k.indkey::smallint[]) with ordinality of_key (number, place) \
              where of_key.place <= k.indnkeyatts) \
@@ -351,34 +354,32 @@ impl Control {
              left join pg_catalog.pg_index k on k.indrelid = c.oid and \
              case c.relreplident when 'i' then k.indisreplident when 'f' then k.indisprimary \
              else k.indisprimary and k.indimmediate end \
-             where p.pubname = $1 and p.schemaname = $2 and p.tablename = $3 order by a.attnum",
+             where p.pubname = $1 order by 1, 2, a.attnum",
         )
         .bind(publication)
-        .bind(&*table.schema)
-        .bind(&*table.name)
         .fetch_all(&mut self.connection)
         .await;
         let found =
-            found.map_err(|error| of_control("cannot read the columns of a table", error))?;
-        let columns = found
-            .into_iter()
-            .map(|(name, oid, typmod, full_name, key)| {
-                let oid = oid as u32;
-                let type_name: Arc<str> = match type_name(oid) {
-                    Some(name) => name.into(),
-                    // The stream names only the types of users.
-                    None if oid < 10_000 => format!("oid {oid}").into(),
-                    None => full_name.into(),
-                };
-                Column {
-                    name: name.into(),
-                    type_name,
-                    oid,
-                    typmod,
-                    key,
-                }
+            found.map_err(|error| of_control("cannot read the columns of tables", error))?;
+        let mut columns: BTreeMap<TableName, Vec<Column>> = BTreeMap::new();
+        for (schema, table, name, oid, typmod, full_name, key) in found {
+            let oid = oid as u32;
+            let type_name: Arc<str> = match type_name(oid) {
+                Some(name) => name.into(),
+                // The stream names only the types of users.
+                None if oid < 10_000 => format!("oid {oid}").into(),
+                None => full_name.into(),
+            };
+            let of_table = columns.entry(TableName::new(&schema, &table)).or_default();
+            of_table.push(Column {
+                name: name.into(),
+                type_name,
+                oid,
+                typmod,
+                key,
             });
-        Ok(columns.collect())
+        }
+        Ok(columns)
     }
 
     /// The columns of a table that the stream sends, as they are now; none, when it is gone.

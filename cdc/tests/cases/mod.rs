@@ -1,5 +1,6 @@
 //! The cases: what they say, and how records are compared with it.
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 use annals_cdc::debezium::DebeziumMessage;
@@ -100,6 +101,13 @@ fn checked(text: &str, file: &str) -> Vec<Value> {
                 "{file}: nothing looks at `{member}` of case `{id}`"
             );
         }
+        if kind == "sql" {
+            let has = |member: &str| case.get(member).is_some();
+            assert!(
+                has("sql") != has("steps"),
+                "{file}: case `{id}` has either `sql` or `steps`"
+            );
+        }
     }
     cases.clone()
 }
@@ -131,16 +139,98 @@ pub(crate) fn ran(kind: &str, count: usize) {
     assert!(count > 0, "no case of kind `{kind}` ran");
 }
 
-/// The version of PostgreSQL that a case asks for, where it does: `PostgreSQL 17+`.
-pub(crate) fn wanted_version(case: &Value) -> u32 {
-    let requires = case["requires"].as_str().unwrap_or_default();
-    let wanted = requires.strip_prefix("PostgreSQL ");
-    wanted.map_or(0, |wanted| {
-        let digits: String = wanted.chars().take_while(char::is_ascii_digit).collect();
-        digits
-            .parse()
-            .unwrap_or_else(|_| panic!("`{requires}` is no version"))
-    })
+/// The versions of PostgreSQL that a case is for: all of them, unless it says which.
+pub(crate) fn wanted_versions(case: &Value) -> Range<u32> {
+    match &case["requires"] {
+        Value::Null => 0..u32::MAX,
+        Value::String(text) => versions_in(text),
+        Value::Array(texts) => {
+            let texts: Vec<_> = texts.iter().map(|text| text.as_str().unwrap()).collect();
+            versions_in(&texts.join(", "))
+        }
+        other => panic!(
+            "case {}: nothing understands `requires` {other}",
+            case["id"]
+        ),
+    }
+}
+
+/// What a text says of versions: `PostgreSQL 15+`, `PostgreSQL < 18`, `PostgreSQL 15-17`. Other
+/// things that it names, such as settings, the server of the tests has.
+pub(crate) fn versions_in(text: &str) -> Range<u32> {
+    let mut versions = 0..u32::MAX;
+    let mut parts = text.split("PostgreSQL ");
+    let mut before = parts.next().unwrap();
+    for part in parts {
+        let part = part.trim_start();
+        let numbers = part.trim_start_matches(['<', '>', '=']);
+        let sign = &part[..part.len() - numbers.len()];
+        let (first, rest) = number(numbers.trim_start());
+        let first = first.unwrap_or_else(|| panic!("`{text}` names no version"));
+        let rest = rest.trim_start();
+        let through = rest.strip_prefix(['-', '–']);
+        let through = through.or_else(|| rest.strip_prefix("to "));
+        let is_last = ["or older", "or earlier", "and older", "and earlier"];
+        let of_part = match (sign, through.and_then(|of| number(of.trim_start()).0)) {
+            ("<", None) => 0..first,
+            ("<=", None) => 0..first + 1,
+            (">", None) => first + 1..u32::MAX,
+            ("=" | "==", None) => first..first + 1,
+            ("", Some(last)) => first..last + 1,
+            ("" | ">=", None) if before.trim_end().ends_with("before") => 0..first,
+            ("", None) if is_last.iter().any(|last| rest.starts_with(last)) => 0..first + 1,
+            ("" | ">=", None) => first..u32::MAX,
+            _ => panic!("`{text}` names no versions"),
+        };
+        versions = versions.start.max(of_part.start)..versions.end.min(of_part.end);
+        before = part;
+    }
+    versions
+}
+
+/// The number that a text begins with, and the rest of the text.
+fn number(text: &str) -> (Option<u32>, &str) {
+    let rest = text.trim_start_matches(|letter: char| letter.is_ascii_digit());
+    (text[..text.len() - rest.len()].parse().ok(), rest)
+}
+
+/// A script of a case, which may be abbreviated, or one statement after the other.
+pub(crate) fn script(id: &str, script: &Value) -> String {
+    match written_out(script, None) {
+        Value::Null => String::new(),
+        Value::String(text) => text,
+        Value::Array(parts) => {
+            let parts = parts.iter().map(|part| self::script(id, part));
+            parts.collect::<Vec<_>>().join("\n;\n")
+        }
+        other => panic!("case `{id}`: {other} is no script"),
+    }
+}
+
+/// The steps of a case: of which session, and its script.
+pub(crate) fn steps(case: &Value) -> Vec<(String, String)> {
+    let id = case["id"].as_str().unwrap();
+    let steps = case["steps"].as_array();
+    let steps = steps.unwrap_or_else(|| panic!("case `{id}` has no list of steps"));
+    let step = |step: &Value| {
+        for member in step.as_object().unwrap().keys() {
+            assert!(
+                ["session", "sql", "note"].contains(&&**member),
+                "case `{id}`: nothing looks at `{member}` of a step"
+            );
+        }
+        (text_of(&step["session"]), script(id, &step["sql"]))
+    };
+    steps.iter().map(step).collect()
+}
+
+/// A text, or a number as one.
+fn text_of(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        other => panic!("{other} is no text"),
+    }
 }
 
 /// Says which case does not run on this server, and why.
@@ -158,13 +248,15 @@ pub(crate) fn skipped(case: &Value, version: u32) {
 /// What a case expects, with everything written out that it abbreviates.
 pub(crate) fn expected(case: &Value) -> Vec<Value> {
     let mut records = Vec::new();
-    for record in case["expected"].as_array().unwrap() {
+    let all = case["expected"].as_array();
+    let all = all.unwrap_or_else(|| panic!("case {} has no list `expected`", case["id"]));
+    for record in all {
         match record.get("$range") {
-            None => records.push(written_out(record, 0)),
+            None => records.push(written_out(record, None)),
             Some(range) => {
                 let end = |n: usize| range[n].as_i64().unwrap();
                 for i in end(0)..=end(1) {
-                    records.push(written_out(&record["record"], i));
+                    records.push(written_out(&record["record"], Some(i)));
                 }
             }
         }
@@ -172,20 +264,27 @@ pub(crate) fn expected(case: &Value) -> Vec<Value> {
     records
 }
 
-fn written_out(value: &Value, i: i64) -> Value {
+/// A value without abbreviations. The number of a record is known in a range alone: elsewhere
+/// `{i}` is a text as any other.
+fn written_out(value: &Value, i: Option<i64>) -> Value {
     match value {
-        Value::String(text) => text.replace("{i}", &i.to_string()).into(),
+        Value::String(text) => match i {
+            Some(i) => text.replace("{i}", &i.to_string()).into(),
+            None => text.clone().into(),
+        },
         Value::Array(items) => items.iter().map(|item| written_out(item, i)).collect(),
         Value::Object(members) if members.contains_key("$repeat") => {
             let count = members["$repeat"][1].as_u64().unwrap() as usize;
-            members["$repeat"][0].as_str().unwrap().repeat(count).into()
+            let text = text_of(&written_out(&members["$repeat"][0], i));
+            text.repeat(count).into()
         }
         Value::Object(members) if members.contains_key("$concat") => {
             let parts = members["$concat"].as_array().unwrap().iter();
-            let parts = parts.map(|part| written_out(part, i).as_str().unwrap().to_owned());
+            let parts = parts.map(|part| text_of(&written_out(part, i)));
             parts.collect::<String>().into()
         }
         Value::Object(members) if members.contains_key("$i_plus") => {
+            let i = i.expect("`$i_plus` is for records of a `$range`");
             (i + members["$i_plus"].as_i64().unwrap()).into()
         }
         Value::Object(members) => {
@@ -262,17 +361,69 @@ fn columns(columns: &Columns) -> Value {
 #[track_caller]
 pub(crate) fn check(id: &str, at: usize, record: &Map<String, Value>, expected: &Value) {
     for (name, value) in expected.as_object().unwrap() {
-        let mut value = value.clone();
-        let found = record.get(name).cloned();
-        if name == "tables" {
-            let mut names = value.as_array().unwrap().clone();
-            names.sort_by_key(|name| name.as_str().unwrap().to_owned());
-            value = names.into();
-        }
+        assert!(
+            SAID.contains(&&**name),
+            "case `{id}`, record {at}: no record says `{name}`"
+        );
+        let value = match (&**name, value) {
+            // Sets.
+            ("tables" | "unchanged", names) => sorted(names),
+            ("before" | "after", Value::Object(columns)) => in_texts(columns),
+            (_, value) => value.clone(),
+        };
+        let found = match (&**name, record.get(name)) {
+            ("unchanged", Some(names)) => sorted(names),
+            (_, Some(found)) => found.clone(),
+            // What such a record does not have.
+            (_, None) => Value::Null,
+        };
         assert_eq!(
-            found,
-            Some(value),
+            found, value,
             "case `{id}`, record {at}: `{name}` of {expected}"
         );
     }
+}
+
+/// What is said of records, each of some of them.
+const SAID: [&str; 18] = [
+    "op",
+    "table",
+    "tables",
+    "before",
+    "before_kind",
+    "after",
+    "unchanged",
+    "snapshot",
+    "cascade",
+    "restart_identity",
+    "prefix",
+    "content",
+    "content_base64",
+    "transactional",
+    "lsn",
+    "txid",
+    "origin",
+    "tx",
+];
+
+/// Names in their order; what is no list stays.
+fn sorted(names: &Value) -> Value {
+    let Value::Array(names) = names else {
+        return names.clone();
+    };
+    let mut names: Vec<String> = names.iter().map(text_of).collect();
+    names.sort();
+    names.into()
+}
+
+/// Columns with a number in place of its text, as `$i_plus` gives it.
+fn in_texts(columns: &Map<String, Value>) -> Value {
+    let columns = columns.iter().map(|(name, value)| {
+        let value = match value {
+            Value::Number(number) => number.to_string().into(),
+            other => other.clone(),
+        };
+        (name.clone(), value)
+    });
+    Value::Object(columns.collect())
 }

@@ -108,3 +108,34 @@ async fn an_id_used_twice_is_named_with_its_record() {
     assert_eq!(count(&program, "invoice.twice").await, 0);
     program.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_payload_that_is_no_json_stops_at_its_row() {
+    let (server, url, folder) = shop(
+        &[],
+        &format!(
+            "{EX} create table outbox(id uuid primary key, aggregatetype text, aggregateid text, \
+             type text, payload text)"
+        ),
+    );
+    let program = start(&url, folder.path()).await;
+    following(&program).await;
+    server.psql(
+        "shop",
+        "begin; insert into outbox values (gen_random_uuid(), 'invoice', '1', 'invoice.sent', \
+         ' {\"cents\": 1} '); \
+         insert into outbox values (gen_random_uuid(), 'invoice', '2', 'invoice.bad', \
+         '{cents: 2}'); commit",
+    );
+    let why = stopped(&program).await;
+    assert!(why.contains("its `payload` is no JSON"), "{why}");
+    let (_, named) = why.rsplit_once("commit 0/").unwrap();
+    let (commit, named) = named.split_once(", record ").unwrap();
+    assert!(named.starts_with("1:"), "{why}");
+    let commit = format!("0/{commit}").parse().unwrap();
+    let shop = program.ingest("shop").unwrap();
+    shop.skip(commit, 1, "no JSON, ticket 812").await.unwrap();
+    has(&program, "invoice.sent", 1).await;
+    assert_eq!(count(&program, "invoice.bad").await, 0);
+    program.stop().await;
+}

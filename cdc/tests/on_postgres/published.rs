@@ -5,7 +5,7 @@
 use annals::prelude::*;
 
 use super::procedures::{EX, INSERTED, shop};
-use crate::world::{following, ids_of, source, start, status, stopped, until};
+use crate::world::{self, following, ids_of, source, start, status, stopped, until};
 
 async fn warns(program: &Program, of: &str) {
     until(of, || async {
@@ -56,6 +56,75 @@ async fn a_table_renamed_while_streaming_is_warned_of() {
         warnings.is_empty().then_some(())
     })
     .await;
+    program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_published_table_that_is_not_named_is_warned_of() {
+    let setup = format!(
+        "{EX} create table other(id int primary key); insert into other values (7); \
+         create publication cdc_pub for all tables"
+    );
+    let (_server, url, folder) = shop(&[], &setup);
+    let tables = source(&url, &["ex"]).publication("cdc_pub");
+    let program = start(folder.path(), tables).await;
+    assert_eq!(ids_of(&program, "public.other.read", 1).await, [7]);
+    let why = "publication `cdc_pub` has table `public.other`, which `tables` does not name";
+    warns(&program, why).await;
+    program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_publication_of_thousands_of_tables_is_read_at_once() {
+    let setup = format!(
+        "{EX} do $$ begin for n in 1..3000 loop \
+         execute format('create table t%s(a int)', n); end loop; end $$; \
+         create publication cdc_pub for all tables"
+    );
+    let (server, url, folder) = shop(&["max_locks_per_transaction=256"], &setup);
+    let tables = source(&url, &[]).publication("cdc_pub");
+    let program = start(folder.path(), tables.without_snapshot()).await;
+    following(&program).await;
+    warns(&program, "more tables have no replica identity").await;
+    assert!(status(&program).source.warnings.len() < 30);
+    server.psql("shop", "insert into ex(v) values ('seen')");
+    assert_eq!(ids_of(&program, INSERTED, 1).await, [1]);
+    program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_without_columns_are_copied_and_followed() {
+    let setup = format!(
+        "{EX} create table bare(); insert into bare default values; \
+         create table computed(a int generated always as (1) stored); \
+         insert into computed default values; insert into computed default values; \
+         create publication cdc_pub for table ex, bare, computed with (publish = 'insert')"
+    );
+    let (server, url, folder) = shop(&[], &setup);
+    let tables = source(&url, &["ex", "bare", "computed"]).publication("cdc_pub");
+    let program = start(folder.path(), tables).await;
+    following(&program).await;
+    server.psql(
+        "shop",
+        "insert into bare default values; insert into computed default values; \
+         insert into ex(v) values ('last')",
+    );
+    assert_eq!(ids_of(&program, INSERTED, 1).await, [1]);
+    let events = world::events(&program).await;
+    let count = |of: &str| {
+        events
+            .iter()
+            .filter(|event| &*event.event_type == of)
+            .count()
+    };
+    let found = [
+        "public.bare.read",
+        "public.bare.inserted",
+        "public.computed.read",
+        "public.computed.inserted",
+    ]
+    .map(count);
+    assert_eq!(found, [1, 1, 2, 1]);
     program.stop().await;
 }
 
