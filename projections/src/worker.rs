@@ -12,20 +12,21 @@ mod reader;
 mod restore;
 mod session;
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use annals_core::{
-    Filter, Partition, Phase, Position, ReadLog, RecordedEvent, RowChange, StoreError, Version,
-    VersionedRow,
+    Filter, Partition, Phase, Position, ReadLog, RecordedEvent, RowChange, Version, VersionedRow,
 };
-use annals_runner::{HeldLease, Pages, Skips, Slot, SlotState, Tasks, Work, WorkError};
+use annals_runner::{BoxFuture, HeldLease, Pages, Skips, Slot, SlotState, Tasks, Work, WorkError};
 use tokio::sync::watch;
 
 pub(crate) use drain::DrainView;
 pub(crate) use page::ViewPage;
 
+use self::reader::ErasedPage;
 use self::session::LeaseSession;
 use crate::fold::{Checks, RowError};
 use crate::options::Options;
@@ -76,7 +77,7 @@ impl<V: View> Work for FoldView<V> {
                 task.answer(drained);
             }
             let mut more = false;
-            for index in 0..session.readers.len() {
+            for index in 0..session.slot.readers.len() {
                 more |= session.step(index).await?;
             }
             if more {
@@ -84,9 +85,9 @@ impl<V: View> Work for FoldView<V> {
             }
             // What comes meanwhile goes into one batch: folded as it comes, all but the first of it
             // would wait for two commits.
-            session.settle().await?;
+            session.slot.settle().await?;
             self.progress.state(SlotState::Live);
-            let readers = session.readers.iter();
+            let readers = session.slot.readers.iter();
             let after: Vec<_> = readers.map(|of| (of.partition, of.position)).collect();
             loop {
                 tokio::select! {
@@ -118,20 +119,18 @@ impl<V: View> FoldView<V> {
         }
     }
 
-    /// What the events of a page do.
-    fn page(
-        &self,
-        read: ReadLog,
-    ) -> impl Future<Output = Result<Arc<ViewPage<V>>, StoreError>> + Send + use<V> {
+    /// What the events of a page do: a [`ViewPage`] of this view.
+    fn page(&self, read: ReadLog) -> BoxFuture<'static, ErasedPage> {
         let slot = self.slot.clone();
         let handlers = Arc::clone(&self.handlers);
         let pages = Arc::clone(&self.pages);
-        async move {
+        Box::pin(async move {
             let spec = &slot.generation.spec;
             let (slots, inline) = (spec.slots, spec.inline);
             let make = |page| ViewPage::of(page, &handlers, slots, inline);
-            pages.read(&slot, read, make).await
-        }
+            let page = pages.read(&slot, read, make).await?;
+            Ok(page as Arc<dyn Any + Send + Sync>)
+        })
     }
 
     /// How closely rows are checked in a batch that begins here.

@@ -1,13 +1,15 @@
 //! Reading the log for a slot: one partition, a page ahead.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{Checkpoint, EventId, Failure, Partition, Position, ReadLog, StoreError};
+use annals_runner::BoxFuture;
 use tokio::task::JoinHandle;
 
 use super::FoldView;
-use super::page::ViewPage;
+use super::page::{ReadPage, ViewPage};
 use crate::view::View;
 
 /// Events read at once, and folded before the next ones are: all that is in memory of a batch
@@ -16,19 +18,23 @@ const PAGE_EVENTS: usize = 2_048;
 
 type Page<V> = Result<Arc<ViewPage<V>>, StoreError>;
 
+/// A [`Page`] whose view is forgotten: what reads ahead is one type of task, and not one for each
+/// view.
+pub(super) type ErasedPage = Result<Arc<dyn Any + Send + Sync>, StoreError>;
+
 /// One partition, and up to where the slot has it.
-pub(super) struct PartitionReader<V: View> {
+pub(super) struct PartitionReader {
     pub(super) partition: Partition,
     pub(super) position: Position,
     pub(super) event: Option<EventId>,
-    ahead: Option<JoinHandle<Page<V>>>,
+    ahead: Option<JoinHandle<ErasedPage>>,
     /// When the oldest event was recorded that was read and is not on its way into the store.
     pub(super) oldest: Option<DateTime<Utc>>,
 }
 
-impl<V: View> PartitionReader<V> {
+impl PartitionReader {
     /// Of one that continues from a checkpoint.
-    pub(super) fn at(checkpoint: &Checkpoint) -> PartitionReader<V> {
+    pub(super) fn at(checkpoint: &Checkpoint) -> PartitionReader {
         PartitionReader {
             partition: checkpoint.partition,
             position: checkpoint.position,
@@ -39,7 +45,7 @@ impl<V: View> PartitionReader<V> {
     }
 
     /// Takes in that everything up to the end of a page was read.
-    pub(super) fn passed(&mut self, page: &ViewPage<V>) {
+    pub(super) fn passed(&mut self, page: &ReadPage) {
         self.position = page.scanned;
         // When the last one was filtered out, it is looked up before the commit.
         self.event = page.last;
@@ -52,7 +58,7 @@ impl<V: View> PartitionReader<V> {
         self.ahead = None;
     }
 
-    fn request(&self, work: &FoldView<V>) -> ReadLog {
+    fn request<V: View>(&self, work: &FoldView<V>) -> ReadLog {
         let limit = work.options.batch_events_max.min(PAGE_EVENTS);
         ReadLog::after(self.position)
             .partition(self.partition)
@@ -60,20 +66,33 @@ impl<V: View> PartitionReader<V> {
             .limit(limit)
     }
 
-    pub(super) fn read_ahead(&mut self, work: &FoldView<V>) {
+    pub(super) fn read_ahead<V: View>(&mut self, work: &FoldView<V>) {
         let read = work.page(self.request(work));
-        self.ahead = Some(tokio::spawn(read));
+        self.ahead = Some(spawned(read));
     }
 
-    pub(super) async fn next_page(&mut self, work: &FoldView<V>) -> Page<V> {
-        match self.ahead.take() {
-            None => work.page(self.request(work)).await,
-            Some(ahead) => ahead.await.unwrap_or_else(|error| {
-                Err(
-                    StoreError::new(Failure::Unavailable, "a read of the log was broken off")
-                        .because(error),
-                )
-            }),
-        }
+    pub(super) async fn next_page<V: View>(&mut self, work: &FoldView<V>) -> Page<V> {
+        let page = match self.ahead.take() {
+            None => work.page(self.request(work)).await?,
+            Some(ahead) => finished(ahead).await?,
+        };
+        Ok(page
+            .downcast::<ViewPage<V>>()
+            .expect("a slot reads the pages of its own view"))
     }
+}
+
+fn spawned(read: BoxFuture<'static, ErasedPage>) -> JoinHandle<ErasedPage> {
+    tokio::spawn(read)
+}
+
+fn finished(ahead: JoinHandle<ErasedPage>) -> BoxFuture<'static, ErasedPage> {
+    Box::pin(async move {
+        ahead.await.unwrap_or_else(|error| {
+            Err(
+                StoreError::new(Failure::Unavailable, "a read of the log was broken off")
+                    .because(error),
+            )
+        })
+    })
 }
