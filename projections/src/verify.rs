@@ -74,7 +74,7 @@ impl<V: View> CheckedFold for Handlers<V> {
         context: &'a ViewContext,
         removed: &'a [Removed],
     ) -> BoxFuture<'a, Result<(), WorkError>> {
-        Box::pin(self.check_page(&**context.log(), &context.options, removed, true))
+        self.check_page(&**context.log(), &context.options, removed, true)
     }
 
     fn fold_onto(
