@@ -11,15 +11,14 @@ mod page;
 mod reader;
 mod restore;
 mod session;
+mod stored;
 
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use annals_core::{
-    Filter, Partition, Phase, Position, ReadLog, RecordedEvent, RowChange, Version, VersionedRow,
-};
+use annals_core::{Filter, Partition, Phase, Position, ReadLog, RecordedEvent};
 use annals_runner::{BoxFuture, HeldLease, Pages, Skips, Slot, SlotState, Tasks, Work, WorkError};
 use tokio::sync::watch;
 
@@ -168,41 +167,6 @@ impl<V: View> FoldView<V> {
                 .try_for_each(|step| self.handlers.check_own_stream(step))?;
         }
         Ok(steps)
-    }
-
-    /// Rows of an inline view with the versions of their streams, one for each of these keys.
-    async fn versioned(&self, keys: &[String]) -> Result<Vec<VersionedRow>, WorkError> {
-        let inline = self.context.log().inline_views().ok_or_else(|| {
-            WorkError::Stopped(format!(
-                "view `{}` is inline, and the store of this log keeps no inline views; open it \
-                 with a store that does, or do without `inline`",
-                V::NAME
-            ))
-        })?;
-        let mut found = inline
-            .read_versioned(self.generation.id, keys)
-            .await?
-            .into_iter()
-            .peekable();
-        let mut keys = keys.to_vec();
-        keys.sort_unstable();
-        let row = |key: String| {
-            let nothing = |key| VersionedRow {
-                key,
-                value: None,
-                at: Version::NONE,
-            };
-            found
-                .next_if(|row| row.key == key)
-                .unwrap_or_else(|| nothing(key))
-        };
-        Ok(keys.into_iter().map(row).collect())
-    }
-
-    /// Publishes a step to watchers.
-    fn publish(&self, partition: Partition, position: Position, rows: Option<Vec<RowChange>>) {
-        self.workers
-            .publish_step(self.generation.id, partition, position, rows);
     }
 
     /// Whether it is on its way to the head for the first time, and no reader sees what it folds.

@@ -1,18 +1,18 @@
 //! What of a session depends on the view: the rows at hand, and the events that are folded onto
 //! them.
 
-use annals_core::{Phase, Position, Version, VersionedRow};
+use annals_core::{Phase, Position, VersionedRow};
 use annals_runner::{Activity, DrainResult, HeldLease, Skips, SlotState, WorkError};
 use tracing::Instrument;
 
 use super::SlotSession;
 use crate::fold::{Checks, RowError, Rows};
-use crate::keyed::KeyedRows;
 use crate::view::View;
 use crate::view::step::Step;
 use crate::worker::FoldView;
 use crate::worker::batch::Batch;
 use crate::worker::page::ViewPage;
+use crate::worker::stored::stored_rows;
 
 /// Keys looked up at once.
 const LOOKUP_KEYS: usize = 5_000;
@@ -217,17 +217,9 @@ impl<'a, V: View> LeaseSession<'a, V> {
                 .try_for_each(|key| self.rows.learn(key, None))?);
         }
         for keys in missing.chunks(LOOKUP_KEYS) {
-            if self.work.generation.spec.inline {
-                for VersionedRow { key, value, at } in self.work.versioned(keys).await? {
-                    self.rows.learn_lenient(key, value, at);
-                }
-                continue;
-            }
-            let views = &*self.work.context.views;
-            let mut found = KeyedRows::read(views, self.work.generation.id, keys).await?;
-            for key in keys {
-                let stored = found.rows.remove(key);
-                self.rows.learn_lenient(key.clone(), stored, Version::NONE);
+            let rows = stored_rows(&self.work.slot, V::NAME, keys).await?;
+            for VersionedRow { key, value, at } in rows {
+                self.rows.learn_lenient(key, value, at);
             }
         }
         Ok(())
