@@ -17,9 +17,12 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use annals_core::{Filter, Partition, Phase, Position, ReadLog, RecordedEvent};
-use annals_runner::{BoxFuture, HeldLease, Pages, Skips, Slot, SlotState, Tasks, Work, WorkError};
+use annals_core::{Filter, Hint, Partition, Phase, Position, ReadLog, RecordedEvent};
+use annals_runner::{
+    BoxFuture, HeldLease, Pages, Skips, Slot, SlotState, Task, Tasks, Work, WorkError,
+};
 use tokio::sync::watch;
 
 pub(crate) use drain::DrainView;
@@ -86,13 +89,13 @@ impl<V: View> Work for FoldView<V> {
             // would wait for two commits.
             session.slot.settle().await?;
             self.progress.state(SlotState::Live);
-            let readers = session.slot.readers.iter();
-            let after: Vec<_> = readers.map(|of| (of.partition, of.position)).collect();
+            let after = session.slot.positions();
             loop {
-                tokio::select! {
-                    () = self.wait_for_events(&mut hint, &after) => break,
-                    () = tokio::time::sleep(self.options.poll) => session.do_chores().await?,
-                    task = tasks.next() => {
+                let ends = (&mut hint, &mut tasks);
+                match wait(&self.slot, self.options.poll, &after, ends).await {
+                    Waited::ForEvents => break,
+                    Waited::ForChores => session.do_chores().await?,
+                    Waited::ForTask(task) => {
                         let drained = session.take_up(&task.keys).await;
                         task.answer(drained);
                     }
@@ -100,6 +103,29 @@ impl<V: View> Work for FoldView<V> {
             }
         }
     }
+}
+
+/// What a worker that is at the head has waited for.
+enum Waited {
+    ForEvents,
+    ForChores,
+    ForTask(Task),
+}
+
+/// Waits at most for `poll`. Boxed here, so that it is compiled once and not for each view.
+fn wait<'a>(
+    slot: &'a Slot,
+    poll: Duration,
+    after: &'a [(Partition, Position)],
+    (hint, tasks): (&'a mut Hint, &'a mut Tasks),
+) -> BoxFuture<'a, Waited> {
+    Box::pin(async move {
+        tokio::select! {
+            () = slot.wait_for_events(hint, after) => Waited::ForEvents,
+            () = tokio::time::sleep(poll) => Waited::ForChores,
+            task = tasks.next() => Waited::ForTask(task),
+        }
+    })
 }
 
 impl<V: View> FoldView<V> {

@@ -97,6 +97,12 @@ impl<'a> SlotSession<'a> {
         Ok(())
     }
 
+    /// Up to where it has each partition.
+    pub(super) fn positions(&self) -> Vec<(Partition, Position)> {
+        let readers = self.readers.iter();
+        readers.map(|of| (of.partition, of.position)).collect()
+    }
+
     /// Publishes a step to watchers.
     fn publish(&self, partition: Partition, position: Position, rows: Option<Vec<RowChange>>) {
         let generation = self.of.generation.id;
