@@ -13,13 +13,12 @@ mod restore;
 mod session;
 mod stored;
 
-use std::any::Any;
 use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use annals_core::{Filter, Hint, Partition, Phase, Position, ReadLog, RecordedEvent};
+use annals_core::{Filter, Hint, LogPage, Partition, Phase, Position, ReadLog, RecordedEvent};
 use annals_runner::{
     BoxFuture, HeldLease, Pages, Skips, Slot, SlotState, Task, Tasks, Work, WorkError,
 };
@@ -28,7 +27,7 @@ use tokio::sync::watch;
 pub(crate) use drain::DrainView;
 pub(crate) use page::ViewPage;
 
-use self::reader::ErasedPage;
+use self::reader::{Page, read_page};
 use self::session::LeaseSession;
 use crate::fold::{Checks, RowError};
 use crate::options::Options;
@@ -40,7 +39,7 @@ pub(crate) struct FoldView<V: View> {
     slot: Slot,
     handlers: Arc<Handlers<V>>,
     // What its slots in this process made of the log.
-    pages: Arc<Pages<ViewPage<V>>>,
+    pages: Arc<Pages<ViewPage>>,
     options: Options,
     // Up to where each event is checked by itself, because a batch could not be stored.
     careful: Mutex<BTreeMap<Partition, Position>>,
@@ -132,7 +131,7 @@ impl<V: View> FoldView<V> {
     pub(crate) fn new(
         slot: Slot,
         handlers: Arc<Handlers<V>>,
-        pages: Arc<Pages<ViewPage<V>>>,
+        pages: Arc<Pages<ViewPage>>,
         options: Options,
     ) -> FoldView<V> {
         FoldView {
@@ -144,18 +143,15 @@ impl<V: View> FoldView<V> {
         }
     }
 
-    /// What the events of a page do: a [`ViewPage`] of this view.
-    fn page(&self, read: ReadLog) -> BoxFuture<'static, ErasedPage> {
+    /// What the events of a page do.
+    fn page(&self, read: ReadLog) -> BoxFuture<'static, Page> {
         let slot = self.slot.clone();
-        let handlers = Arc::clone(&self.handlers);
         let pages = Arc::clone(&self.pages);
-        Box::pin(async move {
-            let spec = &slot.generation.spec;
-            let (slots, inline) = (spec.slots, spec.inline);
-            let make = |page| ViewPage::of(page, &handlers, slots, inline);
-            let page = pages.read(&slot, read, make).await?;
-            Ok(page as Arc<dyn Any + Send + Sync>)
-        })
+        let handlers = Arc::clone(&self.handlers);
+        let spec = &slot.generation.spec;
+        let (slots, inline) = (spec.slots, spec.inline);
+        let make = move |page: LogPage| ViewPage::of::<V>(page, &handlers, slots, inline);
+        read_page(slot, pages, read, Box::new(make))
     }
 
     /// How closely rows are checked in a batch that begins here.

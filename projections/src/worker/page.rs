@@ -1,5 +1,6 @@
 //! A page of the log as what its events do, for all slots: decoded once in a process.
 
+use std::any::Any;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use annals_core::chrono::{DateTime, Utc};
@@ -9,11 +10,32 @@ use annals_runner::{SharedPage, Skips, chain, slot_of};
 use crate::view::step::{Step, StepError};
 use crate::view::{Handlers, View};
 
-/// What the events of a page do.
-pub(crate) struct ViewPage<V: View> {
+/// What the events of a page do. The view is not in the type, so that reading ahead and sharing
+/// pages are compiled once.
+pub(crate) struct ViewPage {
     pub(super) read: ReadPage,
-    /// By slot, until that takes it.
-    steps: Vec<Mutex<Option<Vec<Step<V>>>>>,
+    steps: Box<dyn PageSteps>,
+}
+
+trait PageSteps: Any + Send + Sync {
+    /// Whether a slot has not taken what is its own.
+    fn is_for(&self, slot: u16) -> bool;
+}
+
+/// By slot, until that takes it.
+struct SlotSteps<V: View>(Vec<Mutex<Option<Vec<Step<V>>>>>);
+
+impl<V: View> SlotSteps<V> {
+    fn lock(&self, slot: u16) -> Option<MutexGuard<'_, Option<Vec<Step<V>>>>> {
+        let steps = self.0.get(usize::from(slot))?;
+        Some(steps.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl<V: View> PageSteps for SlotSteps<V> {
+    fn is_for(&self, slot: u16) -> bool {
+        self.lock(slot).is_some_and(|steps| steps.is_some())
+    }
 }
 
 /// What of a page does not depend on the view.
@@ -100,9 +122,14 @@ impl ReadPage {
     }
 }
 
-impl<V: View> ViewPage<V> {
+impl ViewPage {
     /// What the events of a page do in so many slots; `inline` ones change their own streams' rows.
-    pub(super) fn of(mut page: LogPage, handlers: &Handlers<V>, slots: u16, inline: bool) -> Self {
+    pub(super) fn of<V: View>(
+        mut page: LogPage,
+        handlers: &Handlers<V>,
+        slots: u16,
+        inline: bool,
+    ) -> ViewPage {
         let mut read = ReadPage::of(&mut page);
         let mut steps: Vec<Vec<Step<V>>> = (0..slots.max(1)).map(|_| Vec::new()).collect();
         for record in page.events {
@@ -124,24 +151,25 @@ impl<V: View> ViewPage<V> {
                 }
             }
         }
+        let steps = steps.into_iter().map(|of| Mutex::new(Some(of)));
+        let steps = SlotSteps(steps.collect());
         ViewPage {
             read,
-            steps: steps.into_iter().map(|of| Mutex::new(Some(of))).collect(),
+            steps: Box::new(steps),
         }
     }
 
-    fn lock(&self, slot: u16) -> Option<MutexGuard<'_, Option<Vec<Step<V>>>>> {
-        let steps = self.steps.get(usize::from(slot))?;
-        Some(steps.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
     /// What a slot does that has everything up to `after`, without what operators skipped.
-    pub(super) fn take(&self, slot: u16, after: Position, skips: &Skips) -> Taken<V> {
+    pub(super) fn take<V: View>(&self, slot: u16, after: Position, skips: &Skips) -> Taken<V> {
+        let all: &dyn Any = &*self.steps;
+        let all = all
+            .downcast_ref::<SlotSteps<V>>()
+            .expect("a slot takes from the pages of its own view");
         let stuck = self.read.stuck_after(after, skips);
         let ends = stuck
             .as_ref()
             .map_or(Position::MAX, |of| of.position.minus(1));
-        let mut steps = self
+        let mut steps = all
             .lock(slot)
             .and_then(|mut steps| steps.take())
             .unwrap_or_default();
@@ -194,7 +222,7 @@ fn divide<V: View>(step: Step<V>, slots: &mut [Vec<Step<V>>]) {
     }
 }
 
-impl<V: View> SharedPage for ViewPage<V> {
+impl SharedPage for ViewPage {
     fn scanned(&self) -> Position {
         self.read.scanned
     }
@@ -204,6 +232,6 @@ impl<V: View> SharedPage for ViewPage<V> {
     }
 
     fn is_for(&self, slot: u16) -> bool {
-        self.lock(slot).is_some_and(|steps| steps.is_some())
+        self.steps.is_for(slot)
     }
 }

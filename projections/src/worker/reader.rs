@@ -1,11 +1,12 @@
 //! Reading the log for a slot: one partition, a page ahead.
 
-use std::any::Any;
 use std::sync::Arc;
 
 use annals_core::chrono::{DateTime, Utc};
-use annals_core::{Checkpoint, EventId, Failure, Partition, Position, ReadLog, StoreError};
-use annals_runner::BoxFuture;
+use annals_core::{
+    Checkpoint, EventId, Failure, LogPage, Partition, Position, ReadLog, StoreError,
+};
+use annals_runner::{BoxFuture, Pages, Slot};
 use tokio::task::JoinHandle;
 
 use super::FoldView;
@@ -16,18 +17,17 @@ use crate::view::View;
 /// besides what it changes.
 const PAGE_EVENTS: usize = 2_048;
 
-type Page<V> = Result<Arc<ViewPage<V>>, StoreError>;
+pub(super) type Page = Result<Arc<ViewPage>, StoreError>;
 
-/// A [`Page`] whose view is forgotten: what reads ahead is one type of task, and not one for each
-/// view.
-pub(super) type ErasedPage = Result<Arc<dyn Any + Send + Sync>, StoreError>;
+/// What makes a page of a view of one of the log.
+pub(super) type MakePage = Box<dyn Fn(LogPage) -> ViewPage + Send + Sync>;
 
 /// One partition, and up to where the slot has it.
 pub(super) struct PartitionReader {
     pub(super) partition: Partition,
     pub(super) position: Position,
     pub(super) event: Option<EventId>,
-    ahead: Option<JoinHandle<ErasedPage>>,
+    ahead: Option<JoinHandle<Page>>,
     /// When the oldest event was recorded that was read and is not on its way into the store.
     pub(super) oldest: Option<DateTime<Utc>>,
 }
@@ -71,22 +71,31 @@ impl PartitionReader {
         self.ahead = Some(spawned(read));
     }
 
-    pub(super) async fn next_page<V: View>(&mut self, work: &FoldView<V>) -> Page<V> {
-        let page = match self.ahead.take() {
-            None => work.page(self.request(work)).await?,
-            Some(ahead) => finished(ahead).await?,
-        };
-        Ok(page
-            .downcast::<ViewPage<V>>()
-            .expect("a slot reads the pages of its own view"))
+    pub(super) async fn next_page<V: View>(&mut self, work: &FoldView<V>) -> Page {
+        match self.ahead.take() {
+            None => work.page(self.request(work)).await,
+            Some(ahead) => finished(ahead).await,
+        }
     }
 }
 
-fn spawned(read: BoxFuture<'static, ErasedPage>) -> JoinHandle<ErasedPage> {
+// Futures are boxed here, so that they and their task are compiled once and not for each view.
+
+/// Reads a page, or takes the one that another slot has read.
+pub(super) fn read_page(
+    slot: Slot,
+    pages: Arc<Pages<ViewPage>>,
+    read: ReadLog,
+    make: MakePage,
+) -> BoxFuture<'static, Page> {
+    Box::pin(async move { pages.read(&slot, read, make).await })
+}
+
+fn spawned(read: BoxFuture<'static, Page>) -> JoinHandle<Page> {
     tokio::spawn(read)
 }
 
-fn finished(ahead: JoinHandle<ErasedPage>) -> BoxFuture<'static, ErasedPage> {
+fn finished(ahead: JoinHandle<Page>) -> BoxFuture<'static, Page> {
     Box::pin(async move {
         ahead.await.unwrap_or_else(|error| {
             Err(

@@ -102,13 +102,13 @@ impl<'a, V: View> LeaseSession<'a, V> {
     async fn take(
         &mut self,
         index: usize,
-        (page, from): (&ViewPage<V>, Position),
+        (page, from): (&ViewPage, Position),
         batch: &mut Batch,
     ) -> Result<(), WorkError> {
         let work = self.work;
         let inline = self.work.generation.spec.inline;
         work.progress.turns_to(Activity::Handling);
-        let taken = page.take(work.number, from, &self.slot.skips);
+        let taken = page.take::<V>(work.number, from, &self.slot.skips);
         batch.bytes += taken.bytes;
         if let Some(stuck) = taken.stuck {
             // What comes before it is settled all the same.
