@@ -76,8 +76,8 @@ impl<V: View> Follower for ViewSetup<V> {
     }
 }
 
-/// [`find_or_begin`], boxed here: the code of a future is generated with the code that polls it, and
-/// what starts a view is generated in the crate that has the view.
+/// [`find_or_begin`], boxed here: the code of a future is generated with the code that polls it,
+/// and what starts a view is generated in the crate that has the view.
 pub(crate) fn found_or_begun<'a>(
     context: &'a WorkerContext,
     spec: &'a GenerationSpec,

@@ -1,5 +1,5 @@
-//! The rows of a slot as they are stored. Nothing of it depends on the view: futures are boxed here,
-//! so that they are compiled once.
+//! The rows of a slot as they are stored. Nothing of it depends on the view: futures are boxed
+//! here, so that they are compiled once.
 
 use annals_core::{ReadRows, RowsBy, Version, VersionedRow};
 use annals_runner::{BoxFuture, Slot, WorkError};
