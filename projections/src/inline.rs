@@ -11,7 +11,7 @@ use std::fmt;
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{
     Append, GenerationId, History, InlineProjector, InlineRow, InlineRowVersion, NewEvent, Place,
-    Position, ReadStream, StreamId, Version, VersionedRow,
+    Position, ReadStream, RecordedEvent, StreamId, Version, VersionedRow,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -21,7 +21,9 @@ use crate::fold::{RowVersionBefore, decoded, folded, versions};
 use crate::key::ViewKey;
 use crate::view::View;
 use crate::view::step::{Handlers, Step};
-use annals_runner::{GenerationWorkers, Skips, ViewLocation, WorkError, contained_async};
+use annals_runner::{
+    BoxFuture, GenerationWorkers, Skips, ViewLocation, WorkError, contained_async,
+};
 
 /// Events that a row may lag and still be written with an append: more are left to the worker.
 const LAG_EVENTS_MAX: usize = 256;
@@ -91,55 +93,16 @@ impl<V: View> InlineFold<V> {
         self.workers.serving().map(|of| of.id)
     }
 
-    fn wanted<'a>(&self, append: &'a Append) -> Vec<StreamToFold<'a>> {
-        let mut wanted = Vec::new();
-        for (stream, _) in &append.expectations {
-            let (Some(key), Some(after)) =
-                (self.handlers.own_key(stream), append.version_after(stream))
-            else {
-                continue;
-            };
-            let events: Vec<_> = append
-                .events
-                .iter()
-                .enumerate()
-                .filter(|(_, (to, _))| to == stream)
-                .collect();
-            let events: Vec<_> = events
-                .into_iter()
-                .map(|(index, (_, event))| (index, event))
-                .collect();
-            if !events.is_empty() {
-                let version = Version::new(after.get() - events.len() as u64);
-                wanted.push(StreamToFold {
-                    stream,
-                    key,
-                    version,
-                    events,
-                });
-            }
-        }
-        wanted
-    }
-
     async fn rows(&self, append: &Append) -> Result<Vec<InlineRow>, WorkError> {
-        let wanted = self.wanted(append);
+        let wanted = wanted(append, &|stream: &StreamId| self.handlers.own_key(stream));
         let (Some(generation), false) = (self.generation(), wanted.is_empty()) else {
             return Ok(Vec::new());
         };
-        let Some(inline) = self.context.db.store().inline_views() else {
+        let Some(standing) = standing(&self.context, generation, &wanted).await? else {
             return Ok(Vec::new());
         };
-        let keys: Vec<String> = wanted.iter().map(|row| row.key.clone()).collect();
-        let found = inline.read_versioned(generation, &keys).await?;
         let mut rows = Vec::with_capacity(wanted.len());
-        for row in &wanted {
-            let standing = found.iter().find(|found| found.key == row.key).cloned();
-            let standing = standing.unwrap_or_else(|| VersionedRow {
-                key: row.key.clone(),
-                value: None,
-                at: Version::NONE,
-            });
+        for (row, standing) in wanted.iter().zip(standing) {
             rows.extend(self.row(generation, row, standing).await?);
         }
         Ok(rows)
@@ -185,23 +148,12 @@ impl<V: View> InlineFold<V> {
         if at >= wanted.version {
             return Ok((at == wanted.version).then_some(value));
         }
-        let read = ReadStream::of(wanted.stream.clone())
-            .from(at.next())
-            .to(wanted.version)
-            .everything();
-        let page = self
-            .context
-            .db
-            .store()
-            .read_stream(read.limit(LAG_EVENTS_MAX))
-            .await?;
-        // Where events that the row lacks were archived, the rest of them make another row.
-        if page.next.is_some() || page.state.archived_before > at.next() {
+        let Some(events) = lacking(&self.context, wanted, at).await? else {
             return Ok(None);
-        }
+        };
         let skips = Skips::of(self.context.views.skip_decisions(V::NAME).await?);
         let mut steps = Vec::new();
-        for record in page.events {
+        for record in events {
             steps.extend(self.handlers.prepare_except(&skips, record)?);
         }
         if steps
@@ -253,6 +205,82 @@ impl<V: View> InlineFold<V> {
             .is_none()
             .then(|| versions.into_iter().map(past).collect()))
     }
+}
+
+/// The streams of an append that have rows of their own.
+fn wanted<'a>(
+    append: &'a Append,
+    own_key: &dyn Fn(&StreamId) -> Option<String>,
+) -> Vec<StreamToFold<'a>> {
+    let mut wanted = Vec::new();
+    for (stream, _) in &append.expectations {
+        let (Some(key), Some(after)) = (own_key(stream), append.version_after(stream)) else {
+            continue;
+        };
+        let events: Vec<_> = append
+            .events
+            .iter()
+            .enumerate()
+            .filter(|(_, (to, _))| to == stream)
+            .collect();
+        let events: Vec<_> = events
+            .into_iter()
+            .map(|(index, (_, event))| (index, event))
+            .collect();
+        if !events.is_empty() {
+            let version = Version::new(after.get() - events.len() as u64);
+            wanted.push(StreamToFold {
+                stream,
+                key,
+                version,
+                events,
+            });
+        }
+    }
+    wanted
+}
+
+/// The rows of these streams as they are stored; nothing, when the store keeps none.
+fn standing<'a>(
+    context: &'a ViewContext,
+    generation: GenerationId,
+    wanted: &'a [StreamToFold<'a>],
+) -> BoxFuture<'a, Result<Option<Vec<VersionedRow>>, WorkError>> {
+    Box::pin(async move {
+        let Some(inline) = context.db.store().inline_views() else {
+            return Ok(None);
+        };
+        let keys: Vec<String> = wanted.iter().map(|row| row.key.clone()).collect();
+        let found = inline.read_versioned(generation, &keys).await?;
+        let standing = |key: String| {
+            let standing = found.iter().find(|found| found.key == key).cloned();
+            standing.unwrap_or(VersionedRow {
+                key,
+                value: None,
+                at: Version::NONE,
+            })
+        };
+        Ok(Some(keys.into_iter().map(standing).collect()))
+    })
+}
+
+/// The events of a stream that a row lacks; nothing, when the worker has to bring it up to them.
+fn lacking<'a>(
+    context: &'a ViewContext,
+    wanted: &'a StreamToFold<'a>,
+    at: Version,
+) -> BoxFuture<'a, Result<Option<Vec<RecordedEvent>>, WorkError>> {
+    Box::pin(async move {
+        let read = ReadStream::of(wanted.stream.clone())
+            .from(at.next())
+            .to(wanted.version)
+            .everything();
+        let store = context.db.store();
+        let page = store.read_stream(read.limit(LAG_EVENTS_MAX)).await?;
+        // Where events that the row lacks were archived, the rest of them make another row.
+        let is_whole = page.next.is_none() && page.state.archived_before <= at.next();
+        Ok(is_whole.then_some(page.events))
+    })
 }
 
 /// A place in the log that no event has.

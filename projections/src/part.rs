@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use annals_core::Invalid;
+use annals_core::{Generation, GenerationSpec, Invalid, StoreError};
 use annals_runner::{
     BoxFuture, Follower, GenerationWorkers, Kind, Part, Registry, RunningPart, Setup, StartError,
     Supervisor, WorkerContext, find_or_begin,
 };
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::context::ViewContext;
 use crate::inline::{self, InlineFold};
@@ -66,7 +67,7 @@ impl<V: View> Follower for ViewSetup<V> {
             if context.lifecycle.is_live() {
                 return Ok(part);
             }
-            if !self.previously && find_or_begin(&context, workers.spec()).await?.is_none() {
+            if !self.previously && found_or_begun(&context, workers.spec()).await?.is_none() {
                 return Err(StartError::OtherLog { name: V::NAME });
             }
             let part = supervise::<V>(part, &context, &workers, stop);
@@ -77,6 +78,20 @@ impl<V: View> Follower for ViewSetup<V> {
             })
         })
     }
+}
+
+/// [`find_or_begin`], boxed here: the code of a future is generated with the code that polls it,
+/// and what starts a view is generated in the crate that has the view.
+pub(crate) fn found_or_begun<'a>(
+    context: &'a WorkerContext,
+    spec: &'a GenerationSpec,
+) -> BoxFuture<'a, Result<Option<Generation>, StoreError>> {
+    Box::pin(find_or_begin(context, spec))
+}
+
+/// The task of a supervisor, spawned here for the same reason.
+pub(crate) fn supervised(supervisor: Supervisor, stop: watch::Receiver<bool>) -> JoinHandle<()> {
+    tokio::spawn(supervisor.run(stop))
 }
 
 fn check<V: View>(context: &ViewContext) -> Result<(), StartError> {
@@ -114,7 +129,7 @@ fn supervise<V: View>(
     let dead_letters = DrainView::<V>::dead_letters(context, workers);
     let part = part
         .followed_by(context, workers, dead_letters)
-        .supervised_by(tokio::spawn(supervisor.run(stop)));
+        .supervised_by(supervised(supervisor, stop));
     if context.lifecycle != Lifecycle::Inline {
         return part;
     }

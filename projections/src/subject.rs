@@ -16,7 +16,7 @@ use crate::worker::{FoldView, ViewPage};
 pub(crate) struct ViewSubject<V: View> {
     context: ViewContext,
     handlers: Arc<Handlers<V>>,
-    pages: Arc<Pages<ViewPage<V>>>,
+    pages: Arc<Pages<ViewPage>>,
 }
 
 impl<V: View> ViewSubject<V> {

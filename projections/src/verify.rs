@@ -5,16 +5,103 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::Bound;
 
 use annals_core::{
-    Checkpoint, Generation, History, Partition, Position, ReadLog, ReadRows, Removed, RowsBy,
+    Checkpoint, Filter, Generation, History, Partition, Position, ReadLog, ReadRows, RecordedEvent,
+    Removed, RowsBy,
 };
 use bytes::Bytes;
 
 use crate::context::ViewContext;
 use crate::fold::{Refolded, first_difference};
 use crate::keyed::KeyedRows;
-use crate::view::View;
-use crate::view::step::Step;
-use annals_runner::{DeadLetterPages, Skips, Verified, WorkError, slot_of};
+use crate::view::step::{Step, StepError};
+use crate::view::{Handlers, View};
+use annals_runner::{BoxFuture, DeadLetterPages, Skips, Verified, WorkError, slot_of};
+
+/// What a check asks of the fold of a view, whose type is forgotten: the check is compiled once.
+trait CheckedFold: Send + Sync {
+    /// The events that it is made of.
+    fn reads(&self) -> Filter;
+
+    /// The keys of the rows that an event changes.
+    fn keys(&self, skips: &Skips, record: RecordedEvent) -> Result<Vec<String>, StepError>;
+
+    /// Stops where removed events are needed.
+    fn check_removed<'a>(
+        &'a self,
+        context: &'a ViewContext,
+        removed: &'a [Removed],
+    ) -> BoxFuture<'a, Result<(), WorkError>>;
+
+    /// Folds events of a partition onto the rows, for each key only up to its end.
+    fn fold_onto(
+        &self,
+        replay: &mut Replay,
+        events: Vec<RecordedEvent>,
+        skips: &Skips,
+        part: &Part<'_>,
+    ) -> Result<(), WorkError>;
+}
+
+/// What is folded of a partition.
+struct Part<'a> {
+    partition: Partition,
+    up_to: Position,
+    /// Up to where for each key, where that is not the same for all.
+    ends: Option<&'a HashMap<String, Position>>,
+}
+
+impl Part<'_> {
+    fn end_of(&self, key: &str) -> Position {
+        match self.ends {
+            Some(ends) => ends.get(key).copied().unwrap_or_default(),
+            None => self.up_to,
+        }
+    }
+}
+
+impl<V: View> CheckedFold for Handlers<V> {
+    fn reads(&self) -> Filter {
+        self.filter()
+    }
+
+    fn keys(&self, skips: &Skips, record: RecordedEvent) -> Result<Vec<String>, StepError> {
+        let steps = self.prepare_except(skips, record)?;
+        Ok(steps.into_iter().flat_map(|step| step.keys).collect())
+    }
+
+    fn check_removed<'a>(
+        &'a self,
+        context: &'a ViewContext,
+        removed: &'a [Removed],
+    ) -> BoxFuture<'a, Result<(), WorkError>> {
+        self.check_page(&**context.log(), &context.options, removed, true)
+    }
+
+    fn fold_onto(
+        &self,
+        replay: &mut Replay,
+        events: Vec<RecordedEvent>,
+        skips: &Skips,
+        part: &Part<'_>,
+    ) -> Result<(), WorkError> {
+        let mut steps: Vec<Step<V>> = Vec::new();
+        for record in events {
+            steps.extend(self.prepare_except(skips, record)?);
+        }
+        steps.retain(|step| step.keys.iter().any(|key| replay.rows.contains_key(key)));
+        for (key, row) in &mut replay.rows {
+            let end = part.end_of(key);
+            let begin = *replay.begun_before.get(key).unwrap_or(&replay.since);
+            let number_of = |to: Position| steps.partition_point(|of| of.record().position <= to);
+            let own = number_of(begin)..number_of(end.max(begin));
+            if row.take::<V>(key, &steps[own])? {
+                let touched = replay.touched.entry(key.clone());
+                touched.or_default().insert(part.partition);
+            }
+        }
+        Ok(())
+    }
+}
 
 /// Folds a sample of rows again, from where the past of the generation begins, and compares them
 /// with what it has. Keys in dead letters are not compared, and neither are keys whose events come
@@ -24,11 +111,40 @@ pub(crate) async fn sampled<V: View>(
     context: &ViewContext,
     generation: &Generation,
 ) -> Result<Verified, WorkError> {
+    let fold = V::handlers();
+    let view = CheckedView {
+        context,
+        name: V::NAME,
+        fold: &fold,
+    };
+    view.compared_with(generation).await
+}
+
+/// A view that is checked.
+#[derive(Clone, Copy)]
+struct CheckedView<'a> {
+    context: &'a ViewContext,
+    name: &'static str,
+    fold: &'a dyn CheckedFold,
+}
+
+impl<'a> CheckedView<'a> {
+    /// Boxed here, so that it is compiled once and not for each view.
+    fn compared_with(
+        self,
+        generation: &'a Generation,
+    ) -> BoxFuture<'a, Result<Verified, WorkError>> {
+        Box::pin(compared(self, generation))
+    }
+}
+
+async fn compared(view: CheckedView<'_>, generation: &Generation) -> Result<Verified, WorkError> {
+    let context = view.context;
     let wanted = context.options.verified_keys;
     if wanted == 0 {
         return Ok(Verified::Equal);
     }
-    let sample = sample::<V>(context, generation, wanted).await?;
+    let sample = sample(view, generation, wanted).await?;
     if sample.is_empty() {
         return Ok(Verified::Equal);
     }
@@ -66,8 +182,12 @@ pub(crate) async fn sampled<V: View>(
     for (partition, position) in &mut positions {
         let reached = (0..slots).map(|slot| reached(&checkpoints, slot, *partition));
         let slowest = reached.min().unwrap_or_default();
-        let part = (*partition, position, slowest);
-        fold_to::<V>(context, &mut replay, part, |_| slowest).await?;
+        let part = Part {
+            partition: *partition,
+            up_to: slowest,
+            ends: None,
+        };
+        fold_to(view, &mut replay, &part, position).await?;
     }
     let mut found = HashMap::new();
     let mut ends: BTreeMap<Partition, HashMap<String, Position>> = BTreeMap::new();
@@ -82,10 +202,13 @@ pub(crate) async fn sampled<V: View>(
     }
     for (partition, ends) in &ends {
         let furthest = ends.values().copied().max().unwrap_or_default();
-        let end_of = |key: &str| ends.get(key).copied().unwrap_or_default();
         let position = positions.entry(*partition).or_default();
-        let part = (*partition, position, furthest);
-        fold_to::<V>(context, &mut replay, part, end_of).await?;
+        let part = Part {
+            partition: *partition,
+            up_to: furthest,
+            ends: Some(ends),
+        };
+        fold_to(view, &mut replay, &part, position).await?;
     }
     Ok(replay.compared(&found))
 }
@@ -155,11 +278,12 @@ impl Replay {
 
 /// Keys from all over the view, at most so many, without those in dead letters: the first and the
 /// last one, and those of events from all over the log.
-async fn sample<V: View>(
-    context: &ViewContext,
+async fn sample(
+    view: CheckedView<'_>,
     generation: &Generation,
     wanted: usize,
 ) -> Result<BTreeSet<String>, WorkError> {
+    let context = view.context;
     let mut sample = BTreeSet::new();
     let range = RowsBy::KeyRange(Bound::Unbounded, Bound::Unbounded);
     let read = ReadRows::of(generation.id, range).limit(1);
@@ -168,8 +292,7 @@ async fn sample<V: View>(
         let page = context.views.read_rows(end).await?;
         sample.extend(page.rows.into_iter().take(1).map(|row| row.key));
     }
-    let handlers = V::handlers();
-    let skips = Skips::of(context.views.skip_decisions(V::NAME).await?);
+    let skips = Skips::of(context.views.skip_decisions(view.name).await?);
     let since = folded_since(generation);
     let mut lengths = Vec::new();
     for partition in (0..context.log().partitions()).map(Partition) {
@@ -187,11 +310,10 @@ async fn sample<V: View>(
         let at = Position::new(since.get() + random() % length);
         let read = ReadLog::after(at)
             .partition(partition)
-            .filter(handlers.filter())
+            .filter(view.fold.reads())
             .limit(1);
         for record in context.log().read(read).await?.events {
-            let steps = handlers.prepare_except(&skips, record)?;
-            let keys: Vec<_> = steps.into_iter().flat_map(|step| step.keys).collect();
+            let keys = view.fold.keys(&skips, record)?;
             if !keys.is_empty() {
                 let index = random() as usize % keys.len();
                 sample.extend(keys.into_iter().nth(index));
@@ -233,43 +355,26 @@ pub(crate) fn difference(found: Option<&Bytes>, replayed: Option<&Bytes>) -> Opt
     }
 }
 
-/// Folds what a partition has up to a position onto the rows, for each key only up to its `end_of`.
-async fn fold_to<V: View>(
-    context: &ViewContext,
+/// Folds what a partition has after a position onto the rows.
+async fn fold_to(
+    view: CheckedView<'_>,
     replay: &mut Replay,
-    (partition, position, up_to): (Partition, &mut Position, Position),
-    end_of: impl Fn(&str) -> Position,
+    part: &Part<'_>,
+    position: &mut Position,
 ) -> Result<(), WorkError> {
-    let handlers = V::handlers();
-    let skips = Skips::of(context.views.skip_decisions(V::NAME).await?);
-    while *position < up_to {
+    let context = view.context;
+    let skips = Skips::of(context.views.skip_decisions(view.name).await?);
+    while *position < part.up_to {
         let read = ReadLog::after(*position)
-            .partition(partition)
-            .up_to(up_to)
-            .filter(handlers.filter());
+            .partition(part.partition)
+            .up_to(part.up_to)
+            .filter(view.fold.reads());
         let page = context.log().read(read).await?;
         let removed = replay.removed_since(page.removed);
-        handlers
-            .check_page(&**context.log(), &context.options, &removed, true)
-            .await?;
-        let mut steps: Vec<Step<V>> = Vec::new();
-        for record in page.events {
-            steps.extend(handlers.prepare_except(&skips, record)?);
-        }
-        steps.retain(|step| step.keys.iter().any(|key| replay.rows.contains_key(key)));
-        for (key, row) in &mut replay.rows {
-            let end = end_of(key);
-            let begin = *replay.begun_before.get(key).unwrap_or(&replay.since);
-            let number_of = |to: Position| steps.partition_point(|of| of.record().position <= to);
-            let own = number_of(begin)..number_of(end.max(begin));
-            if row.take::<V>(key, &steps[own])? {
-                let touched = replay.touched.entry(key.clone());
-                touched.or_default().insert(partition);
-            }
-        }
-        let end = page.end;
+        view.fold.check_removed(context, &removed).await?;
+        view.fold.fold_onto(replay, page.events, &skips, part)?;
         *position = page.scanned;
-        if end && *position < up_to {
+        if page.end && *position < part.up_to {
             break;
         }
     }

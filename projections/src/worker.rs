@@ -11,21 +11,23 @@ mod page;
 mod reader;
 mod restore;
 mod session;
+mod stored;
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use annals_core::{
-    Filter, Partition, Phase, Position, ReadLog, RecordedEvent, RowChange, StoreError, Version,
-    VersionedRow,
+use annals_core::{Filter, Hint, LogPage, Partition, Phase, Position, ReadLog, RecordedEvent};
+use annals_runner::{
+    BoxFuture, HeldLease, Pages, Skips, Slot, SlotState, Task, Tasks, Work, WorkError,
 };
-use annals_runner::{HeldLease, Pages, Skips, Slot, SlotState, Tasks, Work, WorkError};
 use tokio::sync::watch;
 
 pub(crate) use drain::DrainView;
 pub(crate) use page::ViewPage;
 
+use self::reader::{Page, read_page};
 use self::session::LeaseSession;
 use crate::fold::{Checks, RowError};
 use crate::options::Options;
@@ -37,7 +39,7 @@ pub(crate) struct FoldView<V: View> {
     slot: Slot,
     handlers: Arc<Handlers<V>>,
     // What its slots in this process made of the log.
-    pages: Arc<Pages<ViewPage<V>>>,
+    pages: Arc<Pages<ViewPage>>,
     options: Options,
     // Up to where each event is checked by itself, because a batch could not be stored.
     careful: Mutex<BTreeMap<Partition, Position>>,
@@ -76,7 +78,7 @@ impl<V: View> Work for FoldView<V> {
                 task.answer(drained);
             }
             let mut more = false;
-            for index in 0..session.readers.len() {
+            for index in 0..session.slot.readers.len() {
                 more |= session.step(index).await?;
             }
             if more {
@@ -84,15 +86,15 @@ impl<V: View> Work for FoldView<V> {
             }
             // What comes meanwhile goes into one batch: folded as it comes, all but the first of it
             // would wait for two commits.
-            session.settle().await?;
+            session.slot.settle().await?;
             self.progress.state(SlotState::Live);
-            let readers = session.readers.iter();
-            let after: Vec<_> = readers.map(|of| (of.partition, of.position)).collect();
+            let after = session.slot.positions();
             loop {
-                tokio::select! {
-                    () = self.wait_for_events(&mut hint, &after) => break,
-                    () = tokio::time::sleep(self.options.poll) => session.do_chores().await?,
-                    task = tasks.next() => {
+                let ends = (&mut hint, &mut tasks);
+                match wait(&self.slot, self.options.poll, &after, ends).await {
+                    Waited::ForEvents => break,
+                    Waited::ForChores => session.do_chores().await?,
+                    Waited::ForTask(task) => {
                         let drained = session.take_up(&task.keys).await;
                         task.answer(drained);
                     }
@@ -102,11 +104,34 @@ impl<V: View> Work for FoldView<V> {
     }
 }
 
+/// What a worker that is at the head has waited for.
+enum Waited {
+    ForEvents,
+    ForChores,
+    ForTask(Task),
+}
+
+/// Waits at most for `poll`. Boxed here, so that it is compiled once and not for each view.
+fn wait<'a>(
+    slot: &'a Slot,
+    poll: Duration,
+    after: &'a [(Partition, Position)],
+    (hint, tasks): (&'a mut Hint, &'a mut Tasks),
+) -> BoxFuture<'a, Waited> {
+    Box::pin(async move {
+        tokio::select! {
+            () = slot.wait_for_events(hint, after) => Waited::ForEvents,
+            () = tokio::time::sleep(poll) => Waited::ForChores,
+            task = tasks.next() => Waited::ForTask(task),
+        }
+    })
+}
+
 impl<V: View> FoldView<V> {
     pub(crate) fn new(
         slot: Slot,
         handlers: Arc<Handlers<V>>,
-        pages: Arc<Pages<ViewPage<V>>>,
+        pages: Arc<Pages<ViewPage>>,
         options: Options,
     ) -> FoldView<V> {
         FoldView {
@@ -119,19 +144,14 @@ impl<V: View> FoldView<V> {
     }
 
     /// What the events of a page do.
-    fn page(
-        &self,
-        read: ReadLog,
-    ) -> impl Future<Output = Result<Arc<ViewPage<V>>, StoreError>> + Send + use<V> {
+    fn page(&self, read: ReadLog) -> BoxFuture<'static, Page> {
         let slot = self.slot.clone();
-        let handlers = Arc::clone(&self.handlers);
         let pages = Arc::clone(&self.pages);
-        async move {
-            let spec = &slot.generation.spec;
-            let (slots, inline) = (spec.slots, spec.inline);
-            let make = |page| ViewPage::of(page, &handlers, slots, inline);
-            pages.read(&slot, read, make).await
-        }
+        let handlers = Arc::clone(&self.handlers);
+        let spec = &slot.generation.spec;
+        let (slots, inline) = (spec.slots, spec.inline);
+        let make = move |page: LogPage| ViewPage::of::<V>(page, &handlers, slots, inline);
+        read_page(slot, pages, read, Box::new(make))
     }
 
     /// How closely rows are checked in a batch that begins here.
@@ -169,41 +189,6 @@ impl<V: View> FoldView<V> {
                 .try_for_each(|step| self.handlers.check_own_stream(step))?;
         }
         Ok(steps)
-    }
-
-    /// Rows of an inline view with the versions of their streams, one for each of these keys.
-    async fn versioned(&self, keys: &[String]) -> Result<Vec<VersionedRow>, WorkError> {
-        let inline = self.context.log().inline_views().ok_or_else(|| {
-            WorkError::Stopped(format!(
-                "view `{}` is inline, and the store of this log keeps no inline views; open it \
-                 with a store that does, or do without `inline`",
-                V::NAME
-            ))
-        })?;
-        let mut found = inline
-            .read_versioned(self.generation.id, keys)
-            .await?
-            .into_iter()
-            .peekable();
-        let mut keys = keys.to_vec();
-        keys.sort_unstable();
-        let row = |key: String| {
-            let nothing = |key| VersionedRow {
-                key,
-                value: None,
-                at: Version::NONE,
-            };
-            found
-                .next_if(|row| row.key == key)
-                .unwrap_or_else(|| nothing(key))
-        };
-        Ok(keys.into_iter().map(row).collect())
-    }
-
-    /// Publishes a step to watchers.
-    fn publish(&self, partition: Partition, position: Position, rows: Option<Vec<RowChange>>) {
-        self.workers
-            .publish_step(self.generation.id, partition, position, rows);
     }
 
     /// Whether it is on its way to the head for the first time, and no reader sees what it folds.

@@ -17,6 +17,7 @@ use crate::context::WorkerContext;
 use crate::error::{WorkError, chain};
 use crate::generation::GenerationWorkers;
 use crate::lease::HeldLease;
+use crate::location::BoxFuture;
 use crate::pages::after;
 use crate::progress::{Progress, SlotState};
 use crate::quota::Quota;
@@ -82,6 +83,51 @@ pub trait Work: Send + Sync + 'static {
         tasks: Tasks,
         stop: watch::Receiver<bool>,
     ) -> impl Future<Output = Result<(), WorkError>> + Send;
+}
+
+/// Work whose type is forgotten: the loop is compiled once, and not for each view.
+trait ErasedWork: Send + Sync {
+    fn slot(&self) -> &Slot;
+
+    fn filter(&self) -> Filter;
+
+    fn check_partitions(&self) -> Result<(), WorkError>;
+
+    fn ends_itself(&self) -> bool;
+
+    fn work<'a>(
+        &'a self,
+        held: &'a HeldLease,
+        tasks: Tasks,
+        stop: watch::Receiver<bool>,
+    ) -> BoxFuture<'a, Result<(), WorkError>>;
+}
+
+impl<W: Work> ErasedWork for W {
+    fn slot(&self) -> &Slot {
+        Work::slot(self)
+    }
+
+    fn filter(&self) -> Filter {
+        Work::filter(self)
+    }
+
+    fn check_partitions(&self) -> Result<(), WorkError> {
+        Work::check_partitions(self)
+    }
+
+    fn ends_itself(&self) -> bool {
+        Work::ends_itself(self)
+    }
+
+    fn work<'a>(
+        &'a self,
+        held: &'a HeldLease,
+        tasks: Tasks,
+        stop: watch::Receiver<bool>,
+    ) -> BoxFuture<'a, Result<(), WorkError>> {
+        Box::pin(Work::work(self, held, tasks, stop))
+    }
 }
 
 impl Slot {
@@ -282,7 +328,16 @@ impl Slot {
 
 /// Works until it is stopped. Starts again after a failure, and polls now and then whether what
 /// needed an operator was repaired.
-pub async fn run<W: Work>(work: W, mut stop: watch::Receiver<bool>) {
+pub async fn run<W: Work>(work: W, stop: watch::Receiver<bool>) {
+    run_erased(&work, stop).await;
+}
+
+/// Boxed here: the code of a future that a generic caller polls is generated in the caller's crate.
+fn run_erased(work: &dyn ErasedWork, stop: watch::Receiver<bool>) -> BoxFuture<'_, ()> {
+    Box::pin(hold_again(work, stop))
+}
+
+async fn hold_again(work: &dyn ErasedWork, mut stop: watch::Receiver<bool>) {
     let slot = work.slot();
     let name = slot.progress.name();
     let number = slot.number;
@@ -291,7 +346,7 @@ pub async fn run<W: Work>(work: W, mut stop: watch::Receiver<bool>) {
     let mut logged = None;
     while !*stop.borrow() {
         let settled = slot.progress.settled();
-        let Some(ended) = hold_and_work(&work, &mut stop, &mut decisions).await else {
+        let Some(ended) = hold_and_work(work, &mut stop, &mut decisions).await else {
             break;
         };
         if slot.progress.settled() != settled {
@@ -329,8 +384,8 @@ pub async fn run<W: Work>(work: W, mut stop: watch::Receiver<bool>) {
 }
 
 /// Works under the lease of the slot until something ends it; nothing when it was stopped.
-async fn hold_and_work<W: Work>(
-    work: &W,
+async fn hold_and_work(
+    work: &dyn ErasedWork,
     stop: &mut watch::Receiver<bool>,
     decisions: &mut watch::Receiver<u64>,
 ) -> Option<WorkError> {
@@ -371,8 +426,8 @@ async fn hold_and_work<W: Work>(
 }
 
 /// Works until something ends it; nothing when it was stopped.
-async fn under_lease<W: Work>(
-    work: &W,
+async fn under_lease(
+    work: &dyn ErasedWork,
     claim: &SlotClaim,
     held: &HeldLease,
     (tasks, incarnation): (Tasks, Incarnation),

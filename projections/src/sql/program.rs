@@ -6,7 +6,7 @@ use std::sync::Arc;
 use annals_core::{CommitError, GenerationId, Invalid, ViewStore};
 use annals_runner::{
     BoxFuture, Follower, GenerationWorkers, Kind, Part, RunningPart, Setup, Slot, StartError,
-    Subject, Supervisor, ViewLocation, WorkerContext, find_or_begin, run,
+    Subject, Supervisor, ViewLocation, WorkerContext, run,
 };
 use tokio::sync::watch;
 
@@ -17,6 +17,7 @@ use super::worker::{FillTables, spec_of};
 use crate::context::ViewContext;
 use crate::lifecycle::Lifecycle;
 use crate::options::Options;
+use crate::part::{found_or_begun, supervised};
 
 /// What keeps custom tables up to date: the projection, the store that they are in, and how
 /// its worker works.
@@ -98,7 +99,7 @@ impl<P: SqlProjection> Follower for SqlProjectionSetup<P> {
             let options = options.slots(1);
             let context = ViewContext::new(context, options.clone(), Lifecycle::Async);
             let workers = GenerationWorkers::new(Kind::View, spec_of::<P>(&context));
-            if find_or_begin(&context, workers.spec()).await?.is_none() {
+            if found_or_begun(&context, workers.spec()).await?.is_none() {
                 return Err(StartError::OtherLog { name: P::NAME });
             }
             let handle = SqlProjectionHandle::new(context.clone(), workers.clone(), tables.clone());
@@ -107,7 +108,7 @@ impl<P: SqlProjection> Follower for SqlProjectionSetup<P> {
             let supervisor = Supervisor::new(context.program.clone(), workers.clone(), subject);
             Ok(RunningPart::of::<P>(handle)
                 .followed_by(&context, &workers, dead_letters)
-                .supervised_by(tokio::spawn(supervisor.run(stop)))
+                .supervised_by(supervised(supervisor, stop))
                 .awaited())
         })
     }

@@ -26,7 +26,15 @@ use crate::key::{RefusedKey, ViewKey, checked, too_long};
 /// ```
 pub struct Handlers<V: View> {
     // In the order of their registration.
-    by_type: BTreeMap<&'static str, Vec<Prepare<V>>>,
+    prepares: Vec<Prepare<V>>,
+    of: EventTypes,
+}
+
+/// The event types of a view. The view is not in the type, so that the maps are compiled once.
+#[derive(Default)]
+struct EventTypes {
+    // The types that read a stored name, by their numbers in the order of their registration.
+    by_name: BTreeMap<&'static str, Vec<usize>>,
     types: Vec<TypeId>,
     kinds: Vec<EventKind>,
     categories: BTreeSet<&'static str>,
@@ -88,15 +96,56 @@ impl From<StepError> for WorkError {
     }
 }
 
+impl EventTypes {
+    /// Whether it was not there yet.
+    fn add(&mut self, id: TypeId, kind: EventKind, summaries: &[&'static str]) -> bool {
+        if self.types.contains(&id) {
+            return false;
+        }
+        let number = self.types.len();
+        self.types.push(id);
+        let shapes = kind.shapes().iter();
+        let names: BTreeSet<_> = shapes.map(|shape| shape.event_type).collect();
+        for name in names {
+            self.by_name.entry(name).or_default().push(number);
+        }
+        self.categories.insert(kind.category());
+        self.summaries.extend(summaries);
+        self.kinds.push(kind);
+        true
+    }
+
+    /// The numbers of the types that read a stored name.
+    fn readers(&self, name: &str) -> &[usize] {
+        self.by_name
+            .get(name)
+            .map(Vec::as_slice)
+            .unwrap_or_default()
+    }
+
+    /// The category of the streams, when there is one for all types.
+    fn category(&self) -> Option<&'static str> {
+        self.categories
+            .first()
+            .copied()
+            .filter(|_| self.categories.len() == 1)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.by_name.keys().map(|name| (*name).into()).collect()
+    }
+
+    fn filter(&self) -> Filter {
+        Filter::default().types(self.by_name.keys().copied())
+    }
+}
+
 impl<V: View> Handlers<V> {
     /// Of no event type yet.
     pub fn new() -> Handlers<V> {
         Handlers {
-            by_type: BTreeMap::new(),
-            types: Vec::new(),
-            kinds: Vec::new(),
-            categories: BTreeSet::new(),
-            summaries: Vec::new(),
+            prepares: Vec::new(),
+            of: EventTypes::default(),
         }
     }
 
@@ -106,27 +155,16 @@ impl<V: View> Handlers<V> {
     where
         V: Project<E>,
     {
-        if self.types.contains(&TypeId::of::<E>()) {
-            return self;
+        let kind = EventKind::of::<E>();
+        if self.of.add(TypeId::of::<E>(), kind, V::SUMMARIES) {
+            self.prepares.push(prepare::<V, E>);
         }
-        self.types.push(TypeId::of::<E>());
-        let names: BTreeSet<_> = E::shapes().iter().map(|shape| shape.event_type).collect();
-        for name in names {
-            let read = self.by_type.entry(name).or_default();
-            read.push(prepare::<V, E>);
-        }
-        self.kinds.push(EventKind::of::<E>());
-        self.categories.insert(E::CATEGORY);
-        self.summaries.extend(V::SUMMARIES);
         self
     }
 
     /// The category of the streams, when there is one for all types.
     pub(crate) fn category(&self) -> Option<&'static str> {
-        self.categories
-            .first()
-            .copied()
-            .filter(|_| self.categories.len() == 1)
+        self.of.category()
     }
 
     /// The key of the row that is folded from a stream and from no other.
@@ -162,40 +200,40 @@ impl<V: View> Handlers<V> {
 
     /// The stored names of the types, in order.
     pub fn types(&self) -> Vec<String> {
-        self.by_type.keys().map(|name| (*name).into()).collect()
+        self.of.names()
     }
 
     /// The same, as the types have them.
     #[cfg(feature = "streams")]
     pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
-        self.by_type.keys().copied()
+        self.of.by_name.keys().copied()
     }
 
     /// The stored names of events that replace everything before them in their stream.
     pub(crate) fn summaries(&self) -> &[&'static str] {
-        &self.summaries
+        &self.of.summaries
     }
 
     /// The types themselves, for tools.
     pub(crate) fn kinds(&self) -> impl Iterator<Item = &EventKind> {
-        self.kinds.iter()
+        self.of.kinds.iter()
     }
 
     /// What the log is read through.
     pub(crate) fn filter(&self) -> Filter {
-        Filter::default().types(self.by_type.keys().copied())
+        self.of.filter()
     }
 
     /// What a stored event does; nothing when the view does not handle its type.
     pub(crate) fn prepare(&self, record: RecordedEvent) -> Result<Vec<Step<V>>, StepError> {
-        match self.by_type.get(&*record.event_type).map(Vec::as_slice) {
-            None | Some([]) => Ok(Vec::new()),
-            Some([prepare]) => prepare(record),
+        match self.of.readers(&record.event_type) {
+            [] => Ok(Vec::new()),
+            [number] => (self.prepares[*number])(record),
             // Several types of the program read this stored name, and each has its say.
-            Some(several) => {
+            several => {
                 let mut steps = Vec::new();
-                for prepare in several {
-                    steps.extend(prepare(record.clone())?);
+                for number in several {
+                    steps.extend((self.prepares[*number])(record.clone())?);
                 }
                 Ok(steps)
             }
@@ -233,7 +271,7 @@ impl<V: View> Default for Handlers<V> {
 
 impl<V: View> fmt::Debug for Handlers<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.by_type.keys()).finish()
+        f.debug_set().entries(self.of.by_name.keys()).finish()
     }
 }
 

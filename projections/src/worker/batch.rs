@@ -5,10 +5,9 @@ use std::time::{Duration, Instant};
 use annals_core::{DeadLetter, Partition, Position, RowChange};
 use annals_runner::CommittedStep;
 
-use super::FoldView;
 use super::page::Unknown;
 use crate::fold::{Changes, Checks};
-use crate::view::View;
+use crate::options::Options;
 
 /// How long a batch goes on of what is not read yet: what is folded again at most, when the worker
 /// dies.
@@ -60,10 +59,9 @@ impl Batch {
     }
 
     /// Whether it is handed over as it is. Rows of an inline view are read again for each page.
-    pub(super) fn is_full<V: View>(&self, work: &FoldView<V>) -> bool {
-        let options = &work.options;
+    pub(super) fn is_full(&self, options: &Options, inline: bool) -> bool {
         self.stuck.is_some()
-            || work.generation.spec.inline
+            || inline
             || self.bytes >= options.batch_bytes_max
             || match self.building {
                 false => self.events >= options.batch_events_max,

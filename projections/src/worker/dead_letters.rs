@@ -5,11 +5,9 @@ use std::collections::{BTreeMap, HashSet};
 
 use annals_core::chrono::{DateTime, TimeDelta, Utc};
 use annals_core::{CommitError, DeadLetter};
-use annals_runner::{DeadLetterPages, DrainResult, WorkError, slot_of};
+use annals_runner::{DeadLetterPages, DrainResult, Slot, WorkError, slot_of};
 
-use super::FoldView;
 use crate::options::Options;
-use crate::view::View;
 
 #[derive(Default)]
 pub(super) struct SlotDeadLetters {
@@ -21,18 +19,18 @@ pub(super) struct SlotDeadLetters {
 
 impl SlotDeadLetters {
     /// Those that are stored.
-    pub(super) async fn read<V: View>(work: &FoldView<V>) -> Result<SlotDeadLetters, CommitError> {
-        let slots = work.generation.spec.slots;
-        let now = work.context.clock().now();
+    pub(super) async fn read(of: &Slot, options: &Options) -> Result<SlotDeadLetters, CommitError> {
+        let slots = of.generation.spec.slots;
+        let now = of.context.clock().now();
         let mut read = SlotDeadLetters::default();
-        let mut pages = DeadLetterPages::of(&*work.context.views, work.generation.id);
+        let mut pages = DeadLetterPages::of(&*of.context.views, of.generation.id);
         loop {
             let mut page = pages.next().await?;
             if page.is_empty() {
                 return Ok(read);
             }
-            page.retain(|letter| slot_of(&letter.key, slots) == work.number);
-            read.add(&page, &work.options, now);
+            page.retain(|letter| slot_of(&letter.key, slots) == of.number);
+            read.add(&page, options, now);
             read.keys.extend(page.into_iter().map(|letter| letter.key));
         }
     }
@@ -68,18 +66,16 @@ impl SlotDeadLetters {
     }
 
     /// Refuses more dead letters than a slot may have.
-    pub(super) fn check_room<V: View>(
+    pub(super) fn check_room(
         &self,
-        work: &FoldView<V>,
+        (view, slot): (&'static str, u16),
+        most: usize,
         events: usize,
     ) -> Result<(), WorkError> {
         let letters = self.events + events;
-        let most = work.options.dead_letters_max;
         if letters <= most {
             return Ok(());
         }
-        let view = V::NAME;
-        let slot = work.number;
         Err(WorkError::Stopped(format!(
             "slot {slot} of view `{view}` would have {letters} dead letters, at most {most} are \
              allowed; nothing was changed. Repair the fold and retry the keys, skip or discard \

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use annals_core::{DeadLetter, Generation, Lease, Partition, Position, ReadRows, RowsBy, Version};
+use annals_core::{Checkpoint, DeadLetter, Generation, Lease, Partition, Position};
 use annals_runner::{
     BoxFuture, DeadLetters, Drain, DrainResult, GenerationWorkers, HeldLease, Skips, Slot,
     SlotClaim, WorkError, chain, queue, records_at,
 };
-use bytes::Bytes;
 
 use super::FoldView;
+use super::stored::stored_row;
 use crate::context::ViewContext;
 use crate::fold::{DrainedKey, Waiting, drained};
 use crate::view::{Handlers, Poison, View};
@@ -122,47 +122,9 @@ impl<V: View> FoldView<V> {
     ) -> Result<DrainResult, WorkError> {
         let at = self.checkpoint(partition).await?;
         let waiting = self.prepared(key, partition, queue, skips).await?;
-        let (stored, version) = self.row(key).await?;
-        let DrainedKey {
-            changes,
-            settled_letters,
-            still,
-        } = drained::<V>(key, stored, version, waiting)?;
-        let mut commit = self.view_commit(lease, at.position, at.clone());
-        let drained = DrainResult {
-            settled: settled_letters.len() as u64,
-            still,
-        };
-        commit.rows = changes.rows;
-        commit.versions = changes.versions;
-        commit.touched = changes.touched;
-        commit.advances = changes.advances;
-        commit.settled_letters = settled_letters;
-        commit.dead_letters = drained.still.iter().cloned().collect();
-        let rows = commit.rows.clone();
-        self.context.views.commit_view(commit).await?;
-        self.publish(at.partition, at.position, Some(rows));
-        Ok(drained)
-    }
-
-    /// A row as it is, and the version of its stream when the view is inline.
-    async fn row(&self, key: &str) -> Result<(Option<Bytes>, Option<Version>), WorkError> {
-        if self.generation.spec.inline {
-            let row = self.versioned(&[key.to_owned()]).await?.pop();
-            return Ok(row.map_or((None, Some(Version::NONE)), |row| (row.value, Some(row.at))));
-        }
-        let read = ReadRows::of(self.generation.id, RowsBy::Keys(vec![key.into()])).limit(1);
-        Ok((
-            self.context
-                .views
-                .read_rows(read)
-                .await?
-                .rows
-                .into_iter()
-                .next()
-                .map(|row| row.value),
-            None,
-        ))
+        let (stored, version) = stored_row(&self.slot, V::NAME, key).await?;
+        let drained = drained::<V>(key, stored, version, waiting)?;
+        commit_drained(&self.slot, lease, at, drained).await
     }
 
     /// What each event of a queue does to the row, or why it still fails.
@@ -197,4 +159,36 @@ impl<V: View> FoldView<V> {
         }
         Ok(waiting)
     }
+}
+
+/// Boxed here, so that it is compiled once and not for each view.
+fn commit_drained(
+    of: &Slot,
+    lease: Lease,
+    at: Checkpoint,
+    drained: DrainedKey,
+) -> BoxFuture<'_, Result<DrainResult, WorkError>> {
+    Box::pin(async move {
+        let DrainedKey {
+            changes,
+            settled_letters,
+            still,
+        } = drained;
+        let mut commit = of.view_commit(lease, at.position, at.clone());
+        let drained = DrainResult {
+            settled: settled_letters.len() as u64,
+            still,
+        };
+        commit.rows = changes.rows;
+        commit.versions = changes.versions;
+        commit.touched = changes.touched;
+        commit.advances = changes.advances;
+        commit.settled_letters = settled_letters;
+        commit.dead_letters = drained.still.iter().cloned().collect();
+        let rows = commit.rows.clone();
+        of.context.views.commit_view(commit).await?;
+        of.workers
+            .publish_step(of.generation.id, at.partition, at.position, Some(rows));
+        Ok(drained)
+    })
 }

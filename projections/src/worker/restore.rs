@@ -12,10 +12,13 @@ use annals_core::{
     Checkpoint, CommitError, DeadLetter, GenerationId, History, PAGE_EVENTS, Partition, PastRow,
     Position, RowChange, ViewCommit,
 };
-use annals_runner::{DeadLetterPages, HeldLease, Note, Restoring, WorkError, slot_of};
+use annals_runner::{
+    BoxFuture, DeadLetterPages, HeldLease, Note, Restoring, Slot, WorkError, slot_of,
+};
+use bytes::Bytes;
 
 use super::FoldView;
-use crate::fold::decoded;
+use crate::fold::{RowError, decoded};
 use crate::view::View;
 
 /// Events noted in one step as having touched keys.
@@ -23,12 +26,48 @@ const TOUCHED_MAX: usize = 10_000;
 
 impl<V: View> FoldView<V> {
     /// Takes over what is still missing, if the slot begins with rows of an earlier generation.
-    pub(super) async fn restore(&self, held: &HeldLease) -> Result<(), WorkError> {
+    pub(super) fn restore<'a>(
+        &'a self,
+        held: &'a HeldLease,
+    ) -> BoxFuture<'a, Result<(), WorkError>> {
+        let restoring = RestoringSlot {
+            of: &self.slot,
+            held,
+            view: V::NAME,
+            history: V::HISTORY,
+            indexed: indexed::<V>,
+        };
+        restoring.boxed()
+    }
+}
+
+/// The entries of the indexes of a stored row.
+fn indexed<V: View>(key: &str, stored: Option<&Bytes>) -> Result<Vec<String>, RowError> {
+    let row = decoded::<V>(key, stored)?;
+    Ok(row.as_ref().map(View::indexed).unwrap_or_default())
+}
+
+/// A slot, and what of its view is needed to take rows over.
+struct RestoringSlot<'a> {
+    of: &'a Slot,
+    held: &'a HeldLease,
+    view: &'static str,
+    history: History,
+    indexed: fn(&str, Option<&Bytes>) -> Result<Vec<String>, RowError>,
+}
+
+impl<'a> RestoringSlot<'a> {
+    /// Boxed here, so that it is compiled once and not for each view.
+    fn boxed(self) -> BoxFuture<'a, Result<(), WorkError>> {
+        Box::pin(async move { self.restore().await })
+    }
+
+    async fn restore(&self) -> Result<(), WorkError> {
         // Only views that keep their past have such rows, and their logs have one partition.
-        let mut at = self.checkpoint(Partition(0)).await?;
+        let mut at = self.of.checkpoint(Partition(0)).await?;
         while let Note::Restoring(restoring) = Note::of(&at)? {
             let earlier = GenerationId(restoring.from);
-            at = match self.restore_next(held, at, restoring).await {
+            at = match self.restore_next(at, restoring).await {
                 Err(WorkError::Retry(CommitError::Gone(gone))) if gone == earlier => {
                     return Err(self.cannot_restore(earlier, "was dropped"));
                 }
@@ -41,15 +80,10 @@ impl<V: View> FoldView<V> {
         Ok(())
     }
 
-    async fn restore_next(
-        &self,
-        held: &HeldLease,
-        at: Checkpoint,
-        was: Restoring,
-    ) -> Result<Checkpoint, WorkError> {
+    async fn restore_next(&self, at: Checkpoint, was: Restoring) -> Result<Checkpoint, WorkError> {
         let earlier = GenerationId(was.from);
         let moment = at.position;
-        let mut commit = self.view_commit(held.lease(), moment, at);
+        let mut commit = self.of.view_commit(self.held.lease(), moment, at);
         if !was.dead_letters_copied {
             // First, so that a queue that is emptied meanwhile is noticed at the end.
             commit.dead_letters = self.dead_letters_of(earlier, moment).await?;
@@ -65,6 +99,7 @@ impl<V: View> FoldView<V> {
         }
         let all = (Bound::Unbounded, Bound::Unbounded);
         let mut keys = self
+            .of
             .context
             .views
             .past_keys(earlier, all, was.after.as_deref(), PAGE_EVENTS)
@@ -76,7 +111,7 @@ impl<V: View> FoldView<V> {
                 .into_iter()
                 .map(place)
                 .collect();
-            let taken_over = self.dead_letters_of(self.generation.id, moment).await?;
+            let taken_over = self.dead_letters_of(self.of.generation.id, moment).await?;
             if !taken_over
                 .into_iter()
                 .map(place)
@@ -86,8 +121,13 @@ impl<V: View> FoldView<V> {
             }
             return self.restored(commit, None).await;
         };
-        keys.retain(|key| slot_of(key, self.generation.spec.slots) == self.number);
-        let past = self.context.views.read_past(earlier, &keys, moment).await?;
+        keys.retain(|key| slot_of(key, self.of.generation.spec.slots) == self.of.number);
+        let past = self
+            .of
+            .context
+            .views
+            .read_past(earlier, &keys, moment)
+            .await?;
         let mut past: HashMap<_, _> = past.into_iter().map(|row| (row.key.clone(), row)).collect();
         let mut after_key = was.after;
         for key in keys {
@@ -106,10 +146,7 @@ impl<V: View> FoldView<V> {
                 Some(PastRow {
                     base: Some(base), ..
                 }) if begun.is_none() && base.value.is_some() => {
-                    let indexed = decoded::<V>(&key, base.value.as_ref())?
-                        .as_ref()
-                        .map(View::indexed)
-                        .unwrap_or_default();
+                    let indexed = (self.indexed)(&key, base.value.as_ref())?;
                     commit.rows.push(RowChange {
                         key: key.clone(),
                         value: base.value.clone(),
@@ -119,7 +156,7 @@ impl<V: View> FoldView<V> {
                 }
                 _ => {}
             }
-            if V::HISTORY == History::Bitemporal {
+            if self.history == History::Bitemporal {
                 let after = begun.unwrap_or(Position::START);
                 if let Some(inside) = self.touched(&mut commit, earlier, &key, after).await? {
                     let inside = Some((key, inside));
@@ -154,7 +191,7 @@ impl<V: View> FoldView<V> {
     ) -> Result<Checkpoint, WorkError> {
         commit.to.state = next.map_or(Note::None, Note::Restoring).to_state();
         let at = commit.to.clone();
-        self.context.views.commit_view(commit).await?;
+        self.of.context.views.commit_view(commit).await?;
         Ok(at)
     }
 
@@ -165,14 +202,14 @@ impl<V: View> FoldView<V> {
         moment: Position,
     ) -> Result<Vec<DeadLetter>, CommitError> {
         let mut letters: Vec<DeadLetter> = Vec::new();
-        let mut pages = DeadLetterPages::of(&*self.context.views, generation);
+        let mut pages = DeadLetterPages::of(&*self.of.context.views, generation);
         loop {
             let page = pages.next().await?;
             if page.is_empty() {
                 return Ok(letters);
             }
             let of_slot = |letter: &DeadLetter| {
-                slot_of(&letter.key, self.generation.spec.slots) == self.number
+                slot_of(&letter.key, self.of.generation.spec.slots) == self.of.number
             };
             letters.extend(
                 page.into_iter()
@@ -195,6 +232,7 @@ impl<V: View> FoldView<V> {
                 return Ok(Some(after));
             }
             let page = self
+                .of
                 .context
                 .views
                 .touched(generation, key, after, commit.to.position, PAGE_EVENTS)
@@ -210,8 +248,8 @@ impl<V: View> FoldView<V> {
     }
 
     fn cannot_restore(&self, earlier: GenerationId, why: &str) -> WorkError {
-        let view = V::NAME;
-        let id = self.generation.id;
+        let view = self.view;
+        let id = self.of.generation.id;
         WorkError::Stopped(format!(
             "generation {id} of view `{view}` begins with the rows of generation {earlier}, which \
              {why}; call the build off, and \
