@@ -92,9 +92,9 @@ impl<V: View> Work for FoldView<V> {
             loop {
                 let ends = (&mut hint, &mut tasks);
                 match wait(&self.slot, self.options.poll, &after, ends).await {
-                    Waited::ForEvents => break,
-                    Waited::ForChores => session.do_chores().await?,
-                    Waited::ForTask(task) => {
+                    Waited::Events => break,
+                    Waited::Chores => session.do_chores().await?,
+                    Waited::Operator(task) => {
                         let drained = session.take_up(&task.keys).await;
                         task.answer(drained);
                     }
@@ -106,9 +106,9 @@ impl<V: View> Work for FoldView<V> {
 
 /// What a worker that is at the head has waited for.
 enum Waited {
-    ForEvents,
-    ForChores,
-    ForTask(Task),
+    Events,
+    Chores,
+    Operator(Task),
 }
 
 /// Waits at most for `poll`. Boxed here, so that it is compiled once and not for each view.
@@ -120,9 +120,9 @@ fn wait<'a>(
 ) -> BoxFuture<'a, Waited> {
     Box::pin(async move {
         tokio::select! {
-            () = slot.wait_for_events(hint, after) => Waited::ForEvents,
-            () = tokio::time::sleep(poll) => Waited::ForChores,
-            task = tasks.next() => Waited::ForTask(task),
+            () = slot.wait_for_events(hint, after) => Waited::Events,
+            () = tokio::time::sleep(poll) => Waited::Chores,
+            task = tasks.next() => Waited::Operator(task),
         }
     })
 }

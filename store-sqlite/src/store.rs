@@ -14,7 +14,7 @@ use crate::replica::{self, Replica};
 use crate::request::Request;
 use crate::schema;
 use crate::watcher::Watcher;
-use crate::write_tx::{Stop, Tail, WriteTx};
+use crate::write_tx::{Tail, WriteTx};
 use crate::writer::Writer;
 
 /// A store in one SQLite file.

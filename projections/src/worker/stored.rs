@@ -7,6 +7,9 @@ use bytes::Bytes;
 
 use crate::keyed::KeyedRows;
 
+/// The bytes of a row, where there is one, and the version of its stream when the view is inline.
+type Stored = (Option<Bytes>, Option<Version>);
+
 /// The rows of these keys; of an inline view with the versions of their streams.
 pub(super) fn stored_rows<'a>(
     of: &'a Slot,
@@ -28,12 +31,12 @@ pub(super) fn stored_rows<'a>(
     })
 }
 
-/// A row, and the version of its stream when the view is inline.
+/// The row of a key.
 pub(super) fn stored_row<'a>(
     of: &'a Slot,
     view: &'static str,
     key: &'a str,
-) -> BoxFuture<'a, Result<(Option<Bytes>, Option<Version>), WorkError>> {
+) -> BoxFuture<'a, Result<Stored, WorkError>> {
     Box::pin(async move {
         if of.generation.spec.inline {
             let row = versioned(of, view, &[key.to_owned()]).await?.pop();
