@@ -272,7 +272,15 @@ pub(crate) fn with_requests(
         return done;
     }
     abort(producer)?;
-    transact(Requests::OfOneRecord)
+    match transact(Requests::OfOneRecord) {
+        // The sequence numbers of what was refused are missing to the brokers. The client learns
+        // that from their answer to the next record, and takes a new epoch when it aborts.
+        Err(Broken::Client(_)) => {
+            abort(producer)?;
+            transact(Requests::OfOneRecord)
+        }
+        done => done,
+    }
 }
 
 /// Fences the earlier owner of the transactional id.
