@@ -244,32 +244,34 @@ impl Shared {
     /// back; where none does, it is the log that does not.
     async fn heads(&self, seen: &mut Seen) -> Result<BTreeMap<Partition, String>, StoreError> {
         let mut stalled = BTreeMap::new();
-        let mut unread = BTreeSet::new();
+        let mut unread = BTreeMap::new();
         let mut first_error = None;
         let partitions = self.log.partitions();
         for partition in (0..partitions).map(Partition) {
-            stalled.extend(self.log.stalled(partition).map(|why| (partition, why)));
             match self.log.head(partition).await {
                 Ok(head) => {
                     seen.heads.insert(partition, head.visible);
                 }
                 Err(error) => {
                     let why = format!("its head cannot be read: {}", chain(&error));
-                    if seen.has_head(partition) {
-                        tracing::warn!(partition = partition.0, why, "a partition is not polled");
-                    }
-                    stalled.entry(partition).or_insert(why);
-                    unread.insert(partition);
-                    first_error.get_or_insert(error);
+                    unread.insert(partition, why);
+                    first_error = first_error.or(Some(error));
                 }
             }
+            stalled.extend(self.log.stalled(partition).map(|why| (partition, why)));
         }
         if unread.len() == partitions as usize
             && let Some(error) = first_error
         {
             return Err(error);
         }
-        seen.unread = Arc::new(unread);
+        for (partition, why) in &unread {
+            if seen.has_head(*partition) {
+                tracing::warn!(partition = partition.0, why, "a partition is not polled");
+            }
+            stalled.entry(*partition).or_insert_with(|| why.clone());
+        }
+        seen.unread = Arc::new(unread.into_keys().collect());
         Ok(stalled)
     }
 
