@@ -59,6 +59,10 @@ pub struct Outgoing {
 ///         Ok(()) => println!("published"),
 ///         // Whether it was published is in the marks.
 ///         Err(OutletError::Undecided(_)) => drop(outlet.open().await),
+///         // Of this batch alone: others may be taken.
+///         Err(OutletError::Refused(why)) => println!("never taken as it is: {why}"),
+///         // Of every batch, until that is mended.
+///         Err(OutletError::Destination(why)) => eprintln!("nothing goes there: {why}"),
 ///         Err(error) => eprintln!("{error}"),
 ///     }
 /// }
@@ -78,7 +82,7 @@ pub trait Outlet: fmt::Debug + Send {
     ///
     /// [`OutletError::Undecided`] when the answer was lost: [`open`](Outlet::open) again, and
     /// continue after the mark that it returns. [`OutletError::Refused`] when the batch can never
-    /// be taken as it is.
+    /// be taken as it is, and [`OutletError::Destination`] when nothing is taken where it goes.
     async fn take(&mut self, batch: Vec<Outgoing>, mark: OutletMark) -> Result<(), OutletError>;
 
     /// The last records of a destination, of any writer: they tell an outlet that has lost its
@@ -100,9 +104,14 @@ pub enum OutletError {
     /// It may have been taken or not; opening the outlet again decides it.
     #[error("it is unknown whether the batch was taken")]
     Undecided(#[source] StoreError),
-    /// It was not taken, and never will be as it is.
+    /// It was not taken, and never will be as it is. Other batches may be.
     #[error("{0}")]
     Refused(String),
+    /// It was not taken, because of where it goes and not because of what it is: the destination is
+    /// missing, was recreated, or may not be written to. So would be any other batch, and this one
+    /// is taken once that is mended: [`open`](Outlet::open) again.
+    #[error("{0}")]
+    Destination(String),
     /// The other side could not do what was asked; nothing was taken.
     #[error(transparent)]
     Store(#[from] StoreError),

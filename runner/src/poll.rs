@@ -36,6 +36,8 @@ pub struct Seen {
     // Why the last poll failed.
     failed: Option<(Failure, String)>,
     heads: BTreeMap<Partition, Position>,
+    // Whose heads could not be read: those that are known are of an earlier poll.
+    unread: Arc<BTreeSet<Partition>>,
     /// Why partitions of the log are not read on.
     pub(crate) stalled: Arc<BTreeMap<Partition, String>>,
     states: Arc<Vec<GenerationState>>,
@@ -65,9 +67,14 @@ struct Shared {
 pub struct Waiting(Poll);
 
 impl Seen {
-    /// How far a partition of the log goes.
+    /// How far a partition of the log goes, or went when that was read last.
     pub fn head(&self, partition: Partition) -> Position {
         self.heads.get(&partition).copied().unwrap_or_default()
+    }
+
+    /// Whether this poll read how far a partition goes.
+    pub(crate) fn has_head(&self, partition: Partition) -> bool {
+        !self.unread.contains(&partition)
     }
 
     /// The generations of a view that are not dropped, oldest first.
@@ -113,7 +120,8 @@ impl Poll {
         }
     }
 
-    /// Everything, as it is after this call began.
+    /// Everything, as it is after this call began; of a partition whose head cannot be read, while
+    /// those of others can, the head that is known.
     ///
     /// # Errors
     ///
@@ -221,13 +229,7 @@ impl Shared {
             failed: None,
             ..(*before).clone()
         };
-        let mut stalled = BTreeMap::new();
-        for partition in (0..self.log.partitions()).map(Partition) {
-            let head = self.log.head(partition).await?;
-            seen.heads.insert(partition, head.visible);
-            stalled.extend(self.log.stalled(partition).map(|why| (partition, why)));
-        }
-        seen.stalled = Arc::new(stalled);
+        seen.stalled = Arc::new(self.heads(&mut seen).await?);
         let is_waited_for = self.waiting.load(Ordering::Relaxed) > 0;
         if is_waited_for || number > before.states_number + HEADS_ALONE {
             let names: Vec<String> = lock(&self.names).iter().cloned().collect();
@@ -236,6 +238,41 @@ impl Shared {
         }
         self.seen.send_replace(Arc::new(seen));
         Ok(())
+    }
+
+    /// Reads the heads, and why partitions are not read on. One that does not answer holds no other
+    /// back; where none does, it is the log that does not.
+    async fn heads(&self, seen: &mut Seen) -> Result<BTreeMap<Partition, String>, StoreError> {
+        let mut stalled = BTreeMap::new();
+        let mut unread = BTreeMap::new();
+        let mut first_error = None;
+        let partitions = self.log.partitions();
+        for partition in (0..partitions).map(Partition) {
+            match self.log.head(partition).await {
+                Ok(head) => {
+                    seen.heads.insert(partition, head.visible);
+                }
+                Err(error) => {
+                    let why = format!("its head cannot be read: {}", chain(&error));
+                    unread.insert(partition, why);
+                    first_error = first_error.or(Some(error));
+                }
+            }
+            stalled.extend(self.log.stalled(partition).map(|why| (partition, why)));
+        }
+        if unread.len() == partitions as usize
+            && let Some(error) = first_error
+        {
+            return Err(error);
+        }
+        for (partition, why) in &unread {
+            if seen.has_head(*partition) {
+                tracing::warn!(partition = partition.0, why, "a partition is not polled");
+            }
+            stalled.entry(*partition).or_insert_with(|| why.clone());
+        }
+        seen.unread = Arc::new(unread.into_keys().collect());
+        Ok(stalled)
     }
 
     fn failed(&self, error: &StoreError) {

@@ -219,6 +219,10 @@ impl Supervisor {
             return false;
         }
         for partition in (0..partitions).map(Partition) {
+            // More may be there than is known.
+            if !seen.has_head(partition) {
+                return false;
+            }
             let head = seen.head(partition);
             let near = Position::new(head.get().saturating_sub(NEAR_EVENTS));
             let reads = |slot: &u16| generation.spec.reads(*slot, partition);

@@ -255,7 +255,7 @@ impl Relay {
                 tracing::info!(relay = self.name, %error, "deciding a transaction by reading");
                 StoreError::new(Failure::Unavailable, self.said(&error.to_string())).because(error)
             }
-            OutletError::Refused(why) => invalid(self.said(&why)),
+            OutletError::Refused(why) | OutletError::Destination(why) => invalid(self.said(&why)),
             OutletError::Store(error) => error,
             error => invalid(self.said(&error.to_string())),
         }

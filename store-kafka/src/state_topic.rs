@@ -6,6 +6,7 @@ mod follow;
 mod keys;
 mod note;
 mod part;
+mod rows;
 
 use std::fmt;
 use std::sync::Arc;

@@ -382,6 +382,109 @@ async fn records_are_published_once_though_answers_are_lost() {
     assert_eq!(published.records, found.collect::<Vec<_>>());
 }
 
+/// A topic in memory that never takes tea, and to which the link fails once, after a record.
+#[derive(Clone, Debug, Default)]
+struct NoTea(Arc<Mutex<Taken>>);
+
+#[derive(Debug, Default)]
+struct Taken {
+    products: Vec<String>,
+    marks: BTreeMap<Partition, OutletMark>,
+    is_missing: bool,
+    has_failed: bool,
+}
+
+#[async_trait]
+impl Outlet for NoTea {
+    async fn open(&mut self) -> Result<Vec<OutletMark>, OutletError> {
+        Ok(self.0.lock().unwrap().marks.values().cloned().collect())
+    }
+
+    async fn take(&mut self, batch: Vec<Outgoing>, mark: OutletMark) -> Result<(), OutletError> {
+        let mut taken = self.0.lock().unwrap();
+        if taken.is_missing {
+            let why = "there is no topic `sales`";
+            return Err(OutletError::Destination(why.into()));
+        }
+        let text = |of: &Outgoing| String::from_utf8(of.key.to_vec()).unwrap();
+        let products: Vec<String> = batch.iter().map(text).collect();
+        if products.iter().any(|product| product == "tea") {
+            return Err(OutletError::Refused("no tea".into()));
+        }
+        if !taken.products.is_empty() && !std::mem::replace(&mut taken.has_failed, true) {
+            let failed = StoreError::new(Failure::Unavailable, "the link failed");
+            return Err(OutletError::Store(failed));
+        }
+        taken.products.extend(products);
+        taken.marks.insert(mark.partition, mark);
+        Ok(())
+    }
+}
+
+/// Publishes each sale under its product.
+fn published_to(topic: &NoTea) -> Pipeline {
+    let topic = topic.clone();
+    let pipeline = Pipeline::new("alerts", 1, move |log| {
+        let sold = sold(log).key_by(|sale| sale.product.clone());
+        let topic = topic.clone();
+        let open = move || -> Result<Box<dyn Outlet>, StoreError> { Ok(Box::new(topic.clone())) };
+        sold.publish_to(open, |product, _| Outgoing {
+            to: "sales".into(),
+            key: product.clone().into(),
+            payload: None,
+            headers: Vec::new(),
+            occurred_at: DateTime::UNIX_EPOCH,
+        });
+    });
+    pipeline.options(options())
+}
+
+/// Sells these in one append.
+async fn sell(store: &dyn Store, products: &[&str]) {
+    let mut append = Append::default();
+    for product in products {
+        let mut new = NewEvent::of(&ordered(product, 500)).unwrap();
+        new.occurred_at = noon();
+        append = append.event(StreamId::new(format!("order-{product}")).unwrap(), new);
+    }
+    store.append(append).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_record_is_dead_though_the_next_one_fails() {
+    let topic = NoTea::default();
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let db = Annals::on(store.clone()).with(published_to(&topic));
+    let db = db.start().await.unwrap();
+    sell(&*store, &["tea", "rum", "gin"]).await;
+    all_sent(&db).await;
+    assert_eq!(topic.0.lock().unwrap().products, ["rum", "gin"]);
+    let dead = db.pipeline("alerts").unwrap().dead_records(10).await;
+    let dead: Vec<_> = dead.unwrap().into_iter().map(|of| of.cause).collect();
+    assert_eq!(
+        dead,
+        ["a record for `sales` was refused by its outlet: no tea"]
+    );
+    db.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_topic_makes_no_record_dead() {
+    let topic = NoTea::default();
+    topic.0.lock().unwrap().is_missing = true;
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let db = Annals::on(store.clone()).with(published_to(&topic));
+    let db = db.start().await.unwrap();
+    sell(&*store, &["rum", "gin"]).await;
+    assert_eq!(stopped_sender(&db).await, "there is no topic `sales`");
+    topic.0.lock().unwrap().is_missing = false;
+    all_sent(&db).await;
+    assert_eq!(topic.0.lock().unwrap().products, ["rum", "gin"]);
+    let dead = db.pipeline("alerts").unwrap().dead_records(10).await;
+    assert_eq!(dead.unwrap(), []);
+    db.stop().await;
+}
+
 /// A store that takes no events while it is shut.
 #[derive(Debug, Default)]
 struct Shut(AtomicBool);
@@ -515,20 +618,7 @@ async fn a_store_that_fails_stops_the_sender_until_skipped() {
     let store = FaultyStore::new(inner.clone(), Refuses(Failure::ReadOnly));
     let db = Annals::on(store).with(pipeline()).start().await.unwrap();
     append(&*inner, noon(), &ordered("tea", 500)).await;
-    let mut polls = tokio::time::interval(Duration::from_millis(20));
-    let reason = loop {
-        polls.tick().await;
-        let status = db.status();
-        let sender = status.iter().find(|of| of.kind == Kind::Sender);
-        let slots = sender.iter().flat_map(|of| &of.slots);
-        let mut stopped = slots.filter_map(|slot| match &slot.state {
-            SlotState::Stopped { reason } => Some(reason.clone()),
-            _ => None,
-        });
-        if let Some(reason) = stopped.next() {
-            break reason;
-        }
-    };
+    let reason = stopped_sender(&db).await;
     let names = "for stream `alert-tea` on, which position 1 of partition 0 caused, cannot be";
     assert!(
         reason.contains(names) && reason.contains("not in this store"),
@@ -548,6 +638,24 @@ async fn a_store_that_fails_stops_the_sender_until_skipped() {
     all_sent(&db).await;
     assert_eq!(high(&*inner).await, [700]);
     db.stop().await;
+}
+
+/// Why the sender has stopped, once it has.
+async fn stopped_sender(db: &Program) -> String {
+    let mut polls = tokio::time::interval(Duration::from_millis(20));
+    loop {
+        polls.tick().await;
+        let status = db.status();
+        let sender = status.iter().find(|of| of.kind == Kind::Sender);
+        let slots = sender.iter().flat_map(|of| &of.slots);
+        let mut stopped = slots.filter_map(|slot| match &slot.state {
+            SlotState::Stopped { reason } => Some(reason.clone()),
+            _ => None,
+        });
+        if let Some(reason) = stopped.next() {
+            return reason;
+        }
+    }
 }
 
 /// How many bytes of events wait, and how far the slot has come.

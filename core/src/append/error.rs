@@ -178,7 +178,15 @@ impl From<IdClash> for AppendError {
 }
 
 impl AppendError {
-    /// The error as that of a store, for callers that do not decide.
+    /// The error as that of a store, for callers that do not decide. Where another process owns the
+    /// partition, or none does yet, that is unavailable here: nothing was written, and it may move.
+    ///
+    /// ```
+    /// use annals_core::{AppendError, Failure};
+    ///
+    /// let moving = AppendError::OwnershipMoving.into_store_error();
+    /// assert_eq!(moving.failure(), Failure::Unavailable);
+    /// ```
     pub fn into_store_error(self) -> StoreError {
         match self {
             AppendError::Store(error) => error,
@@ -186,6 +194,9 @@ impl AppendError {
             AppendError::Unknown(source) => {
                 StoreError::new(Failure::Unavailable, "the outcome of the append is unknown")
                     .because(source)
+            }
+            error @ (AppendError::NotOwner { .. } | AppendError::OwnershipMoving) => {
+                StoreError::new(Failure::Unavailable, error.to_string())
             }
             error => StoreError::new(Failure::Invalid, error.to_string()),
         }
@@ -195,6 +206,19 @@ impl AppendError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_partition_of_another_process_is_unavailable_here() {
+        let owned = AppendError::NotOwner {
+            owner: Some("http://10.0.0.7".to_owned()),
+        };
+        for error in [owned, AppendError::OwnershipMoving] {
+            let said = error.to_string();
+            let as_store_error = error.into_store_error();
+            assert_eq!(as_store_error.failure(), Failure::Unavailable, "{said}");
+            assert_eq!(as_store_error.to_string(), said);
+        }
+    }
 
     #[test]
     fn an_owner_is_named_or_said_to_be_unknown() {

@@ -229,7 +229,9 @@ impl<K: PipelineKey, T: Flows> Keyed<K, T> {
     /// What holds for [`append`](Stream::append) holds here: exactly once, because the outlet keeps
     /// with each batch how far the pipeline was sent, in the order of causes, none in a rebuild.
     /// The outlet is opened again whenever a sender begins, and shuts out an earlier one; no other
-    /// pipeline, relay or sink may have the same. A record that it refuses is a dead record.
+    /// pipeline, relay or sink may have the same. A record that it refuses is a dead record; where
+    /// nothing is taken ([`OutletError::Destination`](annals_core::OutletError)) the sender stops,
+    /// and tries again every few seconds.
     ///
     /// ```
     /// # use annals_core::{Outgoing, Outlet, StoreError};

@@ -38,6 +38,7 @@ use self::append::{Ready, append_all};
 use self::merge::Outboxes;
 use self::outrun::Outrun;
 use self::publish::{Outlets, UpTo};
+use self::refused::Refused;
 use super::append::OpenOutlet;
 use super::output::Leaving;
 
@@ -301,7 +302,7 @@ impl<'a> Session<'a> {
                 }
             }
             let appended = append_all(&**log, (&*work.pipeline.view, number), &ready).await;
-            let mut refused = work.delivered(appended)?;
+            let refused = work.delivered(appended)?;
             let to = if batch.is_last {
                 lowest
             } else {
@@ -315,8 +316,13 @@ impl<'a> Session<'a> {
                     position: to,
                     event: event_at(&**log, number, to).await?,
                 };
-                let taken = self.outlets.take(up_to, !batch.is_last).await;
-                refused.extend(work.delivered(taken)?);
+                loop {
+                    let taken = self.outlets.take(up_to, !batch.is_last).await;
+                    let Some(refused) = work.delivered(taken)? else {
+                        break;
+                    };
+                    self.keep_dead(number, refused).await?;
+                }
             }
             work.batch_limit.committed();
             self.dead
@@ -335,6 +341,16 @@ impl<'a> Session<'a> {
             }
         }
         Ok(moved)
+    }
+
+    /// Writes down what an outlet refused, before its mark passes it: whoever takes over continues
+    /// after the mark, and is not given it again.
+    async fn keep_dead(&mut self, partition: Partition, refused: Refused) -> Result<(), WorkError> {
+        let log = self.work.context.log();
+        self.dead
+            .extend(refused::rows(&**log, partition, vec![refused]).await?);
+        let noted = self.noted[partition.0 as usize];
+        self.commit(partition, noted).await
     }
 
     /// That nothing came of a stretch of the log is noted soon: who takes over is not to decide
@@ -365,6 +381,19 @@ impl<'a> Session<'a> {
         taken: CommittedStep,
     ) -> Result<(), WorkError> {
         let work = self.work;
+        self.commit(partition, to).await?;
+        let passed = &mut self.passed[partition.0 as usize];
+        *passed = to.max(*passed);
+        work.progress.settled_to(partition, to, taken);
+        work.workers
+            .publish_step(work.generation.id, partition, to, None);
+        work.link.has_sent(partition, to);
+        Ok(())
+    }
+
+    /// Notes how far was sent, with the records that are dead since.
+    async fn commit(&mut self, partition: Partition, to: Position) -> Result<(), WorkError> {
+        let work = self.work;
         let noted = &mut self.noted[partition.0 as usize];
         let checkpoint = Checkpoint {
             position: to,
@@ -375,12 +404,6 @@ impl<'a> Session<'a> {
         commit.rows = std::mem::take(&mut self.dead);
         work.context.views.commit_view(commit).await?;
         *noted = to;
-        let passed = &mut self.passed[partition.0 as usize];
-        *passed = to.max(*passed);
-        work.progress.settled_to(partition, to, taken);
-        work.workers
-            .publish_step(work.generation.id, partition, to, None);
-        work.link.has_sent(partition, to);
         Ok(())
     }
 }

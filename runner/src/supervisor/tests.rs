@@ -1,13 +1,16 @@
 //! The end of every worker is seen, whatever ends it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use annals_core::conformance::faulty::{Call, FaultyStore, StoreFault};
 use annals_core::{
-    Acquired, Annals, Checkpoint, CommitError, Failure, Generation, GenerationId, GenerationSpec,
-    GenerationStore, Leases, Log, MemoryStore, RowStore, StoreError, ViewCommit,
+    Acquired, Annals, Append, Checkpoint, CommitError, EventStore, Failure, Generation,
+    GenerationId, GenerationSpec, GenerationStore, Leases, Log, MemoryStore, NewEvent, RowStore,
+    StoreError, StreamId, ViewCommit,
 };
+use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::*;
@@ -167,6 +170,59 @@ async fn a_build_over_more_partitions_than_seen_is_incomplete() {
         let seen = context.poll.now().await.unwrap();
         assert_eq!(supervisor.is_at_head(&generation, &seen), is_complete);
     }
+}
+
+/// Heads of two partitions, which are asked one after the other: that of the second is not told
+/// while it is away.
+#[derive(Debug, Default)]
+struct SecondHead {
+    asked: AtomicUsize,
+    is_away: AtomicBool,
+}
+
+#[async_trait]
+impl StoreFault for SecondHead {
+    async fn before(&self, call: Call) -> Result<(), StoreError> {
+        let is_second = call == Call::Head && self.asked.fetch_add(1, Ordering::SeqCst) % 2 == 1;
+        match is_second && self.is_away.load(Ordering::SeqCst) {
+            true => Err(StoreError::new(Failure::Unavailable, "its leader is away")),
+            false => Ok(()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_partition_without_a_head_holds_no_other_back() {
+    let inner = Arc::new(MemoryStore::with_partitions(2));
+    let store = FaultyStore::new(Arc::clone(&inner) as _, SecondHead::default());
+    let mut spec = GenerationSpec::new("balances", 1, inner.id());
+    spec.partitions = 2;
+    let generation = inner.begin_generation(spec.clone()).await.unwrap();
+    let db = Annals::on(Arc::clone(&store) as _);
+    let views = ViewLocation::Own(Arc::clone(&inner) as _);
+    let context = WorkerContext::new(&db, &views, "owner");
+    let poll = context.poll.clone();
+    poll.follow("balances", Duration::ZERO);
+    let workers = GenerationWorkers::new(Kind::View, spec);
+    let subject = Arc::new(Failing(Fails::Switch, Arc::default()));
+    let supervisor = Supervisor::new(context, workers, subject);
+    for (is_away, is_complete) in [(false, true), (true, false), (false, true), (true, false)] {
+        store.fault().is_away.store(is_away, Ordering::SeqCst);
+        let seen = poll.now().await.unwrap();
+        assert_eq!(supervisor.is_at_head(&generation, &seen), is_complete);
+        let told = seen.stalled.get(&Partition(1)).cloned();
+        let why = "its head cannot be read: its leader is away";
+        assert_eq!(told, is_away.then(|| why.to_owned()));
+        assert!(!seen.stalled.contains_key(&Partition(0)));
+    }
+    let mut names = (0..).map(|number| StreamId::new(format!("account-{number}")).unwrap());
+    let stream = names.find(|name| inner.partition_of(name) == Partition(0));
+    let events = [NewEvent::json("account.opened", "1")];
+    let append = Append::new(stream.unwrap(), events);
+    inner.append(append).await.unwrap();
+    let moved = [(Partition(0), Position::START)];
+    let moves = tokio::time::timeout(Duration::from_secs(60), poll.head_after(&moved));
+    moves.await.expect("the other partition is not polled");
 }
 
 /// A store with one generation that serves, whose slot has come so far.

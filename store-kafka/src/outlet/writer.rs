@@ -172,7 +172,7 @@ impl Writer {
         for end in ends {
             let is_gone = self.known_topics.contains(&end.topic) && !end.is_there(&self.config)?;
             if is_gone && !self.begins_again {
-                return Err(OutletError::Refused(end.lost_text()));
+                return Err(OutletError::Destination(end.lost_text()));
             }
             if !is_gone {
                 self.ends.insert(end.topic.as_str().into(), end);
@@ -194,12 +194,12 @@ impl Writer {
             return Err(invalid(format!("outlet `{name}` is not open")).into());
         };
         let doing = || format!("outlet `{name}` did not finish a transaction");
-        // Before anything is begun.
+        // Before anything is begun. It looks at topics, and not at what is sent.
         match self.look_at(&producer, batch) {
             Ok(()) => {}
             Err(Broken::Refused(why)) => {
                 self.producer = Some(producer);
-                return Err(OutletError::Refused(why));
+                return Err(OutletError::Destination(why));
             }
             Err(broken) => return Err(OutletError::Store(broken.error(doing()))),
         }
@@ -214,8 +214,12 @@ impl Writer {
             Err(Broken::Refused(why)) => {
                 transaction::abort(&producer)
                     .map_err(|error| OutletError::Undecided(failed(doing(), error)))?;
+                let is_recreated = producer.context().recreated().is_some();
                 self.producer = Some(producer);
-                Err(OutletError::Refused(why))
+                Err(match is_recreated {
+                    true => OutletError::Destination(why),
+                    false => OutletError::Refused(why),
+                })
             }
             Err(Broken::Client(error)) if is_denied(&error) => {
                 transaction::abort(&producer)

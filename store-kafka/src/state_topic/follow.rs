@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use annals_core::{
     EventId, Filter, Generation, Outgoing, OutletMark, PAGE_EVENTS, Partition, Position, ReadLog,
-    ReadRows, RowsBy, StoreError,
+    StoreError,
 };
 use annals_runner::{
     CommittedStep, Slot, ViewKind, WorkError, WorkerContext, event_at, settled_to,
@@ -16,6 +16,7 @@ use bytes::Bytes;
 
 use super::StateTopic;
 use super::note::Note;
+use super::rows::{KeysLeft, ROWS};
 use crate::kafka::Kafka;
 use crate::outlet::KafkaOutlet;
 use crate::relay::Reports as _;
@@ -25,9 +26,6 @@ const DEAD_LETTERS: Duration = Duration::from_secs(1);
 
 /// A mark alone is written when so much was passed.
 const PASSED_MAX: u64 = 5_000;
-
-/// Rows of one read.
-const ROWS: usize = 1_000;
 
 /// How far a partition of the log has come.
 #[derive(Clone, Copy)]
@@ -182,16 +180,31 @@ impl Publishing<'_> {
         let reached = page.scanned.min(up_to);
         let event = page.events.last().filter(|event| event.position == reached);
         let event = event.map(|event| event.id);
-        let batch = self.rows(keys.into_iter().collect()).await?;
-        let records = batch.len() as u64;
-        if !batch.is_empty() || reached.get() - place.marked.get() >= PASSED_MAX {
-            // Before the mark: what is a dead letter at or before it is named in it.
+        let mut records = 0;
+        if !keys.is_empty() || reached.get() - place.marked.get() >= PASSED_MAX {
+            // Before the rows: one whose dead letters are settled meanwhile comes again.
             let dead = self.dead_keys().await?;
             let kept = &self.dead | &dead;
             let note = Note::new(self.generation.id.0, true, &kept).written();
-            let mark = self.mark(partition, reached, event, note);
-            self.take(batch, mark).await?;
-            self.state_topic.batch_limit.committed();
+            let mut left = KeysLeft::of(keys);
+            loop {
+                let batch = self.rows(&mut left).await?;
+                records += batch.len() as u64;
+                let is_last = left.is_empty();
+                // The mark moves with the last of the rows: after a failure all of them come again.
+                let mark = match is_last {
+                    true => self.mark(partition, reached, event, note.clone()),
+                    false => {
+                        let event = self.event_at(partition, place.marked).await?;
+                        self.mark(partition, place.marked, event, note.clone())
+                    }
+                };
+                self.take(batch, mark).await?;
+                self.state_topic.batch_limit.committed();
+                if is_last {
+                    break;
+                }
+            }
             self.dead = kept;
             place.marked = reached;
         }
@@ -221,11 +234,19 @@ impl Publishing<'_> {
         let keys_max = self.state_topic.batch_limit.of(ROWS);
         let mut kept = &self.dead | &dead;
         loop {
-            let part = next_part(&mut revived, &mut kept, keys_max);
-            let batch = self.rows(part).await?;
-            let note = Note::new(self.generation.id.0, true, &kept).written();
-            let mark = self.mark(partition, position, event, note);
-            self.take(batch, mark).await?;
+            let unsent = kept.clone();
+            let mut left = KeysLeft::of(next_part(&mut revived, &mut kept, keys_max));
+            loop {
+                let batch = self.rows(&mut left).await?;
+                let is_last = left.is_empty();
+                let named = if is_last { &kept } else { &unsent };
+                let note = Note::new(self.generation.id.0, true, named).written();
+                let mark = self.mark(partition, position, event, note);
+                self.take(batch, mark).await?;
+                if is_last {
+                    break;
+                }
+            }
             if revived.is_empty() {
                 break;
             }
@@ -234,30 +255,15 @@ impl Publishing<'_> {
         Ok(())
     }
 
-    /// The rows of these keys as they are now; keys without a row are tombstones.
-    async fn rows(&self, keys: Vec<String>) -> Result<Vec<Outgoing>, WorkError> {
-        let mut batch = Vec::with_capacity(keys.len());
-        for keys in keys.chunks(ROWS) {
-            let mut gone: BTreeSet<&String> = keys.iter().collect();
-            let mut after = None;
-            loop {
-                let by = RowsBy::Keys(keys.to_vec());
-                let read = ReadRows::of(self.generation.id, by)
-                    .after(after)
-                    .limit(ROWS);
-                let page = self.context.views.read_rows(read).await?;
-                for row in page.rows {
-                    gone.remove(&row.key);
-                    batch.push(self.outgoing(&row.key, Some(row.value)));
-                }
-                match page.next {
-                    Some(next) => after = Some(next),
-                    None => break,
-                }
-            }
-            batch.extend(gone.into_iter().map(|key| self.outgoing(key, None)));
-        }
-        Ok(batch)
+    /// The next of the rows that are left, as they are now; keys without a row are tombstones.
+    async fn rows(&self, left: &mut KeysLeft) -> Result<Vec<Outgoing>, WorkError> {
+        let views = &*self.context.views;
+        let limit = &self.state_topic.batch_limit;
+        let rows = left.next(views, self.generation.id, limit).await?;
+        let rows = rows.into_iter();
+        Ok(rows
+            .map(|(key, value)| self.outgoing(&key, value))
+            .collect())
     }
 
     /// All keys in dead letters.

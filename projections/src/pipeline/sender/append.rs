@@ -1,8 +1,6 @@
 //! Events of a pipeline into the log.
 
-use annals_core::{
-    Append, AppendError, Failure, IdClash, NewEvent, Partition, Store, StoreError, StreamId,
-};
+use annals_core::{Append, AppendError, Failure, IdClash, NewEvent, Partition, Store, StreamId};
 use annals_runner::{WorkError, chain};
 
 use super::refused::Refused;
@@ -95,8 +93,7 @@ fn failed(
             error.into()
         }
         error @ (AppendError::NotOwner { .. } | AppendError::OwnershipMoving) => {
-            let why = error.to_string();
-            StoreError::new(Failure::Unavailable, why).into()
+            error.into_store_error().into()
         }
         error => WorkError::Stopped(format!(
             "the events from that for stream `{to}` on, which position {cause} of partition \

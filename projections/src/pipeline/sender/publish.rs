@@ -1,6 +1,6 @@
 //! Records of a pipeline into outlets, which keep with each batch how far it was sent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use annals_core::{EventId, LogId, Outgoing, Outlet, OutletError, OutletMark, Partition, Position};
 use annals_runner::WorkError;
@@ -21,7 +21,9 @@ struct OpenedOutlet {
     /// How many records were added of the cause that is being sent.
     counted: u64,
     counted_of: (Partition, Position),
-    next: Vec<Next>,
+    next: VecDeque<Next>,
+    /// Whether what is next was refused as a batch: its records go one by one.
+    one_by_one: bool,
 }
 
 /// A record of the next batch, and how many of its cause it completes.
@@ -86,7 +88,8 @@ impl Outlets {
                 taken,
                 counted: 0,
                 counted_of: (Partition(0), Position::START),
-                next: Vec::new(),
+                next: VecDeque::new(),
+                one_by_one: false,
             });
         }
         Ok(Outlets(opened))
@@ -114,7 +117,7 @@ impl Outlets {
         let is_taken = part.cause == cause.get() && of.counted <= part.records;
         if cause > position && !is_taken {
             let counted = of.counted;
-            of.next.push(Next {
+            of.next.push_back(Next {
                 order,
                 counted,
                 record,
@@ -128,92 +131,92 @@ impl Outlets {
         self.0.iter().any(|of| !of.next.is_empty())
     }
 
-    /// Sends what was added, and gives what the outlets refuse for good: the others go on without
-    /// it. `goes_on`: more may come of the last cause.
+    /// Sends what was added, up to the first record that its outlet refuses for good, and gives
+    /// that: no mark has passed it. Called again once that is kept, it goes on after it; nothing
+    /// says that all the others were sent. `goes_on`: more may come of the last cause.
     pub(super) async fn take(
         &mut self,
         up_to: UpTo,
         goes_on: bool,
-    ) -> Result<Vec<Refused>, WorkError> {
-        let mut refused = Vec::new();
+    ) -> Result<Option<Refused>, WorkError> {
         for of in &mut self.0 {
-            let records = std::mem::take(&mut of.next);
-            if records.is_empty() {
-                continue;
+            if let Some(refused) = of.take(up_to, goes_on).await? {
+                return Ok(Some(refused));
             }
-            let part = match goes_on {
-                true => Part {
-                    cause: of.counted_of.1.get(),
-                    records: of.counted,
-                },
-                false => Part::default(),
-            };
-            let note = match goes_on {
-                true => part.note(),
-                false => bytes::Bytes::new(),
-            };
-            let UpTo {
-                log,
-                partition,
-                position,
-                event,
-            } = up_to;
-            let mark = OutletMark {
-                log,
-                partition,
-                position,
-                event,
-                note,
-            };
-            let batch = records.iter().map(|of| of.record.clone()).collect();
-            match of.outlet.take(batch, mark.clone()).await {
-                Ok(()) => {}
-                Err(OutletError::Refused(why)) => {
-                    refused.extend(of.one_by_one(records, mark, why).await?);
-                }
-                Err(error) => return Err(failed(error)),
-            }
-            of.taken.insert(partition, Taken { position, part });
         }
-        Ok(refused)
+        Ok(None)
     }
 }
 
 impl OpenedOutlet {
-    /// Sends the records of a batch that was refused one after the other, each with the mark of how
-    /// far it goes, the last with that of the batch.
-    async fn one_by_one(
-        &mut self,
-        records: Vec<Next>,
-        whole: OutletMark,
-        why: String,
-    ) -> Result<Vec<Refused>, WorkError> {
-        if let [only] = &records[..] {
-            return Ok(vec![refusal(only, &why)]);
+    /// Sends what is next together, or, when that was refused, one after the other: each with the
+    /// mark of how far it goes, the last with that of the batch.
+    async fn take(&mut self, up_to: UpTo, goes_on: bool) -> Result<Option<Refused>, WorkError> {
+        if self.next.is_empty() {
+            return Ok(None);
         }
-        let mut refused = Vec::new();
-        let count = records.len();
-        for (number, next) in (1..).zip(records) {
-            let part = Part {
-                cause: next.order.position,
-                records: next.counted,
-            };
-            let mark = match number == count {
-                true => whole.clone(),
-                false => OutletMark {
-                    position: Position::new(next.order.position).minus(1),
-                    event: None,
-                    note: part.note(),
-                    ..whole.clone()
-                },
-            };
-            match self.outlet.take(vec![next.record.clone()], mark).await {
-                Ok(()) => {}
-                Err(OutletError::Refused(why)) => refused.push(refusal(&next, &why)),
+        let UpTo {
+            log,
+            partition,
+            position,
+            event,
+        } = up_to;
+        let (part, note) = match goes_on {
+            true => {
+                let part = Part {
+                    cause: self.counted_of.1.get(),
+                    records: self.counted,
+                };
+                (part, part.note())
+            }
+            false => (Part::default(), bytes::Bytes::new()),
+        };
+        self.taken.insert(partition, Taken { position, part });
+        let whole = OutletMark {
+            log,
+            partition,
+            position,
+            event,
+            note,
+        };
+        if !self.one_by_one && self.next.len() > 1 {
+            let batch = self.next.iter().map(|of| of.record.clone()).collect();
+            match self.outlet.take(batch, whole.clone()).await {
+                Ok(()) => {
+                    self.next.clear();
+                    return Ok(None);
+                }
+                Err(OutletError::Refused(_)) => {}
                 Err(error) => return Err(failed(error)),
             }
         }
-        Ok(refused)
+        while let Some(next) = self.next.pop_front() {
+            let mark = match self.next.is_empty() {
+                true => whole.clone(),
+                false => {
+                    let part = Part {
+                        cause: next.order.position,
+                        records: next.counted,
+                    };
+                    OutletMark {
+                        position: Position::new(next.order.position).minus(1),
+                        event: None,
+                        note: part.note(),
+                        ..whole.clone()
+                    }
+                }
+            };
+            match self.outlet.take(vec![next.record.clone()], mark).await {
+                Ok(()) => {}
+                Err(OutletError::Refused(why)) => {
+                    self.one_by_one = !self.next.is_empty();
+                    return Ok(Some(refusal(&next, &why)));
+                }
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        self.one_by_one = false;
+        Ok(None)
     }
 }
 
@@ -235,6 +238,7 @@ fn failed(error: OutletError) -> WorkError {
     match error {
         // Opening it again tells.
         OutletError::Undecided(error) | OutletError::Store(error) => error.into(),
+        // Also what concerns the destination: it would be so of each record.
         error => WorkError::Stopped(error.to_string()),
     }
 }
@@ -249,7 +253,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes no batch with a record for `bad`.
+    /// Takes no batch with a record for `bad`, and none with one for `missing`, which is no topic.
     #[derive(Clone, Debug, Default)]
     struct Topic(Arc<Mutex<(Vec<String>, Vec<OutletMark>)>>);
 
@@ -266,6 +270,9 @@ mod tests {
         ) -> Result<(), OutletError> {
             if batch.iter().any(|of| &*of.to == "bad") {
                 return Err(OutletError::Refused("it is bad".into()));
+            }
+            if batch.iter().any(|of| &*of.to == "missing") {
+                return Err(OutletError::Destination("it is missing".into()));
             }
             let mut topic = self.0.lock().unwrap();
             topic.0.extend(batch.iter().map(|of| of.to.to_string()));
@@ -284,13 +291,8 @@ mod tests {
         }
     }
 
-    /// Sends records of causes, the last of which may go on, from where the outlet has come.
-    async fn send(
-        topic: &Topic,
-        log: LogId,
-        records: &[(u64, &str)],
-        goes_on: bool,
-    ) -> Vec<Refused> {
+    /// Opens the outlet, and adds records of causes from where it has come.
+    async fn begin(topic: &Topic, log: LogId, records: &[(u64, &str)]) -> Outlets {
         let opens = topic.clone();
         let open: OpenOutlet = Arc::new(move || Ok(Box::new(opens.clone())));
         let mut outlets = Outlets::open(vec![open], log).await.unwrap();
@@ -301,17 +303,38 @@ mod tests {
             };
             outlets.add(0, (Partition(0), order), record(name)).unwrap();
         }
-        let last = Position::new(records.last().unwrap().0);
-        let up_to = UpTo {
+        outlets
+    }
+
+    fn up_to(log: LogId, position: Position) -> UpTo {
+        UpTo {
             log,
             partition: Partition(0),
-            position: if goes_on { last.minus(1) } else { last },
+            position,
             event: None,
-        };
-        match outlets.have_records() {
-            true => outlets.take(up_to, goes_on).await.unwrap(),
-            false => Vec::new(),
         }
+    }
+
+    /// Sends records of causes, the last of which may go on, from where the outlet has come.
+    async fn send(
+        topic: &Topic,
+        log: LogId,
+        records: &[(u64, &str)],
+        goes_on: bool,
+    ) -> Vec<Refused> {
+        let mut outlets = begin(topic, log, records).await;
+        let last = Position::new(records.last().unwrap().0);
+        let to = if goes_on { last.minus(1) } else { last };
+        let mut refused = Vec::new();
+        while let Some(next) = outlets.take(up_to(log, to), goes_on).await.unwrap() {
+            refused.push(next);
+        }
+        assert!(!outlets.have_records());
+        refused
+    }
+
+    fn causes(refused: &[Refused]) -> Vec<u64> {
+        refused.iter().map(|of| of.order().position).collect()
     }
 
     #[tokio::test]
@@ -321,14 +344,46 @@ mod tests {
         let records = [(3, "a"), (7, "bad"), (7, "b"), (8, "c"), (9, "bad")];
         let refused = send(&topic, log, &records, false).await;
         let reason = "a record for `bad` was refused by its outlet: it is bad";
-        let causes = refused.iter().map(|of| {
+        for of in &refused {
             assert_eq!(*of, Refused::of(of.order(), reason.into()));
-            of.order().position
-        });
-        assert_eq!(causes.collect::<Vec<_>>(), [7, 9]);
+        }
+        assert_eq!(causes(&refused), [7, 9]);
         // A sender that begins again before that is noted sends the others no second time.
         send(&topic, log, &records, false).await;
         assert_eq!(topic.0.lock().unwrap().0, ["a", "b", "c"]);
+    }
+
+    #[tokio::test]
+    async fn no_mark_passes_a_refused_record_that_was_not_given() {
+        let topic = Topic::default();
+        let log = LogId::random();
+        let records = [(3, "a"), (7, "bad"), (7, "b"), (8, "bad"), (9, "c")];
+        for (sent, cause) in [(vec!["a"], 7), (vec!["a", "b"], 8)] {
+            let mut outlets = begin(&topic, log, &records).await;
+            let mut refused = Vec::new();
+            // The sender ends when it was given this one, and has not kept it.
+            while causes(&refused).last() != Some(&cause) {
+                let next = outlets.take(up_to(log, Position::new(9)), false).await;
+                refused.push(next.unwrap().unwrap());
+            }
+            assert_eq!(topic.0.lock().unwrap().0, sent);
+        }
+        assert_eq!(causes(&send(&topic, log, &records, false).await), [8]);
+        assert_eq!(topic.0.lock().unwrap().0, ["a", "b", "c"]);
+    }
+
+    #[tokio::test]
+    async fn a_destination_that_takes_nothing_stops_and_refuses_nothing() {
+        let topic = Topic::default();
+        let log = LogId::random();
+        for records in [&[(3, "missing")][..], &[(3, "a"), (4, "missing")]] {
+            let mut outlets = begin(&topic, log, records).await;
+            let stopped = outlets.take(up_to(log, Position::new(4)), false).await;
+            let is_stopped =
+                matches!(&stopped, Err(WorkError::Stopped(why)) if why == "it is missing");
+            assert!(is_stopped, "{stopped:?}");
+            assert!(topic.0.lock().unwrap().1.is_empty(), "{records:?}");
+        }
     }
 
     #[tokio::test]

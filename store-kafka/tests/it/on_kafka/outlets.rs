@@ -112,7 +112,7 @@ async fn a_batch_that_cannot_be_sent_leaves_no_trace() {
     let batch = vec![outgoing(&topic, 1), missing];
     let refused = outlet.take(batch, mark(log, 2)).await;
     assert!(
-        matches!(refused, Err(OutletError::Refused(_))),
+        matches!(refused, Err(OutletError::Destination(_))),
         "{refused:?}"
     );
     // The client may find that numbers of the refused batch were skipped; that is undecided, and
