@@ -6,6 +6,8 @@
 -- known_event is the event at known_head, the last that the caller saw. relies says that the stream
 -- must be as the caller knows it, before at_version; else the event comes after what is there.
 --
+-- calls without an answer are expressions, which cost less than statements.
+--
 -- while it has the log, every other append waits, so it looks and inserts by one statement, and
 -- returns from no function but `lock_log`. what it sets ends with its first commit, after the log
 -- is released; a procedure with settings of its own may not commit. the search path is that of the
@@ -34,6 +36,7 @@ language plpgsql
 as $$
 declare
     is_locked pg_catalog.bool;
+    is_logged pg_catalog.bool;
 begin
     set local synchronous_commit = off;
     set local search_path = pg_catalog, pg_temp;
@@ -86,7 +89,9 @@ begin
     end if;
     commit;
     if given is not null then
-        perform pg_catalog.pg_logical_emit_message(true, 'annals', ''::pg_catalog.text);
+        is_logged := pg_catalog.pg_logical_emit_message(
+            true, 'annals', ''::pg_catalog.text
+        ) is not null;
     end if;
 end
 $$;
