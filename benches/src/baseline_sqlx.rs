@@ -102,12 +102,12 @@ impl Inserts {
         })
     }
 
-    /// Inserts these, one after another; how long each took.
+    /// Inserts these as the events after this version, one after another; how long each took.
     ///
     /// # Errors
     ///
     /// Those of the server.
-    pub async fn run(mut self, made: Made) -> Outcome<Vec<Duration>> {
+    pub async fn run(&mut self, made: Made, after: i64) -> Outcome<Vec<Duration>> {
         let mut ready: Vec<Ready> = Vec::new();
         for (key, (_, events)) in (self.first..).zip(made) {
             let digested = events
@@ -117,7 +117,7 @@ impl Inserts {
         }
         let mut took = Vec::new();
         for (stream, events) in ready {
-            for (version, (event, digest)) in (1_i64..).zip(events) {
+            for (version, (event, digest)) in (after + 1..).zip(events) {
                 let began = Instant::now();
                 let connection = &mut self.connection;
                 insert(connection, &self.schema, stream, version, &event, digest).await?;

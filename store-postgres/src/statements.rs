@@ -113,7 +113,6 @@ pub(crate) const FUNCTIONS: &[(&str, &str)] = functions! {
     "acquire_lease"
     "append"
     "append_one"
-    "append_one_beside"
     "append_one_then_flush"
     "append_then_flush"
     "append_with_rows"

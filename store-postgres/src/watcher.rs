@@ -25,9 +25,13 @@ const RECONNECT_MAX: Duration = Duration::from_secs(5);
 /// more than it is worth.
 const NOTIFY_EVERY: Duration = Duration::from_millis(3);
 
-/// At least so long until it is asked again whether a process listens, after none did. The first
-/// hint to one that begins to listen comes at most so much later.
+/// At least so long until it is asked again whether a process listens, after none did; each time
+/// that none does, twice as long.
 const ASK_EVERY: Duration = Duration::from_millis(20);
+
+/// At most so long: with many processes that append, each of which asks, asking would cost as much
+/// as appending. The first hint to one that begins to listen comes at most so much later.
+const ASK_EVERY_MAX: Duration = Duration::from_millis(160);
 
 /// How often a process waits for others to notify before it does so itself.
 const WAITS_MAX: u32 = 3;
@@ -198,6 +202,7 @@ async fn notify_others(
     moves: Moves,
     mut own: watch::Receiver<u64>,
 ) {
+    let mut pause = Duration::ZERO;
     while own.changed().await.is_ok() {
         let mut waits = 0;
         loop {
@@ -216,13 +221,21 @@ async fn notify_others(
                 .fetch_optional(&database.pool)
                 .await;
             match sent {
-                Ok(Some(_)) => {}
-                Ok(None) => moves.notify(head, ASK_EVERY),
+                Ok(Some(_)) => pause = Duration::ZERO,
+                Ok(None) => {
+                    pause = longer(pause);
+                    moves.notify(head, pause);
+                }
                 // They poll every so often.
                 Err(error) => tracing::debug!(%error, "could not notify others of the head"),
             }
         }
     }
+}
+
+/// How long until it is asked again whether a process listens, after this pause.
+fn longer(pause: Duration) -> Duration {
+    (pause * 2).clamp(ASK_EVERY, ASK_EVERY_MAX)
 }
 
 struct Watching {
@@ -335,6 +348,16 @@ mod tests {
         moves.notify(1, NOTIFY_EVERY);
         assert!(moves.due(2).unwrap() > Instant::now());
         assert_eq!(moves.due(2), moves.notified().next);
+    }
+
+    #[test]
+    fn while_none_listens_that_is_asked_ever_less_often() {
+        let mut pause = Duration::ZERO;
+        let pauses = [(); 5].map(|()| {
+            pause = longer(pause);
+            pause.as_millis()
+        });
+        assert_eq!(pauses, [20, 40, 80, 160, 160]);
     }
 
     #[tokio::test]

@@ -10,6 +10,7 @@ use std::time::Duration;
 use annals_core::{Append, EventStore as _, Failure, Log as _, NewEvent, StreamId};
 use annals_postgres::{PostgresStore, sqlx};
 use server::{Schema, connection};
+use sqlx::Connection as _;
 
 #[tokio::test]
 async fn a_schema_is_made_once_by_many_at_once() {
@@ -130,6 +131,36 @@ async fn listening(schema: &Schema) -> i64 {
         .fetch_one(&mut connection().await)
         .await
         .unwrap()
+}
+
+#[tokio::test]
+async fn one_that_asks_who_listens_is_no_listener() {
+    let schema = Schema::new();
+    drop(schema.store().await);
+    let ask = || schema.sql(include_str!("../src/sql/notify.sql"));
+    let mut first = connection().await;
+    let mut second = connection().await;
+    let mut listener = connection().await;
+    let mut open = first.begin().await.unwrap();
+    let mut notified = Vec::new();
+    for listens in [false, true] {
+        if listens {
+            sqlx::query(schema.sql(include_str!("../src/sql/listens.sql")))
+                .execute(&mut listener)
+                .await
+                .unwrap();
+        }
+        for asker in [&mut *open, &mut second] {
+            let row = sqlx::query(ask())
+                .bind("channel")
+                .bind("1")
+                .fetch_optional(asker)
+                .await
+                .unwrap();
+            notified.push(row.is_some());
+        }
+    }
+    assert_eq!(notified, [false, false, true, true]);
 }
 
 #[tokio::test]

@@ -22,6 +22,9 @@ use crate::report::Report;
 /// The argument with which the program is one of several processes that append.
 pub(crate) const APPENDS: &str = "--append-in-process";
 
+/// So many events each process appends before the clock starts: at first a session compiles
+/// functions and plans statements.
+const WARM_UP: u32 = 16;
 /// What a row is to come to beside plain inserts.
 const TARGET: f64 = 0.8;
 /// How many times as long as a plain insert a command may take.
@@ -160,8 +163,8 @@ fn together(
     Ok((watch.stop(events / processes * processes), latencies))
 }
 
-/// What such a process does: gets ready, says so, waits for the word, appends, and says how many
-/// microseconds each append took.
+/// What such a process does: appends some events, says that it is ready, waits for the word, appends
+/// the others, and says how many microseconds each of these took.
 pub(crate) fn append_in_process(
     how: &str,
     schema: &str,
@@ -171,12 +174,14 @@ pub(crate) fn append_in_process(
 ) -> Outcome<()> {
     let process: usize = process.parse()?;
     let work = Singles {
-        events: events.parse()?,
+        events: events.parse::<usize>()? + WARM_UP as usize,
         tasks: 1,
     };
     let mut made = work.make()?;
-    for (stream, _) in &mut made {
+    let mut first = Vec::new();
+    for (stream, events) in &mut made {
         *stream = account::stream(process)?;
+        first.push((stream.clone(), events.drain(..WARM_UP as usize).collect()));
     }
     // As a small service has them.
     let runtime = Builder::new_multi_thread()
@@ -194,14 +199,16 @@ pub(crate) fn append_in_process(
         match how {
             "annals" => {
                 let store = schema.store().await?;
+                append(&store, first, 0).await?;
                 ready()?;
-                append(&store, made).await
+                append(&store, made, WARM_UP.into()).await
             }
             _ => {
-                let inserts =
+                let mut inserts =
                     baseline_sqlx::Inserts::connect(&schema, i64::try_from(process)?).await?;
+                inserts.run(first, 0).await?;
                 ready()?;
-                inserts.run(made).await
+                inserts.run(made, WARM_UP.into()).await
             }
         }
     })?;
@@ -216,10 +223,11 @@ pub(crate) fn append_in_process(
 async fn append(
     store: &Arc<dyn Store>,
     made: Vec<(annals::StreamId, Vec<annals::store::NewEvent>)>,
+    after: u64,
 ) -> Outcome<Vec<Duration>> {
     let mut took = Vec::new();
     for (stream, events) in made {
-        for (version, event) in (0..).zip(events) {
+        for (version, event) in (after..).zip(events) {
             let began = Instant::now();
             // Made when it is needed, as programs do: ids that ascend with time are cheap to index.
             let event = event.id(EventId::random());

@@ -25,7 +25,9 @@ begin
     from annals.append(known_incarnation, known_head, known_event, known_changes, batch) as done;
     commit;
     -- A transaction that writes to the log of the server, so that its commit waits for the flush,
-    -- and for synchronous standbys.
-    perform pg_catalog.pg_logical_emit_message(true, 'annals', ''::pg_catalog.text);
+    -- and for synchronous standbys. Where nothing was written, the caller looks again.
+    if is_done then
+        perform pg_catalog.pg_logical_emit_message(true, 'annals', ''::pg_catalog.text);
+    end if;
 end
 $$;

@@ -12,23 +12,27 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set jit = off
 as $$
-declare
-    changed_at bigint;
 begin
     -- Tables in the order in which they were made, as everybody who locks them all goes.
-    select run.id into incarnation
-    from annals.incarnation as run
-    where run.one = 1 and run.relation = 'annals.event'::regclass::oid;
-    select stream_change.key, stream_change.recorded_at into changes, changed_at
-    from annals.stream_change
-    order by stream_change.key desc
-    limit 1;
-    select event.position, event.id, event.recorded_at into head, head_event, recorded
-    from annals.event
-    order by event.position desc
-    limit 1;
-    head := coalesce(head, 0);
-    changes := coalesce(changes, 0);
-    recorded := coalesce(greatest(recorded, changed_at), -9223372036854775808);
+    select
+        coalesce(last.position, 0), last.id, coalesce(change.key, 0),
+        coalesce(greatest(last.recorded_at, change.recorded_at), '-9223372036854775808'::bigint),
+        run.id
+    into head, head_event, changes, recorded, incarnation
+    from (values (1)) as log(one)
+    left join annals.incarnation as run
+        on run.one = log.one and run.relation = 'annals.event'::regclass::oid
+    left join lateral (
+        select stream_change.key, stream_change.recorded_at
+        from annals.stream_change
+        order by stream_change.key desc
+        limit 1
+    ) as change on true
+    left join lateral (
+        select event.position, event.id, event.recorded_at
+        from annals.event
+        order by event.position desc
+        limit 1
+    ) as last on true;
 end
 $$;
