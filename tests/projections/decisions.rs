@@ -8,7 +8,7 @@ use annals_projections::{Poison, Project, ReadModels, Row, Settled, View, With};
 use serde::{Deserialize, Serialize};
 
 use super::bank::{
-    AccountEvent, Balance, deposited, happens, noted, options, program, program_with,
+    AccountEvent, Balance, deposited, happens, mend, noted, options, program, program_with, unmend,
 };
 use super::poison::{all_of, contents};
 use super::rebuild::rebuilt_and_held;
@@ -192,6 +192,40 @@ pub(crate) async fn an_event_that_one_generation_lacks_can_be_skipped() {
     assert_eq!(row.map(|row| row.events), Some(1));
     let refused = view.skip_event(position, "again").await.unwrap_err();
     assert!(refused.to_string().contains("has handled"), "{refused}");
+    db.stop().await;
+}
+
+pub(crate) async fn a_dead_letter_of_a_build_alone_can_be_skipped() {
+    let store = store().await;
+    mend();
+    let db = program_with(&store, options().batch_events_max(1).dead_letters_max(1)).await;
+    let bad = happens(&db, "alice", noted("poison")).await.events()[0].position;
+    let done = happens(&db, "bob", noted("poison")).await;
+    let view = db.view::<Balance>();
+    view.wait_for(&done, Duration::from_secs(60)).await.unwrap();
+    // What serves has folded both; the code that builds anew cannot.
+    unmend();
+    let rebuild = db.rebuild::<Balance>();
+    let building = rebuild.begin().await.unwrap();
+    let stopped = building.finished(|_| ()).await.unwrap_err().to_string();
+    assert!(stopped.contains("at most 1 are allowed"), "{stopped}");
+
+    let keys = view.dead_letter_keys(None, 9).await.unwrap();
+    let found: Vec<_> = keys.iter().map(|of| (&*of.key, of.position)).collect();
+    assert_eq!(found, [("alice", bad)]);
+    assert_eq!(view.waiting("alice", None, 9).await.unwrap().len(), 1);
+    let building = rebuild.under_way().await.unwrap().unwrap();
+    let settled = view.skip("alice", bad, "entered twice").await.unwrap();
+    assert_eq!((settled.events, settled.still), (1, None));
+    building.finished(|_| ()).await.unwrap();
+    assert_eq!(view.get("alice").await.unwrap(), None);
+    let settled = view.discard("bob", "entered twice").await.unwrap();
+    assert_eq!((settled.events, settled.still), (1, None));
+    assert_eq!(view.dead_letter_keys(None, 9).await.unwrap(), []);
+    // The generation that had handled it keeps what came of it.
+    rebuild.roll_back().await.unwrap();
+    let row = view.get("alice").await.unwrap();
+    assert_eq!(row.map(|row| row.events), Some(1));
     db.stop().await;
 }
 

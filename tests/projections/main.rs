@@ -86,6 +86,7 @@ macro_rules! promises {
             what_is_discarded_is_gone_for_its_key_alone,
             a_skip_needs_a_reason_and_an_exact_position,
             an_event_that_one_generation_lacks_can_be_skipped,
+            a_dead_letter_of_a_build_alone_can_be_skipped,
             an_event_without_a_key_stops_until_skipped,
             too_many_dead_letters_stop_the_projection,
             an_event_skipped_for_one_key_counts_for_others,
