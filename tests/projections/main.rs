@@ -285,7 +285,8 @@ macro_rules! promises {
             what_is_settled_late_is_told_too,
             a_slow_watcher_reads_again_and_sees_the_newest,
             a_switch_to_another_generation_tells_watchers_to_look_again,
-            what_another_process_folds_is_noticed;
+            what_another_process_folds_is_noticed,
+            what_another_process_retries_is_noticed;
         ways:
             what_stops_a_start_is_skipped_in_the_background,
             what_stops_a_reactor_is_skipped,
