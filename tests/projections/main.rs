@@ -87,6 +87,7 @@ macro_rules! promises {
             a_skip_needs_a_reason_and_an_exact_position,
             an_event_that_one_generation_lacks_can_be_skipped,
             a_dead_letter_of_a_build_alone_can_be_skipped,
+            a_skip_whose_answer_is_lost_delays_no_later_event,
             an_event_without_a_key_stops_until_skipped,
             too_many_dead_letters_stop_the_projection,
             an_event_skipped_for_one_key_counts_for_others,
