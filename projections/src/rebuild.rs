@@ -29,6 +29,9 @@ const STANDS_STILL: Duration = Duration::from_secs(30);
 /// The pause between two looks at how far it has come.
 const LOOK_AGAIN: Duration = Duration::from_millis(25);
 
+/// What took longer than this to come as far as the one that serves is asked to come further.
+const FRESH: Duration = Duration::from_millis(500);
+
 /// What can be done with the generations of a view.
 ///
 /// ```
@@ -330,9 +333,11 @@ impl<V> Rebuild<V> {
         Ok(())
     }
 
-    /// Waits until a generation that is kept is as far as the one that serves.
+    /// Waits until a generation that is kept is as far as the one that serves was a moment ago.
     async fn catches_up(&self, kept: &Generation) -> Result<(), RebuildError> {
-        let wanted = self.seen_by_readers().await?;
+        let mut wanted = self.seen_by_readers().await?;
+        let mut asked = Instant::now();
+        let mut fresh = FRESH;
         let mut changes = self.workers.changes();
         let mut last: Vec<(u16, Partition, Position)> = Vec::new();
         let mut moved = Instant::now();
@@ -347,8 +352,16 @@ impl<V> Rebuild<V> {
                 let mut slots = (0..kept.spec.slots).filter(|of| kept.spec.reads(*of, *partition));
                 slots.all(|slot| at(slot, *partition) >= *position)
             });
-            if is_there {
+            if is_there && asked.elapsed() <= fresh {
                 return Ok(());
+            }
+            if is_there {
+                // The one that serves went on meanwhile. Each time it may have for longer, so that
+                // this ends on a busy log.
+                asked = Instant::now();
+                wanted = self.seen_by_readers().await?;
+                fresh *= 2;
+                continue;
             }
             let now: Vec<_> = checkpoints
                 .iter()
