@@ -232,13 +232,13 @@ impl<V> Rebuild<V> {
     /// [`RebuildError::NothingKept`] when there is none of this version; [`RebuildError::Lags`]
     /// when it does not come as far as the one that serves: nothing was switched then.
     pub async fn roll_back(&self) -> Result<(), RebuildError> {
+        // That may take long, and programs that start wait for who coordinates.
+        let kept = self.newest_kept().await?;
+        self.catches_up(&kept).await?;
         let coordination = Coordination::take(&self.context, self.view).await?;
         let back = async {
-            let kept = self.kept().await?;
-            let Some(kept) = kept.last() else {
-                return Err(RebuildError::NothingKept(self.view));
-            };
-            self.catches_up(kept).await?;
+            let kept = self.newest_kept().await?;
+            self.catches_up(&kept).await?;
             Ok(self.subject.switch_to(kept.id).await?)
         };
         let back = back.await;
@@ -406,6 +406,11 @@ impl<V> Rebuild<V> {
             seen.push((partition, position));
         }
         Ok(seen)
+    }
+
+    async fn newest_kept(&self) -> Result<Generation, RebuildError> {
+        let newest = self.kept().await?.pop();
+        newest.ok_or(RebuildError::NothingKept(self.view))
     }
 
     async fn kept(&self) -> Result<Vec<Generation>, RebuildError> {

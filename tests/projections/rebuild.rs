@@ -296,6 +296,9 @@ async fn a_roll_back_follows_what_serves(db: &Program, store: &TestStore) {
     assert!(waits.is_err(), "{waits:?}");
     let second = happens(db, "0", deposited(1)).await;
     view.wait_for(&second, long).await.unwrap();
+    // Programs start while it waits.
+    let other = tokio::time::timeout(long, program(store)).await.unwrap();
+    other.stop().await;
 
     // It comes to where the other one was, and no further.
     let generations = store.views().generations("balances").await.unwrap();
