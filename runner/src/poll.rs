@@ -265,10 +265,10 @@ mod tests {
 
     /// A store that panics when it is asked for its head the first time.
     #[derive(Debug, Default)]
-    struct Panics(AtomicBool);
+    struct PanicsAtTheHead(AtomicBool);
 
     #[async_trait::async_trait]
-    impl StoreFault for Panics {
+    impl StoreFault for PanicsAtTheHead {
         async fn before(&self, call: Call) -> Result<(), StoreError> {
             let is_first = call == Call::Head && !self.0.swap(true, Ordering::Relaxed);
             assert!(!is_first, "no head today");
@@ -280,7 +280,7 @@ mod tests {
     async fn a_poll_goes_on_after_a_panic_of_a_store() {
         let memory = Arc::new(MemoryStore::new());
         let views = ViewLocation::Own(Arc::clone(&memory) as _);
-        let log: Arc<dyn Store> = FaultyStore::new(memory, Panics::default());
+        let log: Arc<dyn Store> = FaultyStore::new(memory, PanicsAtTheHead::default());
         let poll = Poll::new(&log, &views);
         poll.follow("balances", IDLE);
         let long = Duration::from_secs(60);
