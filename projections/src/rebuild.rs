@@ -29,6 +29,9 @@ const STANDS_STILL: Duration = Duration::from_secs(30);
 /// The pause between two looks at how far it has come.
 const LOOK_AGAIN: Duration = Duration::from_millis(25);
 
+/// What took longer than this to come as far as the one that serves is asked to come further.
+const FRESH: Duration = Duration::from_millis(500);
+
 /// What can be done with the generations of a view.
 ///
 /// ```
@@ -229,13 +232,13 @@ impl<V> Rebuild<V> {
     /// [`RebuildError::NothingKept`] when there is none of this version; [`RebuildError::Lags`]
     /// when it does not come as far as the one that serves: nothing was switched then.
     pub async fn roll_back(&self) -> Result<(), RebuildError> {
+        // That may take long, and programs that start wait for who coordinates.
+        let kept = self.newest_kept().await?;
+        self.catches_up(&kept).await?;
         let coordination = Coordination::take(&self.context, self.view).await?;
         let back = async {
-            let kept = self.kept().await?;
-            let Some(kept) = kept.last() else {
-                return Err(RebuildError::NothingKept(self.view));
-            };
-            self.catches_up(kept).await?;
+            let kept = self.newest_kept().await?;
+            self.catches_up(&kept).await?;
             Ok(self.subject.switch_to(kept.id).await?)
         };
         let back = back.await;
@@ -330,9 +333,11 @@ impl<V> Rebuild<V> {
         Ok(())
     }
 
-    /// Waits until a generation that is kept is as far as the one that serves.
+    /// Waits until a generation that is kept is as far as the one that serves was a moment ago.
     async fn catches_up(&self, kept: &Generation) -> Result<(), RebuildError> {
-        let wanted = self.seen_by_readers().await?;
+        let mut wanted = self.seen_by_readers().await?;
+        let mut asked = Instant::now();
+        let mut fresh = FRESH;
         let mut changes = self.workers.changes();
         let mut last: Vec<(u16, Partition, Position)> = Vec::new();
         let mut moved = Instant::now();
@@ -347,8 +352,16 @@ impl<V> Rebuild<V> {
                 let mut slots = (0..kept.spec.slots).filter(|of| kept.spec.reads(*of, *partition));
                 slots.all(|slot| at(slot, *partition) >= *position)
             });
-            if is_there {
+            if is_there && asked.elapsed() <= fresh {
                 return Ok(());
+            }
+            if is_there {
+                // The one that serves went on meanwhile. Each time it may have for longer, so that
+                // this ends on a busy log.
+                asked = Instant::now();
+                wanted = self.seen_by_readers().await?;
+                fresh *= 2;
+                continue;
             }
             let now: Vec<_> = checkpoints
                 .iter()
@@ -393,6 +406,11 @@ impl<V> Rebuild<V> {
             seen.push((partition, position));
         }
         Ok(seen)
+    }
+
+    async fn newest_kept(&self) -> Result<Generation, RebuildError> {
+        let newest = self.kept().await?.pop();
+        newest.ok_or(RebuildError::NothingKept(self.view))
     }
 
     async fn kept(&self) -> Result<Vec<Generation>, RebuildError> {

@@ -74,8 +74,7 @@ impl<V: View> Work for FoldView<V> {
             hint.reset();
             session.do_chores().await?;
             while let Some(task) = tasks.try_next() {
-                let drained = session.take_up(&task.keys).await;
-                task.answer(drained);
+                session.take_up(task).await?;
             }
             let mut more = false;
             for index in 0..session.slot.readers.len() {
@@ -94,10 +93,7 @@ impl<V: View> Work for FoldView<V> {
                 match wait(&self.slot, self.options.poll, &after, ends).await {
                     Waited::Events => break,
                     Waited::Chores => session.do_chores().await?,
-                    Waited::Operator(task) => {
-                        let drained = session.take_up(&task.keys).await;
-                        task.answer(drained);
-                    }
+                    Waited::Operator(task) => session.take_up(task).await?,
                 }
             }
         }

@@ -26,6 +26,9 @@ pub enum Note {
     /// Everything at or before the position is settled, and event time has come so far: what the
     /// clocks of a pipeline are at, in microseconds.
     Clock(BTreeMap<String, i64>),
+    /// Everything at or before the position is settled, and so often were rows changed by dead
+    /// letters since the slot came to it.
+    Drained(u64),
 }
 
 /// How far rows of an earlier generation were copied into a new one.
@@ -116,6 +119,24 @@ impl Note {
         }
     }
 
+    /// After dead letters before the position were settled. It differs from the note before: the
+    /// position stays, and who polls the checkpoint sees that rows have changed.
+    ///
+    /// ```
+    /// use annals_runner::Note;
+    ///
+    /// let once = Note::None.drained();
+    /// assert_ne!(once, Note::None);
+    /// assert_ne!(once.clone().drained(), once);
+    /// ```
+    pub fn drained(self) -> Note {
+        match self {
+            Note::None => Note::Drained(1),
+            Note::Drained(times) => Note::Drained(times.wrapping_add(1)),
+            other => other,
+        }
+    }
+
     /// The window of it; an empty one when it is about something else.
     pub fn into_window(self) -> WindowNote {
         match self {
@@ -129,7 +150,7 @@ impl Note {
 /// handled once more. Nothing is settled while rows are still being copied.
 pub fn settled_to(checkpoint: &Checkpoint) -> Position {
     match Note::of(checkpoint) {
-        Ok(Note::None | Note::Clock(_)) => checkpoint.position,
+        Ok(Note::None | Note::Clock(_) | Note::Drained(_)) => checkpoint.position,
         Ok(Note::Window(WindowNote { low, .. })) => {
             low.map_or(checkpoint.position, |low| low.min(checkpoint.position))
         }
@@ -266,6 +287,7 @@ mod tests {
             Note::Restoring(restoring),
             Note::from(window),
             clock,
+            Note::Drained(2),
         ] {
             assert_eq!(Note::of(&checkpoint(5, &note)).unwrap(), note);
         }
@@ -279,6 +301,7 @@ mod tests {
         for (note, settled) in [
             (Note::None, 5),
             (Note::Clock(BTreeMap::new()), 5),
+            (Note::Drained(1), 5),
             (window(5), 5),
             (window(3), 3),
             (restoring, 0),

@@ -4,12 +4,13 @@
 mod keys;
 mod pages;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use annals_core::{
-    Checkpoint, CommitError, DeadLetter, EventId, Generation, Invalid, Partition, Phase, Position,
-    ReadLog, SkipDecision,
+    Checkpoint, CommitError, DeadLetter, EventId, Generation, Invalid, PAGE_EVENTS, Partition,
+    Position, ReadLog, SkipDecision,
 };
 
 pub use keys::{DeadLetterKey, Settled};
@@ -38,9 +39,15 @@ pub trait Drain: Send + Sync + 'static {
 /// The dead letters of a view, a reactor or a process manager, for tools that know it by its name:
 /// keys are texts here. Programs that know a view's type use the same of its handle.
 ///
-/// A decision takes effect in every generation that this program follows. The worker of this
-/// program that holds the slot of the key takes it up between two steps; where another process
-/// holds it, the lease is taken from it for a moment.
+/// What is listed are the dead letters of all generations that this program follows: the one that
+/// serves, one that is being built, and one that is kept. Where several have the same one, it is
+/// that of the generation that serves.
+///
+/// A decision is about the view and not about a generation. It takes effect in every generation
+/// that this program follows, and in every later one: where the event is a dead letter, and where
+/// it is still to be handled. A generation that has handled the event already keeps what came of
+/// it. The worker of this program that holds the slot of the key takes the decision up between two
+/// steps; where another process holds it, the lease is taken from it for a moment.
 ///
 /// ```
 /// # use annals_runner::{Program, ViewError};
@@ -89,19 +96,17 @@ impl DeadLetters {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<DeadLetterKey>, ViewError> {
-        let Some(generation) = self.serving().await? else {
-            return Ok(Vec::new());
-        };
+        let generations = self.generations().await?;
         let mut keys: Vec<DeadLetterKey> = Vec::new();
-        let mut pages = self.pages(&generation);
-        if let Some(after) = after {
-            pages = pages.after_key(after);
-        }
+        let mut after = after.map(|key| (key.to_owned(), Partition(u32::MAX), Position::MAX));
         loop {
-            let page = pages.next().await?;
-            if page.is_empty() {
+            let from = after.as_ref();
+            let from = from.map(|(key, partition, position)| (&**key, *partition, *position));
+            let page = self.page(&generations, from, PAGE_EVENTS).await?;
+            let Some(last) = page.last() else {
                 return Ok(keys);
-            }
+            };
+            after = Some((last.key.clone(), last.partition, last.position));
             for letter in page {
                 let full = keys.len() == limit;
                 match keys.last_mut() {
@@ -124,12 +129,9 @@ impl DeadLetters {
         after: Option<&DeadLetter>,
         limit: usize,
     ) -> Result<Vec<DeadLetter>, ViewError> {
-        let Some(generation) = self.serving().await? else {
-            return Ok(Vec::new());
-        };
+        let generations = self.generations().await?;
         let after = after.map(|of| (of.key.as_str(), of.partition, of.position));
-        let views = &self.context.views;
-        Ok(views.dead_letters(generation.id, after, limit).await?)
+        self.page(&generations, after, limit).await
     }
 
     /// The events in the queue of a key, in their order, after `after`, at most `limit`.
@@ -143,17 +145,12 @@ impl DeadLetters {
         after: Option<&DeadLetter>,
         limit: usize,
     ) -> Result<Vec<DeadLetter>, ViewError> {
-        let Some(generation) = self.serving().await? else {
-            return Ok(Vec::new());
-        };
+        let generations = self.generations().await?;
         let (partition, position) = after.map_or((Partition(0), Position::START), |letter| {
             (letter.partition, letter.position)
         });
-        let mut events = self
-            .context
-            .views
-            .dead_letters(generation.id, Some((key, partition, position)), limit)
-            .await?;
+        let after = Some((key, partition, position));
+        let mut events = self.page(&generations, after, limit).await?;
         events.retain(|letter| letter.key == key);
         Ok(events)
     }
@@ -169,15 +166,15 @@ impl DeadLetters {
     }
 
     /// [`retry`](DeadLetters::retry) for every key. Answers with all that was settled, and the
-    /// first dead letter that is left.
+    /// first dead letter that is left: where generations differ, of the one that serves.
     ///
     /// # Errors
     ///
     /// As [`retry`](DeadLetters::retry). Keys that were settled before stay so.
     pub async fn retry_all(&self) -> Result<Settled, ViewError> {
         let mut all = Settled::default();
-        let serving = self.serving().await?.map(|generation| generation.id);
         for generation in self.generations().await? {
+            let mut settled = Settled::default();
             let mut pages = self.pages(&generation);
             loop {
                 let page = match pages.next().await {
@@ -195,15 +192,16 @@ impl DeadLetters {
                         continue;
                     }
                     match self.drain(&generation, slot, of_slot).await {
-                        Ok(drained) if serving == Some(generation.id) => {
-                            all.events += drained.settled;
-                            all.still = all.still.or(drained.still);
+                        Ok(drained) => {
+                            settled.events += drained.settled;
+                            settled.still = settled.still.or(drained.still);
                         }
-                        Ok(_) | Err(WorkError::Retry(CommitError::Gone(_))) => {}
+                        Err(WorkError::Retry(CommitError::Gone(_))) => {}
                         Err(error) => return Err(error.into()),
                     }
                 }
             }
+            all = all.or_of(settled);
         }
         Ok(all)
     }
@@ -222,18 +220,10 @@ impl DeadLetters {
     ) -> Result<Settled, ViewError> {
         let position = position.into();
         let reason = checked(reason)?;
-        let Some(generation) = self.serving().await? else {
-            return Err(self.no_dead_letter(key, position));
-        };
+        let generations = self.generations().await?;
         for partition in (0..self.context.log().partitions()).map(Partition) {
             let after = Some((key, partition, position.minus(1)));
-            let found = self
-                .context
-                .views
-                .dead_letters(generation.id, after, 1)
-                .await?
-                .into_iter()
-                .next();
+            let found = self.page(&generations, after, 1).await?.into_iter().next();
             let wanted = (key, partition, position);
             let is_it = |of: &DeadLetter| (of.key.as_str(), of.partition, of.position) == wanted;
             if let Some(letter) = found.filter(is_it) {
@@ -258,9 +248,7 @@ impl DeadLetters {
         let reason = checked(reason)?;
         let mut after = None;
         loop {
-            let events = self
-                .events(key, after.as_ref(), annals_core::PAGE_EVENTS)
-                .await?;
+            let events = self.events(key, after.as_ref(), PAGE_EVENTS).await?;
             for letter in &events {
                 self.save(letter, reason.clone()).await?;
             }
@@ -395,26 +383,49 @@ impl DeadLetters {
         Ok(self.context.views.save_skip_decision(decision).await?)
     }
 
-    /// Drains the queue of a key in every generation; answers for the one that serves.
+    /// Drains the queue of a key in every generation. Where they differ, the answer is that of the
+    /// one that serves.
     async fn settle(&self, key: &str) -> Result<Settled, ViewError> {
-        let serving = self.serving().await?.map(|generation| generation.id);
-        let mut settled = Settled::default();
+        let mut all = Settled::default();
         for generation in self.generations().await? {
-            let id = generation.id;
             let slot = slot_of(key, generation.spec.slots);
             let keys = vec![key.to_owned()];
             match self.drain(&generation, slot, keys).await {
-                Ok(drained) if serving == Some(id) => {
-                    settled = Settled {
+                Ok(drained) => {
+                    all = all.or_of(Settled {
                         events: drained.settled,
                         still: drained.still,
-                    };
+                    });
                 }
-                Ok(_) | Err(WorkError::Retry(CommitError::Gone(_))) => {}
+                Err(WorkError::Retry(CommitError::Gone(_))) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(settled)
+        Ok(all)
+    }
+
+    /// The first dead letters of some generations after a place, at most `limit`. Of one that
+    /// several have, that of the first of them.
+    async fn page(
+        &self,
+        generations: &[Generation],
+        after: Option<(&str, Partition, Position)>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, ViewError> {
+        let mut letters = BTreeMap::new();
+        for generation in generations {
+            let views = &self.context.views;
+            let page = match views.dead_letters(generation.id, after, limit).await {
+                // It was dropped meanwhile.
+                Err(CommitError::Gone(_)) => continue,
+                page => page?,
+            };
+            for letter in page {
+                let at = (letter.key.clone(), letter.partition, letter.position);
+                letters.entry(at).or_insert(letter);
+            }
+        }
+        Ok(letters.into_values().take(limit).collect())
     }
 
     /// By the worker of this process that holds the slot; else under a lease that is taken from
@@ -435,21 +446,15 @@ impl DeadLetters {
         drained
     }
 
-    /// The generations that this program follows.
+    /// The generations that this program follows: the one that readers see first, then the newest.
     async fn generations(&self) -> Result<Vec<Generation>, ViewError> {
         let spec = self.workers.spec();
         let mut generations = self.context.views.generations(&spec.view).await?;
         generations.retain(|generation| is_ours(generation, spec));
+        let seen = serving(&generations, spec).map(|generation| generation.id);
+        generations.reverse();
+        generations.sort_by_key(|generation| Some(generation.id) != seen);
         Ok(generations)
-    }
-
-    /// The one that readers see, or else the newest that is being built.
-    async fn serving(&self) -> Result<Option<Generation>, ViewError> {
-        let generations = self.generations().await?;
-        let building = || generations.iter().rfind(|of| of.phase == Phase::Building);
-        Ok(serving(&generations, self.workers.spec())
-            .or_else(building)
-            .cloned())
     }
 
     fn name(&self) -> String {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use annals_core::{
     Failure, Generation, GenerationId, GenerationState, Partition, Position, Store, StoreError,
+    contained_async,
 };
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -201,7 +202,11 @@ async fn run(shared: Weak<Shared>, wake: Arc<Notify>) {
     loop {
         let Some(of) = shared.upgrade() else { return };
         let begun = Instant::now();
-        match of.poll().await {
+        let polled = contained_async(of.poll()).await;
+        // Everything in the process waits for it, so not even a panic ends it.
+        let polled =
+            polled.unwrap_or_else(|panic| Err(StoreError::new(Failure::Unavailable, panic)));
+        match polled {
             Ok(()) => failed = false,
             Err(error) => {
                 if !std::mem::replace(&mut failed, true) {
@@ -284,5 +289,42 @@ impl Shared {
             failed: Some((error.failure(), chain(error))),
             ..(*before).clone()
         }));
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use annals_core::MemoryStore;
+    use annals_core::conformance::faulty::{Call, FaultyStore, StoreFault};
+
+    use super::*;
+
+    /// A store that panics when it is asked for its head the first time.
+    #[derive(Debug, Default)]
+    struct PanicsAtTheHead(AtomicBool);
+
+    #[async_trait::async_trait]
+    impl StoreFault for PanicsAtTheHead {
+        async fn before(&self, call: Call) -> Result<(), StoreError> {
+            let is_first = call == Call::Head && !self.0.swap(true, Ordering::Relaxed);
+            assert!(!is_first, "no head today");
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_poll_goes_on_after_a_panic_of_a_store() {
+        let memory = Arc::new(MemoryStore::new());
+        let views = ViewLocation::Own(Arc::clone(&memory) as _);
+        let log: Arc<dyn Store> = FaultyStore::new(memory, PanicsAtTheHead::default());
+        let poll = Poll::new(&log, &views);
+        poll.follow("balances", IDLE);
+        let long = Duration::from_secs(60);
+        let failed = tokio::time::timeout(long, poll.now()).await.unwrap();
+        let error = failed.unwrap_err().to_string();
+        assert!(error.contains("no head today"), "{error}");
+        let seen = tokio::time::timeout(long, poll.now()).await.unwrap();
+        assert_eq!(seen.unwrap().head(Partition(0)), Position::START);
     }
 }

@@ -36,6 +36,11 @@ pub(crate) fn mend() {
     MENDED.set(true);
 }
 
+/// From now on a note `poison` cannot be folded, as before [`mend`].
+pub(crate) fn unmend() {
+    MENDED.set(false);
+}
+
 pub(crate) fn mended() -> bool {
     MENDED.get()
 }

@@ -1,15 +1,24 @@
 //! What operators decide about dead letters.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use annals_core::{Annals, Append, NewEvent, Position, Recorded, StreamId};
+use annals_core::conformance::faulty::{FaultyStore, StoreFault};
+use annals_core::{
+    Annals, Append, CommitError, Failure, NewEvent, Position, Recorded, StoreError, StreamId,
+    ViewCommit, ViewStore,
+};
 use annals_macros::View;
-use annals_projections::{Poison, Project, ReadModels, Row, Settled, View, With};
+use annals_projections::{
+    Poison, Project, ReactError, ReadModels, Row, Settled, View, ViewError, With,
+};
+use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::bank::{
-    AccountEvent, Balance, deposited, happens, noted, options, program, program_with,
+    AccountEvent, Balance, deposited, happens, mend, noted, options, program, program_with, unmend,
 };
+use super::gateway::{Gateway, Texts, settled, texts};
 use super::poison::{all_of, contents};
 use super::rebuild::rebuilt_and_held;
 use super::test_store::store;
@@ -195,6 +204,40 @@ pub(crate) async fn an_event_that_one_generation_lacks_can_be_skipped() {
     db.stop().await;
 }
 
+pub(crate) async fn a_dead_letter_of_a_build_alone_can_be_skipped() {
+    let store = store().await;
+    mend();
+    let db = program_with(&store, options().batch_events_max(1).dead_letters_max(1)).await;
+    let bad = happens(&db, "alice", noted("poison")).await.events()[0].position;
+    let done = happens(&db, "bob", noted("poison")).await;
+    let view = db.view::<Balance>();
+    view.wait_for(&done, Duration::from_secs(60)).await.unwrap();
+    // What serves has folded both; the code that builds anew cannot.
+    unmend();
+    let rebuild = db.rebuild::<Balance>();
+    let building = rebuild.begin().await.unwrap();
+    let stopped = building.finished(|_| ()).await.unwrap_err().to_string();
+    assert!(stopped.contains("at most 1 are allowed"), "{stopped}");
+
+    let keys = view.dead_letter_keys(None, 9).await.unwrap();
+    let found: Vec<_> = keys.iter().map(|of| (&*of.key, of.position)).collect();
+    assert_eq!(found, [("alice", bad)]);
+    assert_eq!(view.waiting("alice", None, 9).await.unwrap().len(), 1);
+    let building = rebuild.under_way().await.unwrap().unwrap();
+    let settled = view.skip("alice", bad, "entered twice").await.unwrap();
+    assert_eq!((settled.events, settled.still), (1, None));
+    building.finished(|_| ()).await.unwrap();
+    assert_eq!(view.get("alice").await.unwrap(), None);
+    let settled = view.discard("bob", "entered twice").await.unwrap();
+    assert_eq!((settled.events, settled.still), (1, None));
+    assert_eq!(view.dead_letter_keys(None, 9).await.unwrap(), []);
+    // The generation that had handled it keeps what came of it.
+    rebuild.roll_back().await.unwrap();
+    let row = view.get("alice").await.unwrap();
+    assert_eq!(row.map(|row| row.events), Some(1));
+    db.stop().await;
+}
+
 pub(crate) async fn an_event_without_a_key_stops_until_skipped() {
     let store = store().await;
     let db = program(&store).await;
@@ -283,6 +326,66 @@ pub(crate) async fn too_many_dead_letters_stop_the_projection() {
             events: 1
         })
     );
+}
+
+/// A store that takes the first step that settles dead letters, and whose answer is lost.
+#[derive(Debug, Default)]
+struct LosesTheAnswer(AtomicBool);
+
+#[async_trait]
+impl StoreFault for LosesTheAnswer {
+    async fn commit_view(
+        &self,
+        views: &dyn ViewStore,
+        step: ViewCommit,
+    ) -> Result<(), CommitError> {
+        let settles = !step.settled_letters.is_empty();
+        views.commit_view(step).await?;
+        if settles && !self.0.swap(true, Ordering::SeqCst) {
+            return Err(StoreError::new(Failure::Unavailable, "the answer was lost").into());
+        }
+        Ok(())
+    }
+}
+
+pub(crate) async fn a_skip_whose_answer_is_lost_delays_no_later_event() {
+    let store = store().await;
+    let gateway = Gateway::default();
+    gateway.refuse("alice", ReactError::permanent("an unknown number"));
+    let db = Annals::on(FaultyStore::new(store.handle(), LosesTheAnswer::default()));
+    let view = Balance::projection().options(options());
+    let db = db.with(view).start().await.unwrap();
+    happens(&db, "alice", deposited(1)).await;
+    let bad = happens(&db, "alice", noted("poison")).await;
+    let position = bad.events()[0].position;
+    let view = db.view::<Balance>();
+    view.wait_for(&bad, Duration::from_secs(60)).await.unwrap();
+    let lost = view.skip("alice", position, "a test").await;
+    assert!(matches!(lost, Err(ViewError::Store(_))), "{lost:?}");
+    let done = happens(&db, "alice", deposited(2)).await;
+    let row = view.get("alice").at_least(&done).await.unwrap();
+    assert_eq!(
+        row,
+        Some(Balance {
+            cents: 3,
+            events: 2
+        })
+    );
+    db.stop().await;
+
+    let db = Annals::on(FaultyStore::new(store.handle(), LosesTheAnswer::default()));
+    let db = db.with(texts(&gateway)).start().await.unwrap();
+    let bad = happens(&db, "alice", deposited(4)).await;
+    settled(&db, &bad).await;
+    gateway.accept("alice");
+    let reactor = db.reactor::<Texts>();
+    let position = bad.events()[0].position;
+    let lost = reactor.skip("account-alice", position, "a test").await;
+    assert!(matches!(lost, Err(ViewError::Store(_))), "{lost:?}");
+    let done = happens(&db, "alice", deposited(8)).await;
+    settled(&db, &done).await;
+    assert_eq!(gateway.sent_to("alice"), [8]);
+    db.stop().await;
 }
 
 /// A move between two accounts, which makes no sense for one of them.

@@ -86,6 +86,8 @@ macro_rules! promises {
             what_is_discarded_is_gone_for_its_key_alone,
             a_skip_needs_a_reason_and_an_exact_position,
             an_event_that_one_generation_lacks_can_be_skipped,
+            a_dead_letter_of_a_build_alone_can_be_skipped,
+            a_skip_whose_answer_is_lost_delays_no_later_event,
             an_event_without_a_key_stops_until_skipped,
             too_many_dead_letters_stop_the_projection,
             an_event_skipped_for_one_key_counts_for_others,
@@ -284,7 +286,8 @@ macro_rules! promises {
             what_is_settled_late_is_told_too,
             a_slow_watcher_reads_again_and_sees_the_newest,
             a_switch_to_another_generation_tells_watchers_to_look_again,
-            what_another_process_folds_is_noticed;
+            what_another_process_folds_is_noticed,
+            what_another_process_retries_is_noticed;
         ways:
             what_stops_a_start_is_skipped_in_the_background,
             what_stops_a_reactor_is_skipped,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use annals_core::{Acquired, Annals, Generation, Lease, Phase, Recorded};
+use annals_core::{Acquired, Annals, Checkpoint, Generation, Lease, Phase, Recorded, ViewCommit};
 use annals_projections::{
     Handlers, Poison, Program, Project, ReadModels, RebuildError, Row, View, ViewError, ViewKey,
     ViewSetup, With,
@@ -282,6 +282,42 @@ pub(super) async fn rebuilt_and_held(db: &Program, store: &TestStore) -> Lease {
     }
 }
 
+/// What is served while a roll-back waits is waited for, too.
+async fn a_roll_back_follows_what_serves(db: &Program, store: &TestStore) {
+    let held = rebuilt_and_held(db, store).await;
+    let view = db.view::<Balance>();
+    let long = Duration::from_secs(60);
+    let first = happens(db, "0", deposited(1)).await;
+    view.wait_for(&first, long).await.unwrap();
+    let rebuild = db.rebuild::<Balance>();
+    let mut rolled = std::pin::pin!(rebuild.roll_back());
+    let a_while = Duration::from_millis(1_500);
+    let waits = tokio::time::timeout(a_while, &mut rolled).await;
+    assert!(waits.is_err(), "{waits:?}");
+    let second = happens(db, "0", deposited(1)).await;
+    view.wait_for(&second, long).await.unwrap();
+    // Programs start while it waits.
+    let other = tokio::time::timeout(long, program(store)).await.unwrap();
+    other.stop().await;
+
+    // It comes to where the other one was, and no further.
+    let generations = store.views().generations("balances").await.unwrap();
+    let kept = generations.iter().find(|of| of.phase == Phase::Kept);
+    let kept = kept.unwrap().id;
+    let at = store.views().checkpoints(kept).await.unwrap().remove(0);
+    let to = Checkpoint {
+        position: first.events()[0].position,
+        event: None,
+        ..at.clone()
+    };
+    let step = ViewCommit::new(kept, held.clone(), at.position, to);
+    store.views().commit_view(step).await.unwrap();
+    let waits = tokio::time::timeout(Duration::from_millis(200), &mut rolled).await;
+    assert!(waits.is_err(), "{waits:?}");
+    store.views().release_lease(&held).await.unwrap();
+    rolled.await.unwrap();
+}
+
 pub(crate) async fn a_roll_back_never_goes_to_a_generation_that_lags() {
     let store = store().await;
     filled(&store, 20).await;
@@ -301,6 +337,8 @@ pub(crate) async fn a_roll_back_never_goes_to_a_generation_that_lags() {
     assert_eq!(phases(&store).await, [(1, Phase::Live), (1, Phase::Kept)]);
     let row = view.get("0").await.unwrap();
     assert_eq!(row.map(|row| row.events), Some(3));
+
+    a_roll_back_follows_what_serves(&db, &store).await;
 
     // A program that was stopped brings it no further.
     let _held = rebuilt_and_held(&db, &store).await;

@@ -194,3 +194,26 @@ pub(crate) async fn what_another_process_folds_is_noticed() {
     ));
     working.stop().await;
 }
+
+pub(crate) async fn what_another_process_retries_is_noticed() {
+    let store = store().await;
+    let working = program(&store).await;
+    let watching = program_with(&store, options().poll(Duration::from_millis(5))).await;
+    let writer = Annals::on(store.another_handle().await);
+    happens(&writer, "alice", noted("poison")).await;
+    let done = happens(&writer, "alice", deposited(3)).await;
+    let view = watching.view::<Balance>();
+    within(view.wait_for(&done, Duration::from_secs(30)))
+        .await
+        .unwrap();
+    let mut alice = view.watch("alice");
+    // It has seen how far the other process is, and that there is no row.
+    let change = within(alice.next()).await.unwrap().unwrap();
+    assert_eq!(change.value, None);
+    mend();
+    let settled = working.view::<Balance>().retry("alice").await.unwrap();
+    assert_eq!((settled.events, settled.still), (2, None));
+    let change = within(alice.next()).await.unwrap().unwrap();
+    assert_eq!(change.value.map(|row| row.cents), Some(3));
+    working.stop().await;
+}

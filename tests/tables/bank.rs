@@ -129,6 +129,12 @@ pub(crate) fn published<G: LogWithTables>(name: &str, tables: &Tables) -> String
     )
 }
 
+pub(crate) fn options() -> Options {
+    Options::default()
+        .batch_events_max(7)
+        .lease(Duration::from_secs(3600))
+}
+
 /// A program that keeps the totals.
 pub(crate) struct Bank<G: LogWithTables, const BY_ACCOUNT: bool = false> {
     pub(crate) store: G::Store,
@@ -148,10 +154,14 @@ impl<G: LogWithTables, const BY_ACCOUNT: bool> fmt::Debug for Bank<G, BY_ACCOUNT
 
 impl<G: LogWithTables, const BY_ACCOUNT: bool> Bank<G, BY_ACCOUNT> {
     pub(crate) async fn open() -> Self {
+        Self::open_with(options()).await
+    }
+
+    pub(crate) async fn open_with(options: Options) -> Self {
         let fixture = G::new().await;
         let store = G::open(&fixture.place()).await;
         let faults = Arc::default();
-        let db = Self::start(&store, &faults).await;
+        let db = Self::start(&store, &faults, options).await;
         Bank {
             store,
             db,
@@ -160,14 +170,11 @@ impl<G: LogWithTables, const BY_ACCOUNT: bool> Bank<G, BY_ACCOUNT> {
         }
     }
 
-    async fn start(store: &G::Store, faults: &Arc<Faults>) -> Program {
+    async fn start(store: &G::Store, faults: &Arc<Faults>, options: Options) -> Program {
         let totals = Totals::<G, BY_ACCOUNT> {
             faults: Arc::clone(faults),
             fixture: std::marker::PhantomData,
         };
-        let options = Options::default()
-            .batch_events_max(7)
-            .lease(Duration::from_secs(3600));
         let totals = SqlProjectionSetup::new(totals, store.clone()).options(options);
         Annals::on(Arc::new(store.clone()))
             .with(totals)
@@ -177,7 +184,7 @@ impl<G: LogWithTables, const BY_ACCOUNT: bool> Bank<G, BY_ACCOUNT> {
     }
 
     pub(crate) async fn start_again(&mut self) {
-        self.db = Self::start(&self.store, &self.faults).await;
+        self.db = Self::start(&self.store, &self.faults, options()).await;
     }
 
     pub(crate) fn tables(&self) -> SqlProjectionHandle<Totals<G, BY_ACCOUNT>> {

@@ -4,10 +4,12 @@
 use annals::read_model::GenerationStore;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use annals::projections::ViewError;
+use annals::{Partition, Token};
 
-use crate::bank::{Bank, WAIT, total};
+use crate::bank::{Account, AccountEvent, Bank, WAIT, options, total};
 use crate::fixture::LogWithTables;
 
 pub(crate) async fn tables_follow_the_log_and_resume_after_a_restart<G: LogWithTables>() {
@@ -250,6 +252,33 @@ pub(crate) async fn an_event_with_a_key_delays_its_key_alone<G: LogWithTables>()
         .await
         .unwrap();
     assert_eq!(bank.totals().await, expected, "a rebuild leaves it out too");
+}
+
+pub(crate) async fn operators_are_answered_while_an_event_is_tried_again<G: LogWithTables>() {
+    let hour = Duration::from_secs(3_600);
+    let bank = Bank::<G, true>::open_with(options().attempts(2, hour)).await;
+    let events = [
+        AccountEvent::Deposited { cents: 1 },
+        AccountEvent::Withdrawn { cents: 9 },
+    ];
+    let overdrawn = bank
+        .db
+        .aggregate::<Account>("carol")
+        .run(|_| Ok::<_, String>(events.to_vec()))
+        .await
+        .unwrap();
+    // The first of them is settled, and the other one waits for an hour.
+    let first = overdrawn.events()[0].position;
+    let first = Token::new(bank.db.store().id()).with(Partition(0), first);
+    bank.tables().wait_for(first, WAIT).await.unwrap();
+    let dead_letters = bank.db.dead_letters("totals").unwrap();
+    let answer = tokio::time::timeout(WAIT, dead_letters.retry("carol")).await;
+    assert_eq!(answer.unwrap().unwrap().still, None);
+    let position = overdrawn.events()[1].position;
+    let skipped = dead_letters.skip_event(position, "booked by mistake").await;
+    skipped.unwrap();
+    bank.tables().wait_for(&overdrawn, WAIT).await.unwrap();
+    assert_eq!(bank.totals().await, [total("carol", 1, 1)]);
 }
 
 /// Where work can end the transaction that it is given.

@@ -33,7 +33,8 @@ macro_rules! proofs {
                 an_event_is_retried_after_a_passing_failure,
                 readers_see_whole_tables_during_a_rebuild,
                 a_cancelled_build_drops_its_tables,
-                an_event_with_a_key_delays_its_key_alone;
+                an_event_with_a_key_delays_its_key_alone,
+                operators_are_answered_while_an_event_is_tried_again;
             killed: killed_processes_leave_rows_equal_to_a_replay;
         }
     };

@@ -219,6 +219,7 @@ mod tests {
             (r#"{"window":{"settled":[9]}}"#, 7),
             (r#"{"window":{"settled":[],"low":3}}"#, 3),
             (r#"{"clock":{"orders":1}}"#, 7),
+            (r#"{"drained":1}"#, 7),
             ("of another program", 7),
         ];
         for (state, settled) in noted {

@@ -69,9 +69,12 @@ struct PartitionReader<V: View> {
     ended: watch::Receiver<bool>,
     live: Option<GenerationId>,
     /// The checkpoints of slots on which other processes work, as last seen.
-    elsewhere: BTreeMap<(u16, Partition), Position>,
+    elsewhere: BTreeMap<(u16, Partition), SeenCheckpoint>,
     polls: watch::Receiver<Arc<Seen>>,
 }
+
+/// The position of a checkpoint, and its state: dead letters that are settled change that alone.
+type SeenCheckpoint = (Position, Bytes);
 
 enum Woken {
     Step(Result<PublishedStep, RecvError>),
@@ -300,7 +303,7 @@ impl<V: View> PartitionReader<V> {
         }
     }
 
-    /// Whether a slot has moved on which another process works.
+    /// Whether a slot has moved, or settled dead letters, on which another process works.
     fn moved_elsewhere(&mut self) -> bool {
         let Some(live) = self.live else {
             return false;
@@ -329,8 +332,9 @@ impl<V: View> PartitionReader<V> {
         };
         for of in &state.checkpoints {
             if here.get(usize::from(of.slot)) == Some(&false) {
-                moved |= self.elsewhere.insert((of.slot, of.partition), of.position)
-                    != Some(of.position);
+                let at = (of.position, of.state.clone());
+                let before = self.elsewhere.insert((of.slot, of.partition), at.clone());
+                moved |= before != Some(at);
             }
         }
         moved

@@ -13,13 +13,14 @@ impl ReactorSession<'_> {
     pub(super) async fn take_up(&mut self, keys: &[String]) -> Result<DrainResult, WorkError> {
         self.commit().await?;
         self.skips = read_skips(self.work).await?;
-        let drained = mark(&self.work.slot, self.held, keys, &self.skips).await?;
+        let drained = mark(&self.work.slot, self.held, keys, &self.skips).await;
+        // Also when that failed: the store may have taken it, and then the keys are to go on.
         for key in keys {
             if !self.retried.contains(key) && !self.began.contains_key(key) {
                 self.retried.push_back(key.clone());
             }
         }
-        Ok(drained)
+        drained
     }
 
     /// Begins with the first dead letter of each key that is tried again.

@@ -62,6 +62,8 @@ struct PartitionReader {
     partition: Partition,
     position: Position,
     attempts: u32,
+    /// When the next event is tried again, if it failed.
+    again: Option<tokio::time::Instant>,
 }
 
 /// Its dead letters.
@@ -95,19 +97,29 @@ impl<P: SqlProjection> FillTables<P> {
             }
             let mut moved = false;
             for reader in &mut readers {
+                let now = tokio::time::Instant::now();
+                if reader.again.is_some_and(|again| again > now) {
+                    continue;
+                }
+                reader.again = None;
                 let before = reader.position;
                 let stuck = self.step(held, reader, &skips, &mut with_letters).await?;
-                moved |= reader.position > before || stuck.is_some();
+                moved |= reader.position > before;
                 if let Some(stuck) = stuck {
-                    self.try_later(reader, stuck).await?;
+                    self.try_later(reader, stuck)?;
                 }
             }
             if !moved {
-                self.progress.state(SlotState::Live);
-                let readers = readers.iter();
-                let after: Vec<_> = readers.map(|of| (of.partition, of.position)).collect();
+                let again = readers.iter().filter_map(|of| of.again).min();
+                if again.is_none() {
+                    self.progress.state(SlotState::Live);
+                }
+                let read_on = readers.iter().filter(|of| of.again.is_none());
+                let after: Vec<_> = read_on.map(|of| (of.partition, of.position)).collect();
+                let until = again.unwrap_or_else(tokio::time::Instant::now);
                 tokio::select! {
                     () = self.wait_for_events(&mut hint, &after) => {}
+                    () = tokio::time::sleep_until(until), if again.is_some() => {}
                     task = tasks.next() => {
                         let drained = self.drain_all(held, &task.keys).await;
                         task.answer(drained);
@@ -150,6 +162,7 @@ impl<P: SqlProjection> FillTables<P> {
                 partition,
                 position: checkpoint.position,
                 attempts: 0,
+                again: None,
             });
         }
         Ok(readers)
@@ -299,12 +312,13 @@ impl<P: SqlProjection> FillTables<P> {
         Ok(stuck)
     }
 
-    /// Waits before an event is tried again, or stops at it when it was tried often enough.
-    async fn try_later(&self, reader: &mut PartitionReader, stuck: Stuck) -> Result<(), WorkError> {
+    /// Has an event tried again after a pause, or stops at it when it was tried often enough.
+    fn try_later(&self, reader: &mut PartitionReader, stuck: Stuck) -> Result<(), WorkError> {
         reader.attempts += 1;
         let options = &self.options;
         if reader.attempts < options.attempts {
-            tokio::time::sleep(options.backoff().wait_after(reader.attempts)).await;
+            let pause = options.backoff().wait_after(reader.attempts);
+            reader.again = Some(tokio::time::Instant::now() + pause);
             return Ok(());
         }
         let name = P::NAME;

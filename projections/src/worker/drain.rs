@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use annals_core::{Checkpoint, DeadLetter, Generation, Lease, Partition, Position};
 use annals_runner::{
-    BoxFuture, DeadLetters, Drain, DrainResult, GenerationWorkers, HeldLease, Skips, Slot,
+    BoxFuture, DeadLetters, Drain, DrainResult, GenerationWorkers, HeldLease, Note, Skips, Slot,
     SlotClaim, WorkError, chain, queue, records_at,
 };
 
@@ -174,7 +174,12 @@ fn commit_drained(
             settled_letters,
             still,
         } = drained;
-        let mut commit = of.view_commit(lease, at.position, at.clone());
+        let mut to = at.clone();
+        if !settled_letters.is_empty() {
+            // Watchers in other processes see nothing of this but the checkpoint.
+            to.state = Note::of(&at)?.drained().to_state();
+        }
+        let mut commit = of.view_commit(lease, at.position, to);
         let drained = DrainResult {
             settled: settled_letters.len() as u64,
             still,

@@ -35,6 +35,21 @@ pub struct Settled {
     pub still: Option<DeadLetter>,
 }
 
+impl Settled {
+    /// Takes in what came of the same decision in another generation, where nothing came of it
+    /// until now.
+    pub(super) fn or_of(self, another: Settled) -> Settled {
+        let events = match self.events {
+            0 => another.events,
+            events => events,
+        };
+        Settled {
+            events,
+            still: self.still.or(another.still),
+        }
+    }
+}
+
 impl DeadLetterKey {
     pub(super) fn first(letter: DeadLetter) -> DeadLetterKey {
         DeadLetterKey {

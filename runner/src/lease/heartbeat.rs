@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use annals_core::Lease;
+use annals_core::{Failure, Lease, StoreError, contained_async};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -82,7 +82,10 @@ async fn beat(heartbeats: Heartbeats, views: ViewLocation, ttl: Duration) {
     loop {
         tokio::time::sleep(ttl / 3).await;
         let (numbers, leases): (Vec<_>, Vec<_>) = heartbeats.renewed(ttl).into_iter().unzip();
-        let held = match views.renew_leases(&leases, ttl).await {
+        let renewed = contained_async(views.renew_leases(&leases, ttl)).await;
+        let renewed =
+            renewed.unwrap_or_else(|panic| Err(StoreError::new(Failure::Unavailable, panic)));
+        let held = match renewed {
             Ok(held) => held,
             Err(error) => {
                 // They may still be ours; a commit under one that is not is refused.

@@ -2,7 +2,7 @@
 //! them.
 
 use annals_core::{Phase, Position, VersionedRow};
-use annals_runner::{Activity, DrainResult, HeldLease, Skips, SlotState, WorkError};
+use annals_runner::{Activity, DrainResult, HeldLease, Skips, SlotState, Task, WorkError};
 use tracing::Instrument;
 
 use super::SlotSession;
@@ -191,11 +191,19 @@ impl<'a, V: View> LeaseSession<'a, V> {
         Ok(drained)
     }
 
-    /// Drains the queues of keys for an operator.
-    pub(in crate::worker) async fn take_up(
-        &mut self,
-        keys: &[String],
-    ) -> Result<DrainResult, WorkError> {
+    /// Drains the queues of keys for an operator. After a failure it is not known which dead
+    /// letters there are, nor whether the batch before was taken: the worker begins again.
+    pub(in crate::worker) async fn take_up(&mut self, task: Task) -> Result<(), WorkError> {
+        let drained = self.drain_keys(&task.keys).await;
+        let ended = match &drained {
+            Ok(_) => Ok(()),
+            Err(_) => Err(WorkError::Restart),
+        };
+        task.answer(drained);
+        ended
+    }
+
+    async fn drain_keys(&mut self, keys: &[String]) -> Result<DrainResult, WorkError> {
         let work = self.work;
         self.slot.settle().await?;
         self.slot.skips = Skips::of(work.context.views.skip_decisions(V::NAME).await?);
