@@ -19,7 +19,8 @@ use crate::views::inline::Carried;
 /// What is to be appended, and under which condition.
 #[derive(Debug)]
 pub(crate) struct Request {
-    pub(crate) append: Append,
+    /// The caller may keep it, too.
+    pub(crate) append: Arc<Append>,
     pub(crate) condition: Option<Conditional>,
     /// The streams that it says something of, each once: those with expectations first, in the
     /// order of the request; after them those that get events without one, in the order of their
@@ -76,7 +77,7 @@ pub(crate) struct Encoded {
 impl Request {
     /// Checks the append and encodes it; runs in the caller's task, not in the writer's.
     pub(crate) fn new(
-        append: Append,
+        append: Arc<Append>,
         limits: &Limits,
         clock: Arc<dyn Clock>,
     ) -> Result<Request, AppendError> {

@@ -112,6 +112,7 @@ macro_rules! __conformance_cases {
                 in_another_stream_is_refused_and_names_the_first_stream,
                 of_events_since_hidden_or_removed_gets_the_original_places,
                 of_a_request_gets_the_first_result,
+                of_a_shared_append_gets_the_first_result,
                 of_a_request_by_racers_keeps_the_first_result,
                 is_answered_without_asking_the_clock,
                 that_asks_first_is_told_what_became_of_each_id,
