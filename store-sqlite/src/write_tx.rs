@@ -287,7 +287,8 @@ impl WriteTx {
                 Some((_, _, key, _)) => key,
                 None => self.stream_cache.stream_key(connection, stream)?,
             };
-            let kind = match same_stream.filter(|(_, other, ..)| same_kind(other, event)) {
+            let like_last = last.filter(|&(of, other, ..)| same_kind((of, other), (stream, event)));
+            let kind = match like_last {
                 Some((.., kind)) => kind,
                 None => self.stream_cache.kind(connection, stream, event)?,
             };
@@ -364,6 +365,9 @@ impl WriteTx {
     }
 }
 
-fn same_kind(a: &NewEvent, b: &NewEvent) -> bool {
-    a.event_type == b.event_type && a.schema_version == b.schema_version && a.codec == b.codec
+fn same_kind((of, a): (&StreamId, &NewEvent), (to, b): (&StreamId, &NewEvent)) -> bool {
+    a.event_type == b.event_type
+        && a.schema_version == b.schema_version
+        && a.codec == b.codec
+        && (of == to || of.category() == to.category())
 }

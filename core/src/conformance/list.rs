@@ -198,6 +198,7 @@ macro_rules! __conformance_cases {
                 reports_every_violation_with_its_index_and_writes_nothing,
                 refuses_what_can_never_succeed,
                 keeps_the_order_of_the_request_over_its_streams,
+                keeps_the_categories_of_its_streams_apart,
                 revives_a_deleted_stream_and_counts_on,
                 is_recognised_when_it_is_repeated,
                 lets_only_one_of_two_crosswise_decisions_through,
