@@ -9,6 +9,7 @@ use annals_core::{
     Append, AppendError, Clock, Condition, Expected, Invalid, Limits, NewEvent, Position, StreamId,
     StreamState, to_microseconds,
 };
+use hashlink::DefaultHashBuilder;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -118,7 +119,7 @@ impl Touched {
     /// Every stream of the append, in the order in which violations are counted; and of each event
     /// the place of its stream among them.
     fn all(append: &Append) -> (Vec<Touched>, Vec<usize>) {
-        let mut found: HashMap<&StreamId, usize> = HashMap::new();
+        let mut found: HashMap<&StreamId, usize, DefaultHashBuilder> = HashMap::default();
         let mut all: Vec<Touched> = Vec::with_capacity(append.expectations.len().max(1));
         for (stream, expected) in &append.expectations {
             found.insert(stream, all.len());
