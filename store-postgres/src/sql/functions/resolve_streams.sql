@@ -23,7 +23,12 @@ begin
         with made as (
             insert into annals.stream (name)
             select wanted.name
-            from (select distinct unnest(names) as name order by 1) as wanted
+            from (
+                -- In the order in which writers give them, whatever the language of the database.
+                select distinct given.name collate "C" as name
+                from unnest(names) as given(name)
+                order by 1
+            ) as wanted
             where not exists (select from annals.stream where stream.name = wanted.name)
             on conflict do nothing
             returning stream.name, stream.key
