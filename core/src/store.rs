@@ -50,8 +50,8 @@ pub trait EventStore: fmt::Debug + Send + Sync + 'static {
     /// what this store [cannot do](Store).
     async fn append(&self, append: Append) -> Result<Appended, AppendError>;
 
-    /// As [`EventStore::append`], of an append that the caller keeps, to ask again with the same ids
-    /// when the answer is lost. A store that can shares it; others are given a copy.
+    /// As [`EventStore::append`], of an append that the caller keeps, to ask again with the same
+    /// ids when the answer is lost. A store that can shares it; others are given a copy.
     ///
     /// # Errors
     ///
@@ -62,7 +62,8 @@ pub trait EventStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// use annals_core::{Append, AppendError, Appended, EventStore};
     ///
-    /// # async fn example(store: &dyn EventStore, append: Append) -> Result<Appended, AppendError> {
+    /// # type Answer = Result<Appended, AppendError>;
+    /// # async fn example(store: &dyn EventStore, append: Append) -> Answer {
     /// let append = Arc::new(append);
     /// match store.append_shared(&append).await {
     ///     Err(AppendError::Unknown(_)) => store.append_shared(&append).await,
