@@ -494,8 +494,8 @@ async fn names_made_now_and_known_ones_are_resolved_together() {
         order by name";
     let mut resolved: Vec<Vec<(String, i64, i64)>> = Vec::new();
     for _ in 0..2 {
-        let found = sqlx::query_as(schema.sql(resolve)).fetch_all(&mut other);
-        resolved.push(found.await.unwrap());
+        let found = sqlx::query_as::<_, (String, i64, i64)>(schema.sql(resolve));
+        resolved.push(found.fetch_all(&mut other).await.unwrap());
     }
     assert_eq!(resolved[0], resolved[1]);
     let versions = resolved[0].iter().map(|(name, _, of)| (&**name, *of));
