@@ -15,6 +15,7 @@ mod metrics;
 mod operator;
 mod part;
 mod pause;
+mod payload_buffer;
 mod read_again;
 mod record;
 mod schemas;

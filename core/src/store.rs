@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -48,6 +49,31 @@ pub trait EventStore: fmt::Debug + Send + Sync + 'static {
     /// again with the same ids. [`AppendError::Invalid`] for what can never be appended, and for
     /// what this store [cannot do](Store).
     async fn append(&self, append: Append) -> Result<Appended, AppendError>;
+
+    /// As [`EventStore::append`], of an append that the caller keeps, to ask again with the same
+    /// ids when the answer is lost. A store that can shares it; others are given a copy.
+    ///
+    /// # Errors
+    ///
+    /// As [`EventStore::append`].
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use annals_core::{Append, AppendError, Appended, EventStore};
+    ///
+    /// # type Answer = Result<Appended, AppendError>;
+    /// # async fn example(store: &dyn EventStore, append: Append) -> Answer {
+    /// let append = Arc::new(append);
+    /// match store.append_shared(&append).await {
+    ///     Err(AppendError::Unknown(_)) => store.append_shared(&append).await,
+    ///     answer => answer,
+    /// }
+    /// # }
+    /// ```
+    async fn append_shared(&self, append: &Arc<Append>) -> Result<Appended, AppendError> {
+        self.append(Append::clone(append)).await
+    }
 
     /// A page of one stream. A stream that does not exist is empty.
     ///

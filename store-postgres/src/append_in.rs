@@ -219,7 +219,7 @@ impl PostgresStore {
     ) -> Result<Staged, AppendError> {
         let database = self.database();
         append.check_carries_no_rows()?;
-        let request = Arc::new(self.request(append)?);
+        let request = Arc::new(self.request(Arc::new(append))?);
         let failed = |error: Error| database.writing(&error);
         let (isolation, staged_from): (String, Option<i64>) =
             query_as(database.text(sql::ISOLATION))

@@ -187,6 +187,10 @@ impl Batch {
         let now = time_of(&*request.clock)?.timestamp_micros();
         self.recorded = self.recorded.max(now);
         let append = self.taken.len() as i32;
+        // Else each grows a dozen times in an append of thousands.
+        self.before.reserve(streams.len());
+        self.now.reserve(streams.len());
+        self.ids.reserve(request.events.len());
         for (touched, (key, entry)) in request.streams.iter().zip(&streams) {
             if touched.relies_on_version() {
                 self.columns.relying_appends.push(append);

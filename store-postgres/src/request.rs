@@ -9,6 +9,7 @@ use annals_core::{
     Append, AppendError, Clock, Condition, Expected, Invalid, Limits, NewEvent, Position, StreamId,
     StreamState, to_microseconds,
 };
+use hashlink::DefaultHashBuilder;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -19,7 +20,8 @@ use crate::views::inline::Carried;
 /// What is to be appended, and under which condition.
 #[derive(Debug)]
 pub(crate) struct Request {
-    pub(crate) append: Append,
+    /// The caller may keep it, too.
+    pub(crate) append: Arc<Append>,
     pub(crate) condition: Option<Conditional>,
     /// The streams that it says something of, each once: those with expectations first, in the
     /// order of the request; after them those that get events without one, in the order of their
@@ -76,7 +78,7 @@ pub(crate) struct Encoded {
 impl Request {
     /// Checks the append and encodes it; runs in the caller's task, not in the writer's.
     pub(crate) fn new(
-        append: Append,
+        append: Arc<Append>,
         limits: &Limits,
         clock: Arc<dyn Clock>,
     ) -> Result<Request, AppendError> {
@@ -117,7 +119,7 @@ impl Touched {
     /// Every stream of the append, in the order in which violations are counted; and of each event
     /// the place of its stream among them.
     fn all(append: &Append) -> (Vec<Touched>, Vec<usize>) {
-        let mut found: HashMap<&StreamId, usize> = HashMap::new();
+        let mut found: HashMap<&StreamId, usize, DefaultHashBuilder> = HashMap::default();
         let mut all: Vec<Touched> = Vec::with_capacity(append.expectations.len().max(1));
         for (stream, expected) in &append.expectations {
             found.insert(stream, all.len());

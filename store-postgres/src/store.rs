@@ -194,12 +194,12 @@ impl PostgresStore {
     }
 
     /// An append, checked and encoded; refused when this store may only read.
-    pub(crate) fn request(&self, append: Append) -> Result<Request, AppendError> {
+    pub(crate) fn request(&self, append: Arc<Append>) -> Result<Request, AppendError> {
         self.writer()?;
         Request::new(append, &self.shared.limits, Arc::clone(&self.clock))
     }
 
-    async fn write(&self, append: Append) -> Result<Appended, AppendError> {
+    async fn write(&self, append: Arc<Append>) -> Result<Appended, AppendError> {
         let database = self.database();
         let writer = self.writer()?;
         let mut request = self.request(append)?;
@@ -320,7 +320,11 @@ impl Shared {
 #[async_trait]
 impl EventStore for PostgresStore {
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
-        self.write(append).await
+        self.write(Arc::new(append)).await
+    }
+
+    async fn append_shared(&self, append: &Arc<Append>) -> Result<Appended, AppendError> {
+        self.write(Arc::clone(append)).await
     }
 
     async fn read_stream(&self, read: ReadStream) -> Result<StreamPage, StoreError> {

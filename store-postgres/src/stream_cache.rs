@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use annals_core::{Status, StreamId, StreamState, Version};
-use hashlink::LruCache;
+use hashlink::{DefaultHashBuilder, LruCache};
 
 use crate::request::KindName;
 
@@ -90,5 +90,5 @@ impl StreamCache {
     }
 }
 
-/// Versions of streams by their keys.
-pub(crate) type Versions = HashMap<i64, u64>;
+/// Versions of streams by their keys, which are asked for several times an event.
+pub(crate) type Versions = HashMap<i64, u64, DefaultHashBuilder>;

@@ -483,3 +483,22 @@ async fn writers_that_saw_an_empty_log_never_scan_it() {
     drop((a, b));
     assert_eq!(scans(&schema, 201).await, before);
 }
+
+#[tokio::test]
+async fn names_made_now_and_known_ones_are_resolved_together() {
+    let schema = Schema::new();
+    append(&schema.store().await, "b-1", 0).await;
+    let mut other = connection().await;
+    let resolve = "select name, key, version
+        from annals.resolve_streams(array['c-1', 'b-1', 'a-1'], true)
+        order by name";
+    let mut resolved: Vec<Vec<(String, i64, i64)>> = Vec::new();
+    for _ in 0..2 {
+        let found = sqlx::query_as::<_, (String, i64, i64)>(schema.sql(resolve));
+        resolved.push(found.fetch_all(&mut other).await.unwrap());
+    }
+    assert_eq!(resolved[0], resolved[1]);
+    let versions = resolved[0].iter().map(|(name, _, of)| (&**name, *of));
+    let versions: Vec<(&str, i64)> = versions.collect();
+    assert_eq!(versions, [("a-1", 0), ("b-1", 1), ("c-1", 0)]);
+}

@@ -78,7 +78,7 @@ impl AppendTransaction<'_> {
         if self.broken.is_some() {
             return Err(undone().into());
         }
-        let request = Request::new(append, self.limits, Arc::clone(self.clock))?;
+        let request = Request::new(Arc::new(append), self.limits, Arc::clone(self.clock))?;
         let appended = {
             let _ours = self.write_tx.end_guard.set(Control::Annals);
             self.write_tx.append(&request)

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension};
 use crate::error::corrupt;
 use crate::known::stream_id;
 use crate::statements as sql;
-use crate::stream_cache::tag_key;
+use crate::stream_cache::{StreamStatements, tag_key};
 use crate::streams;
 use crate::write_tx::{Refused, Stop, WriteTx};
 
@@ -73,7 +73,10 @@ impl WriteTx {
             .map_err(Refused)?;
         let key = match key {
             Some(key) => key,
-            None => self.stream_cache.stream_key(&self.connection, stream)?,
+            None => {
+                let mut statements = StreamStatements::of(&self.connection);
+                self.stream_cache.keyed(&mut statements, stream)?.0
+            }
         };
         self.connection
             .prepare_cached(sql::INSERT_STREAM_CHANGE)?

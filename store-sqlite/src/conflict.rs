@@ -6,6 +6,7 @@ use annals_core::{Expected, Status, StreamId, Violation};
 
 use crate::query_plan;
 use crate::request::Request;
+use crate::stream_cache::StreamStatements;
 use crate::streams;
 use crate::write_tx::WriteTx;
 
@@ -14,8 +15,9 @@ impl WriteTx {
     pub(crate) fn may_happen(&mut self, request: &Request) -> Result<bool, rusqlite::Error> {
         let append = &request.append;
         let written = Written::of(request);
+        let mut statements = StreamStatements::of(&self.connection);
         for (stream, expected) in &append.expectations {
-            let state = self.stream_cache.stream(&self.connection, stream)?.state();
+            let state = self.stream_cache.stream(&mut statements, stream)?.state();
             let holds = if written.holds(stream) {
                 expected.allows_writing(&state)
             } else {
@@ -28,8 +30,8 @@ impl WriteTx {
         let mut last: Option<&StreamId> = None;
         for (stream, _) in &append.events {
             if last != Some(stream) {
-                if self.stream_cache.stream(&self.connection, stream)?.status == Status::Tombstoned
-                {
+                let entry = self.stream_cache.stream(&mut statements, stream)?;
+                if entry.status == Status::Tombstoned {
                     return Ok(false);
                 }
                 last = Some(stream);

@@ -28,7 +28,11 @@ fn check_partition(partition: Partition) -> Result<(), StoreError> {
 #[async_trait]
 impl EventStore for SqliteStore {
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
-        self.write(append).await
+        self.write(Arc::new(append)).await
+    }
+
+    async fn append_shared(&self, append: &Arc<Append>) -> Result<Appended, AppendError> {
+        self.write(Arc::clone(append)).await
     }
 
     async fn read_stream(&self, read: ReadStream) -> Result<StreamPage, StoreError> {

@@ -262,7 +262,7 @@ impl Prepared {
         Ok(match entry {
             ReplicaEntry::Append(append) => {
                 let clock = Arc::new(Recorded(append.recorded_at));
-                let events = Append::new(append.stream, append.events);
+                let events = Arc::new(Append::new(append.stream, append.events));
                 Prepared::Append {
                     // What was appended under other limits stays appended.
                     request: Request::new(events, &unlimited(), clock)?,

@@ -8,7 +8,8 @@ use annals_core::{Append, AppendError, Clock, Limits, Metadata, NewEvent};
 /// What is to be appended.
 #[derive(Debug)]
 pub(crate) struct Request {
-    pub(crate) append: Append,
+    /// The caller may keep it, too.
+    pub(crate) append: Arc<Append>,
     pub(crate) events: Vec<Encoded>,
     pub(crate) bytes: usize,
     pub(crate) clock: Arc<dyn Clock>,
@@ -25,7 +26,7 @@ pub(crate) struct Encoded {
 impl Request {
     /// Checks the append and encodes it; runs in the caller's task, not on the writer thread.
     pub(crate) fn new(
-        append: Append,
+        append: Arc<Append>,
         limits: &Limits,
         clock: Arc<dyn Clock>,
     ) -> Result<Request, AppendError> {

@@ -210,7 +210,7 @@ impl SqliteStore {
             .map(|()| &self.shared.readers)
     }
 
-    pub(crate) async fn write(&self, append: Append) -> Result<Appended, AppendError> {
+    pub(crate) async fn write(&self, append: Arc<Append>) -> Result<Appended, AppendError> {
         let request = Request::new(append, &self.shared.limits, Arc::clone(&self.clock))?;
         let size = (request.events.len(), request.bytes);
         self.writer()?

@@ -8,10 +8,10 @@ use std::fmt::Write as _;
 
 use annals_core::{NewEvent, Status, StreamId, StreamState, Tag, Version};
 use hashlink::LruCache;
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{CachedStatement, Connection, OptionalExtension};
 
 use crate::statements as sql;
-use crate::streams;
+use crate::streams::{self, StreamRow};
 
 /// Streams that are cached: some 5 MB, also when each of them is new, as in a large transaction of
 /// a captured table.
@@ -34,6 +34,15 @@ pub(crate) struct StreamEntry {
 }
 
 impl StreamEntry {
+    fn of(row: Option<StreamRow>) -> StreamEntry {
+        StreamEntry {
+            key: row.map(|row| row.key),
+            version: row.map_or(0, |row| row.version),
+            status: row.map_or(Status::Absent, |row| row.status()),
+            append: 0,
+        }
+    }
+
     /// What an expectation is checked against.
     pub(crate) fn state(&self) -> StreamState {
         let mut state = StreamState::absent();
@@ -41,6 +50,47 @@ impl StreamEntry {
         state.version = Version::new(self.version);
         state
     }
+}
+
+/// The statements that look streams up and give them keys, each kept from its first use on: taking
+/// one from its cache costs as much as running it, and an append may name thousands of streams.
+pub(crate) struct StreamStatements<'a> {
+    connection: &'a Connection,
+    select: Option<CachedStatement<'a>>,
+    insert: Option<CachedStatement<'a>>,
+}
+
+impl<'a> StreamStatements<'a> {
+    pub(crate) fn of(connection: &'a Connection) -> StreamStatements<'a> {
+        StreamStatements {
+            connection,
+            select: None,
+            insert: None,
+        }
+    }
+
+    fn row(&mut self, stream: &StreamId) -> Result<Option<StreamRow>, rusqlite::Error> {
+        let select = prepared(&mut self.select, self.connection, sql::STREAM)?;
+        streams::row_by(select, stream)
+    }
+
+    fn insert(&mut self, stream: &StreamId) -> Result<i64, rusqlite::Error> {
+        let insert = prepared(&mut self.insert, self.connection, sql::INSERT_STREAM)?;
+        insert.insert([stream.as_str()])
+    }
+}
+
+fn prepared<'s, 'a>(
+    statement: &'s mut Option<CachedStatement<'a>>,
+    connection: &'a Connection,
+    text: &str,
+) -> Result<&'s mut CachedStatement<'a>, rusqlite::Error> {
+    if statement.is_none() {
+        *statement = Some(connection.prepare_cached(text)?);
+    }
+    statement
+        .as_mut()
+        .ok_or(rusqlite::Error::QueryReturnedNoRows)
 }
 
 #[derive(Debug)]
@@ -77,46 +127,46 @@ impl StreamCache {
     /// The stream's entry, also when it is absent.
     pub(crate) fn stream(
         &mut self,
-        connection: &Connection,
+        statements: &mut StreamStatements<'_>,
         stream: &StreamId,
     ) -> Result<&mut StreamEntry, rusqlite::Error> {
-        if !self.streams.contains_key(stream) {
-            let entry = streams::row(connection, stream)?.map_or(
-                StreamEntry {
-                    key: None,
-                    version: 0,
-                    status: Status::Absent,
-                    append: 0,
-                },
-                |row| StreamEntry {
-                    key: Some(row.key),
-                    version: row.version,
-                    status: row.status(),
-                    append: 0,
-                },
-            );
-            self.streams.insert(stream.clone(), entry);
-        }
+        self.learn(statements, stream)?;
         self.streams
             .get_mut(stream)
             .ok_or(rusqlite::Error::QueryReturnedNoRows)
     }
 
-    /// The stream's key; it is given one when it has none.
-    pub(crate) fn stream_key(
+    fn learn(
         &mut self,
-        connection: &Connection,
+        statements: &mut StreamStatements<'_>,
         stream: &StreamId,
-    ) -> Result<i64, rusqlite::Error> {
-        if let Some(key) = self.stream(connection, stream)?.key {
-            return Ok(key);
+    ) -> Result<(), rusqlite::Error> {
+        if !self.streams.contains_key(stream) {
+            let entry = StreamEntry::of(statements.row(stream)?);
+            self.streams.insert(stream.clone(), entry);
         }
-        self.added = true;
-        let key = connection
-            .prepare_cached(sql::INSERT_STREAM)?
-            .insert([stream.as_str()])?;
-        self.stream(connection, stream)?.key = Some(key);
-        Ok(key)
+        Ok(())
+    }
+
+    /// The stream's key, and its entry; it is given a key when it has none.
+    pub(crate) fn keyed(
+        &mut self,
+        statements: &mut StreamStatements<'_>,
+        stream: &StreamId,
+    ) -> Result<(i64, &mut StreamEntry), rusqlite::Error> {
+        self.learn(statements, stream)?;
+        let entry = self
+            .streams
+            .get_mut(stream)
+            .ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+        let key = match entry.key {
+            Some(key) => key,
+            None => {
+                self.added = true;
+                *entry.key.insert(statements.insert(stream)?)
+            }
+        };
+        Ok((key, entry))
     }
 
     /// Puts back the entries of before an append that was refused, in the order in which they were
@@ -241,4 +291,32 @@ pub(crate) fn category_key(
         .prepare_cached(sql::CATEGORY)?
         .query_row([name], |row| row.get(0))
         .optional()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_stream_is_given_one_key_by_statements_that_are_kept() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection
+            .execute_batch(include_str!("sql/schema/001_tables.sql"))
+            .unwrap();
+        let mut statements = StreamStatements::of(&connection);
+        let streams = ["a-1", "a-2", "a-1"].map(|name| StreamId::new(name).unwrap());
+        let mut keys = |cache: &mut StreamCache| -> Vec<i64> {
+            streams
+                .iter()
+                .map(|stream| cache.keyed(&mut statements, stream).unwrap().0)
+                .collect()
+        };
+        let mut cache = StreamCache::new();
+        let given = keys(&mut cache);
+        assert_eq!(given[0], given[2]);
+        assert_ne!(given[0], given[1]);
+        assert!(cache.added);
+        cache.clear();
+        assert_eq!(keys(&mut cache), given);
+    }
 }

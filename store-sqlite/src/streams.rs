@@ -3,7 +3,7 @@
 use annals_core::{Deletion, Position, Status, StreamId, StreamState, Version};
 use chrono::{DateTime, Utc};
 use hashlink::LruCache;
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, Statement};
 
 use crate::error::corrupt;
 use crate::statements as sql;
@@ -40,8 +40,15 @@ pub(crate) fn row(
     connection: &Connection,
     stream: &StreamId,
 ) -> Result<Option<StreamRow>, rusqlite::Error> {
-    connection
-        .prepare_cached(sql::STREAM)?
+    row_by(&mut connection.prepare_cached(sql::STREAM)?, stream)
+}
+
+/// As [`row`], by that statement.
+pub(crate) fn row_by(
+    statement: &mut Statement<'_>,
+    stream: &StreamId,
+) -> Result<Option<StreamRow>, rusqlite::Error> {
+    statement
         .query_row([stream.as_str()], |row| {
             Ok(StreamRow {
                 key: row.get(0)?,

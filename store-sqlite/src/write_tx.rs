@@ -19,7 +19,7 @@ use crate::known::{PARTITION, known, placed_between};
 use crate::replica::Replica;
 use crate::request::Request;
 use crate::statements as sql;
-use crate::stream_cache::{StreamCache, StreamEntry};
+use crate::stream_cache::{StreamCache, StreamEntry, StreamStatements};
 use crate::{streams, views};
 
 /// Spelled so that an application's `prepare_cached("commit")` does not find the statement, which
@@ -273,8 +273,9 @@ impl WriteTx {
         let mut insert = connection.prepare_cached(sql::INSERT_EVENT)?;
         let count = request.append.events.len();
         let mut placed = Vec::with_capacity(count);
-        // Of the event before: most appends are of one stream and few types.
-        let mut last: Option<(&StreamId, &NewEvent, i64, i64)> = None;
+        let mut statements = StreamStatements::of(connection);
+        // Of the event before: most appends are of one category and few types.
+        let mut last: Option<(&StreamId, &NewEvent, i64)> = None;
         for (index, ((stream, event), encoded)) in request
             .append
             .events
@@ -282,17 +283,13 @@ impl WriteTx {
             .zip(&request.events)
             .enumerate()
         {
-            let same_stream = last.filter(|(of, ..)| *of == stream);
-            let key = match same_stream {
-                Some((_, _, key, _)) => key,
-                None => self.stream_cache.stream_key(connection, stream)?,
-            };
-            let kind = match same_stream.filter(|(_, other, ..)| same_kind(other, event)) {
+            let like_last = last.filter(|&(of, other, ..)| same_kind((of, other), (stream, event)));
+            let kind = match like_last {
                 Some((.., kind)) => kind,
                 None => self.stream_cache.kind(connection, stream, event)?,
             };
-            last = Some((stream, event, key, kind));
-            let entry = self.stream_cache.stream(connection, stream)?;
+            last = Some((stream, event, kind));
+            let (key, entry) = self.stream_cache.keyed(&mut statements, stream)?;
             if entry.append != self.appends {
                 touched.push((stream.clone(), *entry));
                 entry.append = self.appends;
@@ -364,6 +361,9 @@ impl WriteTx {
     }
 }
 
-fn same_kind(a: &NewEvent, b: &NewEvent) -> bool {
-    a.event_type == b.event_type && a.schema_version == b.schema_version && a.codec == b.codec
+fn same_kind((of, a): (&StreamId, &NewEvent), (to, b): (&StreamId, &NewEvent)) -> bool {
+    a.event_type == b.event_type
+        && a.schema_version == b.schema_version
+        && a.codec == b.codec
+        && (of == to || of.category() == to.category())
 }

@@ -1,6 +1,7 @@
 //! One append: events and a mark, under the version of the marks.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use annals_core::{
@@ -45,10 +46,11 @@ pub(super) async fn append(
     let marked = mark.event()?;
     let mut append = Append::default().requiring(stream.clone(), Expected::Version(version));
     append.events = events;
-    append = append.event(stream, marked);
+    // Shared: a copy for the case that its answer is lost would cost as much as making its events.
+    let append = Arc::new(append.event(stream, marked));
     let mut backoff = BACKOFF;
     loop {
-        match store.append(append.clone()).await {
+        match store.append_shared(&append).await {
             Ok(appended) => {
                 let found = appended.last().version;
                 if found == version.next() {
@@ -78,7 +80,8 @@ pub(super) async fn append(
                     && let Some(index) = fault
                 {
                     let marks = (mark, last);
-                    append_whole(store, (name, version), append, index, marks, origin).await?;
+                    let refused = Arc::unwrap_or_clone(append);
+                    append_whole(store, (name, version), refused, index, marks, origin).await?;
                 }
                 return Err(WorkError::Stopped(format!("{error} ({what})")));
             }

@@ -142,8 +142,9 @@ impl Taking<'_> {
             }
             Some(Snapshotting::Complete) | None => {}
         }
-        let mut events: Vec<Placed> = Vec::with_capacity(chunk.records.len());
         let count = chunk.records.len();
+        // With room for a schema and for the mark: else the last of them moves all the others.
+        let mut events: Vec<Placed> = Vec::with_capacity(count + 2);
         // Where the events of the transaction begin that is read now.
         let mut first = 0;
         // Where those of the last record begin that became some, and that record.

@@ -4,12 +4,14 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use annals_core::{EventId, Invalid, Metadata, NewEvent, StreamId};
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::Placed;
+use super::payload_buffer::PayloadBuffer;
 use crate::columns::Columns;
 use crate::key::{category, escaped, row_stream_in, table_stream};
 use crate::lsn::Lsn;
@@ -35,8 +37,8 @@ pub struct EventMaker {
     known: Known,
 }
 
-/// What was made before, and is the same for the next row: names of tables, and what the last
-/// transaction has in common.
+/// What was made before, and serves the next row: names of tables, what the last transaction has in
+/// common, and the buffer of its payloads.
 #[derive(Default)]
 struct Known(Mutex<LastMade>);
 
@@ -47,6 +49,7 @@ type Transaction = (Lsn, Option<u64>, Option<DateTime<Utc>>);
 struct LastMade {
     tables: Vec<Arc<TableNames>>,
     correlation: Option<(Transaction, Uuid)>,
+    payloads: PayloadBuffer,
 }
 
 /// Names of a table, as they are stored.
@@ -167,7 +170,7 @@ impl EventMaker {
     ) -> Result<Vec<Placed>, Invalid> {
         let names = self.names(&row.table);
         let stream = row_stream_in(&names.category, &row.key)?;
-        let payload = json_of(&RowPayloadOf::new(row, schema, carried.as_ref()))?;
+        let payload = self.json_of(&RowPayloadOf::new(row, schema, carried.as_ref()))?;
         // Deletions of a truncate share the ordinal of the truncate.
         let event_type = names.types[row.op as usize].clone();
         let moved_from = row.moved_from();
@@ -183,7 +186,7 @@ impl EventMaker {
         }
         let mut event = self.blank.clone().id(id);
         event.event_type = event_type.into();
-        event.payload = payload.into();
+        event.payload = payload;
         events.push((stream, self.with_metadata(event, record)));
         Ok(events)
     }
@@ -201,7 +204,7 @@ impl EventMaker {
         to: &Columns,
     ) -> Result<Placed, Invalid> {
         let stream = self.row_stream(table, key)?;
-        let payload = json_of(&MovedPayload {
+        let payload = self.json_of(&MovedPayload {
             key: key.clone(),
             to: to.clone(),
         })?;
@@ -222,7 +225,7 @@ impl EventMaker {
         payload: TruncatePayload,
     ) -> Result<Placed, Invalid> {
         let stream = self.table_stream(table)?;
-        let event = NewEvent::json(self.event_type(table, "truncated"), json_of(&payload)?)
+        let event = NewEvent::json(self.event_type(table, "truncated"), self.json_of(&payload)?)
             .id(self.id(record, &format!("truncated {stream}")));
         Ok((stream, self.with_metadata(event, record)))
     }
@@ -239,7 +242,7 @@ impl EventMaker {
         number: u32,
     ) -> Result<Placed, Invalid> {
         let stream = self.table_stream(&schema.table)?;
-        let payload = json_of(&json!({
+        let payload = self.json_of(&json!({
             "number": number,
             "identity": schema.identity,
             "columns": schema.columns,
@@ -303,6 +306,11 @@ impl EventMaker {
         EventId::from_uuid(derived(record.at.time, block, &hash.finalize()))
     }
 
+    fn json_of(&self, value: &impl serde::Serialize) -> Result<Bytes, Invalid> {
+        let written = self.known.with(|last| last.payloads.json(value));
+        written.map_err(|error| Invalid::new(format!("a change cannot be written: {error}")))
+    }
+
     /// What all events of a transaction have in common.
     fn correlation(&self, at: At) -> Uuid {
         let transaction = (at.lsn, at.xid, at.time);
@@ -354,11 +362,6 @@ fn derived(time: Option<DateTime<Utc>>, block: Option<u64>, hash: &[u8]) -> Uuid
         bytes[6..8].copy_from_slice(&((block % 4_096) as u16).to_be_bytes());
     }
     Uuid::new_v8(bytes)
-}
-
-fn json_of(value: &impl serde::Serialize) -> Result<Vec<u8>, Invalid> {
-    serde_json::to_vec(value)
-        .map_err(|error| Invalid::new(format!("a change cannot be written: {error}")))
 }
 
 #[cfg(test)]

@@ -65,13 +65,17 @@ impl Taking<'_> {
                 };
                 let mut number = 0;
                 if let Some(schema) = &row.schema {
-                    if !run.schemas.knows(&schema.table) {
-                        run.appends.settle().await?;
-                    }
-                    let numbered = run.schemas.number(store, &run.maker, schema).await?;
-                    number = numbered.0;
-                    if numbered.1 {
-                        events.push(run.maker.schema(record, schema, number)?);
+                    if let Some(known) = run.schemas.number_of_last(schema) {
+                        number = known;
+                    } else {
+                        if !run.schemas.knows(&schema.table) {
+                            run.appends.settle().await?;
+                        }
+                        let numbered = run.schemas.number(store, &run.maker, schema).await?;
+                        number = numbered.0;
+                        if numbered.1 {
+                            events.push(run.maker.schema(record, schema, number)?);
+                        }
                     }
                 }
                 let mut taken_along = None;

@@ -13,6 +13,8 @@ use crate::schema::{Column, Identity, TableName, TableSchema};
 #[derive(Debug, Default)]
 pub(super) struct Schemas {
     known: HashMap<TableName, (u32, Option<Arc<TableSchema>>)>,
+    /// The one whose number was asked for last.
+    last: Option<(u32, Arc<TableSchema>)>,
 }
 
 #[derive(Deserialize)]
@@ -26,6 +28,13 @@ impl Schemas {
     /// Whether the last schema of a table is known without a look at the log.
     pub(super) fn knows(&self, table: &TableName) -> bool {
         self.known.contains_key(table)
+    }
+
+    /// The number of a schema, when it is the very one that was asked for last: rows of one table
+    /// follow each other, and comparing it with the one of the log looks at each column.
+    pub(super) fn number_of_last(&self, schema: &Arc<TableSchema>) -> Option<u32> {
+        let (number, last) = self.last.as_ref()?;
+        Arc::ptr_eq(last, schema).then_some(*number)
     }
 
     /// The number of a schema, and whether it is new.
@@ -43,8 +52,10 @@ impl Schemas {
             }
         };
         let (number, last) = known;
+        let number = *number;
         if last.as_ref() == Some(schema) {
-            return Ok((*number, false));
+            self.last = Some((number, Arc::clone(schema)));
+            return Ok((number, false));
         }
         let next = number + 1;
         if let Some(old) = last
@@ -63,6 +74,7 @@ impl Schemas {
         }
         let newest = (next, Some(Arc::clone(schema)));
         self.known.insert(schema.table.clone(), newest);
+        self.last = Some((next, Arc::clone(schema)));
         Ok((next, true))
     }
 }
@@ -134,6 +146,25 @@ mod tests {
             table: TableName::new("public", "t"),
             identity: Identity::Default,
             columns: columns.collect(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_schema_keeps_its_number_however_it_is_asked_for() {
+        let store = annals_core::MemoryStore::new();
+        let maker = EventMaker::new("postgres 7", "");
+        let mut schemas = Schemas::default();
+        let [first, equal, other] = ["*id v", "*id v", "*id v w"].map(|of| Arc::new(schema(of)));
+        for (asked, number, is_new) in [
+            (&first, 1, true),
+            (&equal, 1, false),
+            (&other, 2, true),
+            (&first, 3, true),
+        ] {
+            assert_eq!(schemas.number_of_last(asked), None);
+            let found = schemas.number(&store, &maker, asked).await.unwrap();
+            assert_eq!(found, (number, is_new));
+            assert_eq!(schemas.number_of_last(asked), Some(number));
         }
     }
 

@@ -7,7 +7,8 @@ use super::append::{STATES, prepare};
 use super::words::*;
 use crate::append::{Append, AppendError, Appended, Expected, IdClash};
 use crate::event::NewEvent;
-use crate::position::Partition;
+use crate::position::{Partition, Position};
+use crate::query::Filter;
 use crate::read::ReadLog;
 use crate::store::Store;
 use crate::stream::{StreamId, Version};
@@ -209,6 +210,22 @@ pub async fn keeps_the_order_of_the_request_over_its_streams(fixture: &dyn Fixtu
         (vec![1, 2, 3], vec![1, 2])
     );
     assert_eq!(appended.token().position(Partition(0)), before.plus(5));
+}
+
+pub async fn keeps_the_categories_of_its_streams_apart(fixture: &dyn Fixture) {
+    let store = open(fixture).await;
+    let streams = ["a-1", "a-2", "b-1", "b-2", "a-3"].map(stream);
+    let request = to_streams(streams.iter().zip(events(5)));
+    append_streams(&*store, request).await.unwrap();
+    for (category, expected) in [("a", vec![1, 2, 5]), ("b", vec![3, 4])] {
+        let filter = Filter::default().category(category);
+        let read = ReadLog::after(Position::START).filter(filter);
+        assert_eq!(
+            positions(&read_log(&*store, read).await),
+            expected,
+            "{category}"
+        );
+    }
 }
 
 pub async fn revives_a_deleted_stream_and_counts_on(fixture: &dyn Fixture) {

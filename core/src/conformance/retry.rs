@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Fixture;
 use super::words::*;
-use crate::append::{AppendError, Appended, Expected, IdClash, Placed};
+use crate::append::{Append, AppendError, Appended, Expected, IdClash, Placed};
 use crate::clock::ManualClock;
 use crate::event::{Digest, EventId, Metadata, NewEvent};
 use crate::position::Partition;
@@ -374,6 +374,20 @@ fn decided(to: &StreamId, key: &str, contents: &[&str]) -> Vec<NewEvent> {
         event(content.to_string()).id(EventId::derived(to, key, index))
     };
     (0..).zip(contents).map(with_id).collect()
+}
+
+pub async fn of_a_shared_append_gets_the_first_result(fixture: &dyn Fixture) {
+    let store = open(fixture).await;
+    let to = stream("shared-1");
+    let kept = Arc::new(Append::new(to.clone(), events(2)));
+    let first = store.append_shared(&kept).await.unwrap();
+    assert_eq!(versions_of(&first), [1, 2]);
+    assert!(!first.was_repeated());
+    append(&*store, &to, events(1)).await;
+    let again = store.append_shared(&kept).await.unwrap();
+    assert_eq!(again, first);
+    assert!(again.was_repeated());
+    assert_eq!(shown(&*store, &to).await.len(), 3);
 }
 
 pub async fn of_a_request_gets_the_first_result(fixture: &dyn Fixture) {
