@@ -10,7 +10,6 @@ use crate::{
     state::{Bytes, Codec, Mark, Marks, Pieces, holds},
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
 
 /// How far two items may lie apart: `left - before <= right <= left + after`, ends included.
 ///
@@ -280,12 +279,8 @@ impl<K: Key, L: Kept, R: Kept, O> IntervalJoin<K, L, R, O> {
         };
         let left = lanes.left.first().map(|held| held.time + left_waits);
         let right = lanes.right.first().map(|held| held.time + right_waits);
-        if let Some(next) = left.into_iter().chain(right).min()
-            && lanes.armed.is_none_or(|armed| next < armed)
-        {
-            lanes.armed = Some(next);
-            self.due.insert(next, key.clone());
-        }
+        let next = left.into_iter().chain(right).min();
+        self.due.arm(&mut lanes.armed, next, key);
     }
 
     fn close(&mut self, key: &K, unmatched: &mut Vec<Unmatched<K, O>>) {
@@ -355,15 +350,10 @@ impl<K: Key, L: Kept, R: Kept, O> Operator for IntervalJoin<K, L, R, O> {
 
     fn advance(&mut self, watermark: Time, out: &mut Output<Self::Out, Self::Late>) {
         self.watermark = self.watermark.max(watermark);
-        let mut looked_at = BTreeSet::new();
-        while let Some((armed, key)) = self.due.pop(self.watermark) {
-            if let Some(lanes) = self.keys.get_mut(&key)
-                && lanes.armed == Some(armed)
-            {
-                lanes.armed = None;
-                looked_at.insert(key);
-            }
-        }
+        let keys = &mut self.keys;
+        let looked_at = self
+            .due
+            .take_armed(self.watermark, keys, |lanes| &mut lanes.armed);
         let mut unmatched = Vec::new();
         for key in &looked_at {
             self.close(key, &mut unmatched);

@@ -242,15 +242,10 @@ impl<K: Key, T: Kept, A: Fold<T>> Operator for Sliding<K, T, A> {
     fn advance(&mut self, watermark: Time, out: &mut Output<Self::Out, Self::Late>) {
         let before = self.watermark;
         self.watermark = self.watermark.max(watermark);
-        let mut looked_at = BTreeSet::new();
-        while let Some((armed, key)) = self.due.pop(self.watermark) {
-            if let Some(items) = self.keys.get_mut(&key)
-                && items.armed == Some(armed)
-            {
-                items.armed = None;
-                looked_at.insert(key);
-            }
-        }
+        let keys = &mut self.keys;
+        let looked_at = self
+            .due
+            .take_armed(self.watermark, keys, |items| &mut items.armed);
         let mut closing = Closing::new();
         if self.options.emit.on_close() && self.watermark > before {
             for key in &looked_at {
