@@ -7,7 +7,7 @@ use crate::{
     join::RowOf,
     lane::Lane,
     operator::Place,
-    state::{Bytes, Codec, Mark, Marks, Pieces, Value, holds},
+    state::{Bytes, Codec, Mark, Marks, Pieces, Value},
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -302,10 +302,7 @@ impl<K: Key, L: Kept, V: Kept, O> Operator for AsOfJoin<K, L, V, O> {
     type Late = (K, L);
 
     fn check_item<C: Codec>(item: &Self::In) -> Result<(), StateError> {
-        match item {
-            Side::Left((_, left)) => holds::<C, _>(left),
-            Side::Right((_, right)) => holds::<C, _>(right),
-        }
+        item.check_value::<C>()
     }
 
     fn next_due(&self) -> Time {

@@ -4,7 +4,7 @@ use crate::{
     Change, Input, JoinType, Kept, Key, Newer, Operator, Output, Side, StateError, Time,
     hash::Map,
     join::{RowOf, table::Rows},
-    state::{Bytes, Codec, Mark, Marks, Pieces, holds},
+    state::{Bytes, Codec, Mark, Marks, Pieces},
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -222,10 +222,7 @@ where
     type Late = ();
 
     fn check_item<C: Codec>(item: &Self::In) -> Result<(), StateError> {
-        match item {
-            Side::Left((_, left)) => holds::<C, _>(left),
-            Side::Right((_, right)) => holds::<C, _>(right),
-        }
+        item.check_value::<C>()
     }
 
     fn next_due(&self) -> Time {

@@ -7,7 +7,7 @@ use crate::{
     join::RowOf,
     lane::Lane,
     operator::Place,
-    state::{Bytes, Codec, Mark, Marks, Pieces, holds},
+    state::{Bytes, Codec, Mark, Marks, Pieces},
 };
 use serde::{Deserialize, Serialize};
 
@@ -338,10 +338,7 @@ impl<K: Key, L: Kept, R: Kept, O> Operator for IntervalJoin<K, L, R, O> {
     type Late = Side<(K, L), (K, R)>;
 
     fn check_item<C: Codec>(item: &Self::In) -> Result<(), StateError> {
-        match item {
-            Side::Left((_, left)) => holds::<C, _>(left),
-            Side::Right((_, right)) => holds::<C, _>(right),
-        }
+        item.check_value::<C>()
     }
 
     fn next_due(&self) -> Time {

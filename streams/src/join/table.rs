@@ -4,7 +4,7 @@ use crate::{
     Input, JoinType, Kept, Key, Operator, Output, Side, StateError, Time,
     hash::Map,
     join::RowOf,
-    state::{Bytes, Codec, Mark, Marks, Pieces, Value, holds},
+    state::{Bytes, Codec, Mark, Marks, Pieces, Value},
 };
 use serde::{Deserialize, Serialize};
 
@@ -221,10 +221,7 @@ impl<K: Key, L: Kept, R: Kept, O> Operator for TableJoin<K, L, R, O> {
     type Late = ();
 
     fn check_item<C: Codec>(item: &Self::In) -> Result<(), StateError> {
-        match item {
-            Side::Left((_, left)) => holds::<C, _>(left),
-            Side::Right((_, right)) => holds::<C, _>(right),
-        }
+        item.check_value::<C>()
     }
 
     fn next_due(&self) -> Time {

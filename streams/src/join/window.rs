@@ -6,7 +6,7 @@ use crate::{
     hash::Map,
     lane::Lane,
     operator::Place,
-    state::{Bytes, Codec, Mark, Marks, Pieces, holds},
+    state::{Bytes, Codec, Mark, Marks, Pieces},
 };
 
 /// Joins two streams of one key within windows: when a window closes, each of its left items with
@@ -159,10 +159,7 @@ impl<K: Key, L: Kept, R: Kept, O> Operator for WindowJoin<K, L, R, O> {
     type Late = Side<(K, L), (K, R)>;
 
     fn check_item<C: Codec>(item: &Self::In) -> Result<(), StateError> {
-        match item {
-            Side::Left((_, left)) => holds::<C, _>(left),
-            Side::Right((_, right)) => holds::<C, _>(right),
-        }
+        item.check_value::<C>()
     }
 
     fn next_due(&self) -> Time {
