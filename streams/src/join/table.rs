@@ -232,7 +232,7 @@ impl<K: Key, L: Kept, R: Kept, O> Operator for TableJoin<K, L, R, O> {
 
     fn process(&mut self, input: Input<'_, Self::In>, out: &mut Output<Self::Out, Self::Late>) {
         let time = input.time;
-        match input.item {
+        let (key, new, old, met) = match input.item {
             Side::Left((key, value)) => {
                 let at = || (key.clone(), LEFT);
                 let set = self.left.set(key, value.clone(), time, &mut self.marks, at);
@@ -247,15 +247,7 @@ impl<K: Key, L: Kept, R: Kept, O> Operator for TableJoin<K, L, R, O> {
                 let right = other.map(|(right, _)| right);
                 let new = self.joined(value.as_ref(), right);
                 let old = self.joined(old.as_ref(), right);
-                let time = other.map_or(time, |(_, other)| other.max(time));
-                out.emit(
-                    time,
-                    Change {
-                        key: key.clone(),
-                        new,
-                        old,
-                    },
-                );
+                (key, new, old, other.map(|(_, met)| met))
             }
             Side::Right((key, value)) => {
                 let at = || (key.clone(), RIGHT);
@@ -273,17 +265,18 @@ impl<K: Key, L: Kept, R: Kept, O> Operator for TableJoin<K, L, R, O> {
                 let left = other.map(|(left, _)| left);
                 let new = self.joined(left, value.as_ref());
                 let old = self.joined(left, old.as_ref());
-                let time = other.map_or(time, |(_, other)| other.max(time));
-                out.emit(
-                    time,
-                    Change {
-                        key: key.clone(),
-                        new,
-                        old,
-                    },
-                );
+                (key, new, old, other.map(|(_, met)| met))
             }
-        }
+        };
+        let time = met.map_or(time, |met| met.max(time));
+        out.emit(
+            time,
+            Change {
+                key: key.clone(),
+                new,
+                old,
+            },
+        );
     }
 }
 
