@@ -104,11 +104,7 @@ impl<K: Key, T, A: Fold<T>> Panes<K, T, A> {
         let window = self.aligned.window(opened.start);
         let goes = is_late(watermark, opened.last, options.lateness);
         for (key, pane) in &mut opened.panes {
-            let value = if goes || options.discarding {
-                pane.value.take()
-            } else {
-                pane.value.clone()
-            };
+            let value = options.value_of(&mut pane.value, goes);
             if options.discarding && !goes {
                 self.marks
                     .change(&mut pane.mark, || (key.clone(), opened.start));
@@ -201,37 +197,18 @@ impl<K: Key, T: Clone, A: Fold<T>> Operator for Panes<K, T, A> {
             self.marks.change(&mut pane.mark, || (key.clone(), start));
             let closed = is_closed(self.watermark, last);
             if closed || self.options.emit.on_update() {
-                let discarding = self.options.discarding;
-                let value = if discarding {
-                    pane.value.take()
-                } else {
-                    pane.value.clone()
-                };
                 let emission = Emission {
                     key: key.clone(),
                     window: self.aligned.window(start),
-                    kind: if closed {
-                        Kind::Correction
-                    } else {
-                        Kind::Update
-                    },
-                    value,
+                    kind: Kind::at_item(closed),
+                    value: self.options.value_of(&mut pane.value, false),
                     max_time: pane.max_time,
                 };
                 out.emit(last, emission);
             }
         }
         if !missed.is_empty() {
-            let item = item.clone();
-            out.refuse(
-                input.time,
-                Late {
-                    key: key.clone(),
-                    item,
-                    missed,
-                    folded,
-                },
-            );
+            out.refuse(input.time, Late::of(input.item, missed, folded));
         }
     }
 

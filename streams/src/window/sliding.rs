@@ -276,13 +276,7 @@ impl<K: Key, T: Kept, A: Fold<T>> Operator for Sliding<K, T, A> {
         if self.is_late(time + self.span) {
             // The last window that could have held it.
             let missed = vec![self.window(time + self.span)];
-            let late = Late {
-                key: key.clone(),
-                item: item.clone(),
-                missed,
-                folded: false,
-            };
-            out.refuse(time, late);
+            out.refuse(time, Late::of(input.item, missed, false));
             return;
         }
         if !self.keys.contains_key(key) {
@@ -319,12 +313,7 @@ impl<K: Key, T: Kept, A: Fold<T>> Operator for Sliding<K, T, A> {
             }
             let closed = is_closed(self.watermark, end);
             if closed || self.options.emit.on_update() {
-                let kind = if closed {
-                    Kind::Correction
-                } else {
-                    Kind::Update
-                };
-                match self.result(key, items, end, kind) {
+                match self.result(key, items, end, Kind::at_item(closed)) {
                     (result, None) => out.emit(end, result),
                     // It is the item that just came: each before it was folded when it came.
                     (_, Some(panic)) if self.options.emit.on_update() => resume_unwind(panic),
@@ -333,16 +322,7 @@ impl<K: Key, T: Kept, A: Fold<T>> Operator for Sliding<K, T, A> {
             }
         }
         if !missed.is_empty() {
-            let item = item.clone();
-            out.refuse(
-                time,
-                Late {
-                    key: key.clone(),
-                    item,
-                    missed,
-                    folded: true,
-                },
-            );
+            out.refuse(time, Late::of(input.item, missed, true));
         }
         self.arm(key);
     }
