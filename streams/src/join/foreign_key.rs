@@ -142,14 +142,7 @@ where
         let old = self.joined(old.as_ref(), old_right.map(|(right, _)| right));
         let new = self.joined(value, right.map(|(right, _)| right));
         if new.is_some() || old.is_some() {
-            out.emit(
-                time,
-                Change {
-                    key: key.clone(),
-                    new,
-                    old,
-                },
-            );
+            out.emit(time, Change::of(key.clone(), new, old));
         }
     }
 
@@ -177,14 +170,7 @@ where
             let new = self.joined(Some(left), value);
             let old = self.joined(Some(left), old.as_ref());
             if new.is_some() || old.is_some() {
-                out.emit(
-                    time.max(other),
-                    Change {
-                        key: referring.clone(),
-                        new,
-                        old,
-                    },
-                );
+                out.emit(time.max(other), Change::of(referring.clone(), new, old));
             }
         }
     }

@@ -43,6 +43,12 @@ pub struct Change<K, V> {
     pub old: Option<V>,
 }
 
+impl<K, V> Change<K, V> {
+    pub(crate) fn of(key: K, new: Option<V>, old: Option<V>) -> Self {
+        Self { key, new, old }
+    }
+}
+
 /// One row of a table as it is now.
 pub(crate) struct Current<V> {
     pub(crate) value: Option<V>,
@@ -269,14 +275,7 @@ impl<K: Key, L: Kept, R: Kept, O> Operator for TableJoin<K, L, R, O> {
             }
         };
         let time = met.map_or(time, |met| met.max(time));
-        out.emit(
-            time,
-            Change {
-                key: key.clone(),
-                new,
-                old,
-            },
-        );
+        out.emit(time, Change::of(key.clone(), new, old));
     }
 }
 
