@@ -354,11 +354,9 @@ impl<K: Key, L: Kept, V: Kept, O> Operator for AsOfJoin<K, L, V, O> {
                 self.keys.insert(key.clone(), Known::default());
             }
             if let Some(known) = self.keys.get_mut(key) {
-                let at = known.waiting.insert(time, input.place, item.clone());
-                if let Some(held) = known.waiting.at_mut(at) {
-                    let at = (WAITING, (time, held.place));
-                    self.marks.change(&mut held.mark, || (key.clone(), at));
-                }
+                let held = known.waiting.insert(time, input.place, item.clone());
+                let at = (WAITING, (time, held.place));
+                self.marks.change(&mut held.mark, || (key.clone(), at));
             }
             self.arm(key);
             return;

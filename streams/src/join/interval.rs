@@ -5,7 +5,7 @@ use crate::{
     due::{DueIndex, is_closed},
     hash::Map,
     join::RowOf,
-    lane::Lane,
+    lane::{Held, Lane},
     operator::Place,
     state::{Bytes, Codec, Mark, Marks, Pieces},
 };
@@ -325,7 +325,7 @@ impl<K: Key, L: Kept, R: Kept, O> IntervalJoin<K, L, R, O> {
     }
 }
 
-fn pop_closed<T>(lane: &mut Lane<T>, watermark: Time, waits: Span) -> Option<crate::lane::Held<T>> {
+fn pop_closed<T>(lane: &mut Lane<T>, watermark: Time, waits: Span) -> Option<Held<T>> {
     let first = lane.first()?;
     is_closed(watermark, first.time + waits)
         .then(|| lane.pop_until(Time::MAX))
@@ -422,12 +422,12 @@ impl<K: Key, L: Kept, R: Kept, O> Operator for IntervalJoin<K, L, R, O> {
         }
         match input.item {
             Side::Left((_, left)) => {
-                let at = lanes.left.insert(time, input.place, left.clone());
-                settle(&mut lanes.left, at, matched, key, LEFT, &mut self.marks);
+                let held = lanes.left.insert(time, input.place, left.clone());
+                settle(held, matched, key, LEFT, &mut self.marks);
             }
             Side::Right((_, right)) => {
-                let at = lanes.right.insert(time, input.place, right.clone());
-                settle(&mut lanes.right, at, matched, key, RIGHT, &mut self.marks);
+                let held = lanes.right.insert(time, input.place, right.clone());
+                settle(held, matched, key, RIGHT, &mut self.marks);
             }
         }
         self.arm(key);
@@ -438,27 +438,22 @@ impl<K: Key, L: Kept, R: Kept, O> Operator for IntervalJoin<K, L, R, O> {
     }
 }
 
-fn meet<K: Key, T>(held: &mut crate::lane::Held<T>, key: &K, side: u8, marks: &mut Marks<(K, At)>) {
+fn meet<K: Key, T>(held: &mut Held<T>, key: &K, side: u8, marks: &mut Marks<(K, At)>) {
     if !held.matched {
-        held.matched = true;
-        let at = (side, (held.time, held.place));
-        marks.change(&mut held.mark, || (key.clone(), at));
+        settle(held, true, key, side, marks);
     }
 }
 
 fn settle<K: Key, T>(
-    lane: &mut Lane<T>,
-    at: usize,
+    held: &mut Held<T>,
     matched: bool,
     key: &K,
     side: u8,
     marks: &mut Marks<(K, At)>,
 ) {
-    if let Some(held) = lane.at_mut(at) {
-        held.matched = matched;
-        let at = (side, (held.time, held.place));
-        marks.change(&mut held.mark, || (key.clone(), at));
-    }
+    held.matched = matched;
+    let at = (side, (held.time, held.place));
+    marks.change(&mut held.mark, || (key.clone(), at));
 }
 
 impl<K: Key, L: Kept, R: Kept, O> Pieces for IntervalJoin<K, L, R, O> {

@@ -215,11 +215,9 @@ impl<K: Key, L: Kept, R: Kept, O> Operator for WindowJoin<K, L, R, O> {
                             out.emit(last, (key.clone(), (window, row)));
                         }
                     }
-                    let at = lefts.insert(time, input.place, left.clone());
-                    if let Some(held) = lefts.at_mut(at) {
-                        let at = (start, (LEFT, (time, held.place)));
-                        self.marks.change(&mut held.mark, || (key.clone(), at));
-                    }
+                    let held = lefts.insert(time, input.place, left.clone());
+                    let at = (start, (LEFT, (time, held.place)));
+                    self.marks.change(&mut held.mark, || (key.clone(), at));
                 }
                 Side::Right((_, right)) => {
                     if opened.told {
@@ -228,11 +226,9 @@ impl<K: Key, L: Kept, R: Kept, O> Operator for WindowJoin<K, L, R, O> {
                             out.emit(last, (key.clone(), (window, row)));
                         }
                     }
-                    let at = rights.insert(time, input.place, right.clone());
-                    if let Some(held) = rights.at_mut(at) {
-                        let at = (start, (RIGHT, (time, held.place)));
-                        self.marks.change(&mut held.mark, || (key.clone(), at));
-                    }
+                    let held = rights.insert(time, input.place, right.clone());
+                    let at = (start, (RIGHT, (time, held.place)));
+                    self.marks.change(&mut held.mark, || (key.clone(), at));
                 }
             }
         }

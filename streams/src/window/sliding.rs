@@ -293,11 +293,9 @@ impl<K: Key, T: Kept, A: Fold<T>> Operator for Sliding<K, T, A> {
         };
         let right = time + TICK + self.span;
         let had_right = items.has_window(right, self.span);
-        let at = items.lane.insert(time, input.place, item.clone());
-        if let Some(held) = items.lane.at_mut(at) {
-            self.marks
-                .change(&mut held.mark, || (key.clone(), (held.time, held.place)));
-        }
+        let held = items.lane.insert(time, input.place, item.clone());
+        self.marks
+            .change(&mut held.mark, || (key.clone(), (held.time, held.place)));
         let mut missed = Vec::new();
         let Some(items) = self.keys.get(key) else {
             return;
