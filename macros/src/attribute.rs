@@ -67,21 +67,14 @@ pub(crate) struct Tag {
 impl Attributes {
     pub(crate) fn read(attributes: &[Attribute], place: Place) -> Result<Attributes> {
         let mut read = Attributes::default();
-        for attribute in attributes
-            .iter()
-            .filter(|attribute| attribute.path().is_ident("event"))
-        {
+        for attribute in named(attributes, "event") {
             attribute.parse_nested_meta(|meta| read.take(&meta, place))?;
         }
         Ok(read)
     }
 
     fn take(&mut self, meta: &ParseNestedMeta<'_>, place: Place) -> Result<()> {
-        let key = meta
-            .path
-            .get_ident()
-            .map(Ident::to_string)
-            .unwrap_or_default();
+        let key = key_of(meta);
         if !place.keys().contains(&key.as_str()) {
             return Err(meta.error(unknown(&key, place)));
         }
@@ -107,17 +100,31 @@ impl Attributes {
     }
 }
 
+/// Those of the attributes that have this name.
+pub(crate) fn named<'a>(
+    attributes: &'a [Attribute],
+    name: &str,
+) -> impl Iterator<Item = &'a Attribute> {
+    attributes
+        .iter()
+        .filter(move |attribute| attribute.path().is_ident(name))
+}
+
+/// The word that is said; no word where it is a path.
+pub(crate) fn key_of(meta: &ParseNestedMeta<'_>) -> String {
+    meta.path
+        .get_ident()
+        .map(Ident::to_string)
+        .unwrap_or_default()
+}
+
 pub(crate) fn once<T>(
     slot: &mut Option<T>,
     meta: &ParseNestedMeta<'_>,
     read: impl FnOnce(&ParseNestedMeta<'_>) -> Result<T>,
 ) -> Result<()> {
     if slot.is_some() {
-        let key = meta
-            .path
-            .get_ident()
-            .map(Ident::to_string)
-            .unwrap_or_default();
+        let key = key_of(meta);
         return Err(meta.error(format!("`{key}` is said twice")));
     }
     *slot = Some(read(meta)?);
@@ -126,11 +133,7 @@ pub(crate) fn once<T>(
 
 /// The value after `=`; an error says how it is written, with an example.
 pub(crate) fn value<T: Parse>(meta: &ParseNestedMeta<'_>, example: &str) -> Result<T> {
-    let key = meta
-        .path
-        .get_ident()
-        .map(Ident::to_string)
-        .unwrap_or_default();
+    let key = key_of(meta);
     let form = |error: Error| Error::new(error.span(), format!("write `{key} = {example}`"));
     let value = meta.value().map_err(form)?.parse().map_err(form)?;
     // What follows belongs to the value: `2 + 1`, `"a".len()`.

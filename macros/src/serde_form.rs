@@ -4,6 +4,7 @@
 use syn::punctuated::Punctuated;
 use syn::{Attribute, Error, Meta, Result, Token};
 
+use crate::attribute::named;
 use crate::text;
 
 /// Those of a field that change how it is stored or read.
@@ -101,10 +102,7 @@ pub(crate) fn of_field(attributes: &[Attribute]) -> Result<Vec<String>> {
 
 fn read(attributes: &[Attribute], told: &[&str], refused: &[(&str, &str)]) -> Result<Vec<String>> {
     let mut kept = Vec::new();
-    for attribute in attributes
-        .iter()
-        .filter(|attribute| attribute.path().is_ident("serde"))
-    {
+    for attribute in named(attributes, "serde") {
         // What does not parse is serde's to complain about.
         let Ok(said) = attribute.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated)
         else {

@@ -3,10 +3,10 @@
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
 use syn::{
-    Attribute, Data, DeriveInput, Error, Field, Fields, LitStr, Path, Result, Token, Type,
-    parse_quote,
+    Data, DeriveInput, Error, Field, Fields, LitStr, Path, Result, Token, Type, parse_quote,
 };
 
+use crate::attribute::named;
 use crate::name::snake_case;
 use crate::table_name::table_name;
 
@@ -301,12 +301,6 @@ pub(crate) fn label(input: &DeriveInput) -> Result<TokenStream> {
             }
         }
     })
-}
-
-fn named<'a>(attributes: &'a [Attribute], name: &str) -> impl Iterator<Item = &'a Attribute> {
-    attributes
-        .iter()
-        .filter(move |attribute| attribute.path().is_ident(name))
 }
 
 fn type_text(of: &Type) -> String {

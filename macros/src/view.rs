@@ -7,6 +7,7 @@ use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Data, DeriveInput, Error, Field, Ident, Path, Result, Type, parse_quote};
 
+use crate::attribute::named;
 use crate::expand::seen_at;
 use crate::fields::inner;
 use crate::name;
@@ -197,11 +198,7 @@ fn keeps_its_value(field: &Field) -> Result<()> {
             format!("a row cannot hold a `{unordered}`: {NO_ORDER}"),
         ));
     }
-    for attribute in field
-        .attrs
-        .iter()
-        .filter(|attribute| attribute.path().is_ident("serde"))
-    {
+    for attribute in named(&field.attrs, "serde") {
         // What does not parse is serde's to complain about.
         let list = syn::punctuated::Punctuated::<syn::Meta, syn::Token![,]>::parse_terminated;
         let Ok(said) = attribute.parse_args_with(list) else {

@@ -147,6 +147,24 @@ impl ViewKey for () {
     }
 }
 
+/// What is the same of all numbers.
+macro_rules! of_number {
+    ($type:ty) => {
+        fn from_stream_id(id: &str) -> Option<$type> {
+            // `007` and `+7` are other streams than `7`, and must not share its row.
+            id.parse().ok().filter(|key: &$type| key.to_string() == id)
+        }
+
+        fn type_of_key() -> String {
+            stringify!($type).to_owned()
+        }
+
+        fn to_stream_id(&self) -> Option<String> {
+            Some(self.to_string())
+        }
+    };
+}
+
 macro_rules! unsigned {
     ($($type:ty: $digits:literal),+) => {$(
         impl ViewKey for $type {
@@ -158,18 +176,7 @@ macro_rules! unsigned {
                 text.parse().ok().filter(|key: &$type| key.to_key() == text)
             }
 
-            fn from_stream_id(id: &str) -> Option<$type> {
-                // `007` and `+7` are other streams than `7`, and must not share its row.
-                id.parse().ok().filter(|key: &$type| key.to_string() == id)
-            }
-
-            fn type_of_key() -> String {
-                stringify!($type).to_owned()
-            }
-
-            fn to_stream_id(&self) -> Option<String> {
-                Some(self.to_string())
-            }
+            of_number!($type);
         }
     )+};
 }
@@ -199,17 +206,7 @@ macro_rules! signed {
                 }
             }
 
-            fn from_stream_id(id: &str) -> Option<$type> {
-                id.parse().ok().filter(|key: &$type| key.to_string() == id)
-            }
-
-            fn type_of_key() -> String {
-                stringify!($type).to_owned()
-            }
-
-            fn to_stream_id(&self) -> Option<String> {
-                Some(self.to_string())
-            }
+            of_number!($type);
         }
     )+};
 }

@@ -6,15 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use annals_core::chrono::{DateTime, Utc};
 use annals_core::{
-    Generation, GenerationId, GenerationSpec, Incarnation, LogPage, Partition, Phase, Position,
-    RowChange, Token,
+    Generation, GenerationId, GenerationSpec, Incarnation, Partition, Phase, Position, RowChange,
+    Token,
 };
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::JoinHandle;
 
 use crate::error::WorkError;
 use crate::kind::Kind;
-use crate::pages::Pages;
 use crate::poll::Seen;
 use crate::progress::{Progress, SlotProgress, SlotState};
 use crate::status::Status;
@@ -73,8 +72,6 @@ struct Shared {
     tasks: Mutex<HashMap<(GenerationId, u16), TaskSender>>,
     // Decisions that are made without a worker of this process, one at a time.
     deciding: tokio::sync::Mutex<()>,
-    // What its slots in this process read of the log.
-    pages: Pages<LogPage>,
 }
 
 /// A committed step of a worker, for those who watch.
@@ -122,18 +119,12 @@ impl GenerationWorkers {
             ended: watch::Sender::default(),
             tasks: Mutex::default(),
             deciding: tokio::sync::Mutex::default(),
-            pages: Pages::default(),
         };
         GenerationWorkers {
             kind,
             spec: Arc::new(spec),
             shared: Arc::new(shared),
         }
-    }
-
-    /// What its slots in this process read of the log.
-    pub(crate) fn pages(&self) -> &Pages<LogPage> {
-        &self.shared.pages
     }
 
     /// What follows the log here.

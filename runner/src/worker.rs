@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_core::{
-    Checkpoint, Filter, Generation, Hint, History, Incarnation, Lease, LogPage, Partition, Phase,
-    Position, ReadLog, StoreError, ViewCommit,
+    Checkpoint, Filter, Generation, Hint, History, Incarnation, Lease, Partition, Phase, Position,
+    ReadLog, ViewCommit,
 };
 use tokio::sync::watch;
 
@@ -18,7 +18,6 @@ use crate::error::{WorkError, chain};
 use crate::generation::GenerationWorkers;
 use crate::lease::HeldLease;
 use crate::location::BoxFuture;
-use crate::pages::after;
 use crate::progress::{Progress, SlotState};
 use crate::quota::Quota;
 use crate::tasks::Tasks;
@@ -197,26 +196,6 @@ impl Slot {
         let partitions = self.context.log().partitions();
         commit.partitions = (partitions > self.generation.spec.partitions).then_some(partitions);
         commit
-    }
-
-    /// Reads a page of the log. Slots of one process that are at the same place read it once.
-    ///
-    /// # Errors
-    ///
-    /// Those of the store.
-    pub async fn read(&self, read: ReadLog) -> Result<LogPage, StoreError> {
-        if self.generation.spec.slots < 2 {
-            return self.context.log().read(read).await;
-        }
-        let from = read.after;
-        let page = self.workers.pages().read(self, read, |page| page).await?;
-        Ok(after(&page, from))
-    }
-
-    /// Forgets pages that were read before: for a slot that begins, because a log may have been
-    /// restored meanwhile.
-    pub fn reread(&self) {
-        self.workers.pages().forget();
     }
 
     /// Waits for a hint of the log, or until a poll finds that it goes on after these positions.

@@ -20,7 +20,7 @@ use crate::error::invalid;
 use crate::kafka::Kafka;
 use crate::outlet::KafkaOutlet;
 use crate::topic::TopicSpec;
-pub(crate) use part::{HasNone, note_checkpoints};
+pub(crate) use part::note_checkpoints;
 use reports::CaughtUp;
 pub(crate) use reports::Reports;
 

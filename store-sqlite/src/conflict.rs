@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use annals_core::{Expected, Status, StreamId, Violation};
+use annals_core::{Status, StreamId, Violation};
 
 use crate::query_plan;
 use crate::request::Request;
@@ -49,26 +49,8 @@ impl WriteTx {
     pub(crate) fn violations(&self, request: &Request) -> Result<Vec<Violation>, rusqlite::Error> {
         let append = &request.append;
         let written = Written::of(request);
-        let mut said: HashSet<&StreamId> = append
-            .expectations
-            .iter()
-            .map(|(stream, _)| stream)
-            .collect();
-        // Each stream once, however many events it gets.
-        let unsaid = append
-            .events
-            .iter()
-            .map(|(stream, _)| stream)
-            .filter(|stream| said.insert(stream));
-        let unsaid: Vec<_> = unsaid.map(|stream| (stream, Expected::Any)).collect();
         let mut violations = Vec::new();
-        for (index, (stream, expected)) in append
-            .expectations
-            .iter()
-            .map(|(stream, expected)| (stream, *expected))
-            .chain(unsaid)
-            .enumerate()
-        {
+        for (index, (stream, expected)) in append.expected_streams().enumerate() {
             let (_, found) = streams::state(&self.connection, stream)?;
             let holds = if written.holds(stream) {
                 expected.allows_writing(&found)

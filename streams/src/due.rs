@@ -10,8 +10,11 @@
 //! | right row of a join | its time + `before` |
 //! | row that waits for a table, or for its turn | its time |
 
-use crate::{Span, Time};
-use std::{cmp::Reverse, collections::BinaryHeap};
+use crate::{Key, Span, Time, hash::Map};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, BinaryHeap},
+};
 
 /// Whether nothing on time can reach it any more.
 ///
@@ -61,5 +64,37 @@ impl<K: Ord> DueIndex<K> {
             return None;
         }
         self.0.pop().map(|entry| entry.0)
+    }
+}
+
+impl<K: Key> DueIndex<K> {
+    /// Has a key looked at when `next` comes, if that is earlier than what it is armed for.
+    pub(crate) fn arm(&mut self, armed: &mut Option<Time>, next: Option<Time>, key: &K) {
+        if let Some(next) = next
+            && armed.is_none_or(|armed| next < armed)
+        {
+            *armed = Some(next);
+            self.insert(next, key.clone());
+        }
+    }
+
+    /// Takes the keys that are due, and disarms them. An entry for another moment than that for
+    /// which its key is armed is stale.
+    pub(crate) fn take_armed<V>(
+        &mut self,
+        watermark: Time,
+        keys: &mut Map<K, V>,
+        armed_of: impl Fn(&mut V) -> &mut Option<Time>,
+    ) -> BTreeSet<K> {
+        let mut due = BTreeSet::new();
+        while let Some((at, key)) = self.pop(watermark) {
+            if let Some(armed) = keys.get_mut(&key).map(&armed_of)
+                && *armed == Some(at)
+            {
+                *armed = None;
+                due.insert(key);
+            }
+        }
+        due
     }
 }

@@ -126,6 +126,15 @@ impl WindowOptions {
         self.discarding = true;
         self
     }
+
+    /// The value of a result. It is taken out of a window that `goes` or starts again.
+    pub(crate) fn value_of<A: Clone>(self, value: &mut Option<A>, goes: bool) -> Option<A> {
+        if goes || self.discarding {
+            value.take()
+        } else {
+            value.clone()
+        }
+    }
 }
 
 /// What a result of a window is.
@@ -157,6 +166,15 @@ impl Kind {
     /// ```
     pub fn is_final(self) -> bool {
         matches!(self, Kind::Final | Kind::Correction)
+    }
+
+    /// Of a result at an item.
+    pub(crate) fn at_item(has_closed: bool) -> Self {
+        if has_closed {
+            Kind::Correction
+        } else {
+            Kind::Update
+        }
     }
 }
 
@@ -207,6 +225,17 @@ pub struct Late<K, T> {
     pub missed: Vec<Window>,
     /// Whether other windows still took it. Only what no window took is late as a record.
     pub folded: bool,
+}
+
+impl<K: Clone, T: Clone> Late<K, T> {
+    pub(crate) fn of((key, item): &(K, T), missed: Vec<Window>, folded: bool) -> Self {
+        Self {
+            key: key.clone(),
+            item: item.clone(),
+            missed,
+            folded,
+        }
+    }
 }
 
 /// Results that closed with one watermark, brought into the one order before they leave.

@@ -87,14 +87,7 @@ impl<K: Key, G: Key, V: Kept, A: TakeBack<V>> GroupBy<K, G, V, A> {
         self.marks
             .change(&mut known.mark, || (RowOrGroup::Group(group.clone()), ()));
         let new = Some(known.value.clone());
-        out.emit(
-            known.time,
-            Change {
-                key: group,
-                new,
-                old: before,
-            },
-        );
+        out.emit(known.time, Change::of(group, new, before));
     }
 }
 

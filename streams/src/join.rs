@@ -1,5 +1,9 @@
 //! Joins: two streams within bounds or in one window, a stream with a table, two tables.
 
+use crate::{
+    Kept, StateError,
+    state::{Codec, holds},
+};
 use serde::{Deserialize, Serialize};
 
 pub(crate) mod as_of;
@@ -22,6 +26,16 @@ pub enum Side<L, R> {
     Left(L),
     /// Of the right input.
     Right(R),
+}
+
+impl<J, K, L: Kept, R: Kept> Side<(J, L), (K, R)> {
+    /// Whether the value under its key can be saved.
+    pub(crate) fn check_value<C: Codec>(&self) -> Result<(), StateError> {
+        match self {
+            Side::Left((_, left)) => holds::<C, _>(left),
+            Side::Right((_, right)) => holds::<C, _>(right),
+        }
+    }
 }
 
 /// Which rows come out without a partner.

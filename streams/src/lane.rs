@@ -24,9 +24,9 @@ impl<T> Default for Lane<T> {
 }
 
 impl<T> Lane<T> {
-    /// Puts an item into its place and says where that is. Items of one record and one time get
-    /// the next index, which depends on nothing but what this key holds.
-    pub(crate) fn insert(&mut self, time: Time, mut place: Place, item: T) -> usize {
+    /// Puts an item into its place. Items of one record and one time get the next index, which
+    /// depends on nothing but what this key holds.
+    pub(crate) fn insert(&mut self, time: Time, mut place: Place, item: T) -> &mut Held<T> {
         let next_position = (time, place.partition, place.position);
         let at = self.0.partition_point(|held| {
             (held.time, held.place.partition, held.place.position) <= next_position
@@ -49,7 +49,7 @@ impl<T> Lane<T> {
                 mark,
             },
         );
-        at
+        &mut self.0[at]
     }
 
     /// Indices of the items whose time is in `from..=to`.
@@ -72,10 +72,6 @@ impl<T> Lane<T> {
         range: Range<usize>,
     ) -> impl Iterator<Item = &mut Held<T>> {
         self.0.range_mut(range)
-    }
-
-    pub(crate) fn at_mut(&mut self, at: usize) -> Option<&mut Held<T>> {
-        self.0.get_mut(at)
     }
 
     pub(crate) fn first(&self) -> Option<&Held<T>> {

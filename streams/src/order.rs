@@ -82,13 +82,11 @@ impl<K: Key, T: Kept> InTimeOrder<K, T> {
         }
         if let Some(lane) = self.keys.get_mut(key) {
             let first = lane.first().map(|held| held.time);
-            let at = lane.insert(time, place, item.clone());
+            let held = lane.insert(time, place, item.clone());
+            self.marks
+                .change(&mut held.mark, || (key.clone(), (time, held.place)));
             if first.is_none_or(|first| time < first) {
                 self.due.insert(time, key.clone());
-            }
-            if let Some(held) = lane.at_mut(at) {
-                self.marks
-                    .change(&mut held.mark, || (key.clone(), (time, held.place)));
             }
         }
         true

@@ -2,6 +2,7 @@
 
 pub(crate) mod aligned;
 pub(crate) mod assign;
+pub(crate) mod opened;
 pub(crate) mod panes;
 pub(crate) mod sessions;
 pub(crate) mod slices;

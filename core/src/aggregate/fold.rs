@@ -74,8 +74,12 @@ pub struct CachedState<A> {
 impl<A> CachedState<A> {
     /// The state alone, and what is known of it.
     pub(crate) fn split(self) -> (A, CachedState<()>) {
+        self.exchange(())
+    }
+
+    fn exchange<B>(self, state: B) -> (A, CachedState<B>) {
         let known = CachedState {
-            state: (),
+            state,
             version: self.version,
             status: self.status,
             partition: self.partition,
@@ -90,15 +94,7 @@ impl<A> CachedState<A> {
 impl CachedState<()> {
     /// The other way of [`split`](CachedState::split).
     pub(crate) fn with<A>(self, state: A) -> CachedState<A> {
-        CachedState {
-            state,
-            version: self.version,
-            status: self.status,
-            partition: self.partition,
-            position: self.position,
-            unsaved: self.unsaved,
-            incarnation: self.incarnation,
-        }
+        self.exchange(state).1
     }
 }
 

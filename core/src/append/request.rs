@@ -128,6 +128,31 @@ impl Append {
         expected.chain(self.events.iter().map(|(stream, _)| stream))
     }
 
+    /// What is expected of each stream, once for each: those of
+    /// [`expectations`](Append::expectations), then those that get events without one. A
+    /// [`Violation::Stream`] counts them in this order.
+    ///
+    /// ```
+    /// use annals_core::{Append, Expected, NewEvent, StreamId};
+    ///
+    /// let (a, b) = (StreamId::new("note-a")?, StreamId::new("note-b")?);
+    /// let append = Append::default()
+    ///     .event(b.clone(), NewEvent::json("noted", "1"))
+    ///     .event(b.clone(), NewEvent::json("noted", "2"))
+    ///     .requiring(a.clone(), Expected::Exists);
+    /// let expected: Vec<_> = append.expected_streams().collect();
+    /// assert_eq!(expected, [(&a, Expected::Exists), (&b, Expected::Any)]);
+    /// # Ok::<_, annals_core::Invalid>(())
+    /// ```
+    pub fn expected_streams(&self) -> impl Iterator<Item = (&StreamId, Expected)> {
+        let said = self.expectations.iter();
+        let mut seen: HashSet<&StreamId> = said.clone().map(|(stream, _)| stream).collect();
+        let unsaid = self.events.iter().map(|(stream, _)| stream);
+        let unsaid = unsaid.filter(move |stream| seen.insert(stream));
+        said.map(|(stream, expected)| (stream, *expected))
+            .chain(unsaid.map(|stream| (stream, Expected::Any)))
+    }
+
     /// The version of `stream` once this is written; nothing when no version of it is expected.
     pub fn version_after(&self, stream: &StreamId) -> Option<Version> {
         let found = self.expectations.iter().find(|(of, _)| of == stream);

@@ -28,6 +28,11 @@ fn inline_spec(history: History, indexes: &[&str]) -> GenerationSpec {
     }
 }
 
+async fn begin_inline(store: &dyn Store, history: History, indexes: &[&str]) -> GenerationId {
+    let spec = inline_spec(history, indexes);
+    views(store).begin_generation(spec).await.unwrap().id
+}
+
 fn account() -> StreamId {
     stream("account-1")
 }
@@ -85,11 +90,7 @@ pub(super) fn said(value: &str, at: u64) -> Option<(Option<Bytes>, u64)> {
 pub async fn rows_are_written_with_their_append_at_its_version(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     let other = another(fixture, &store).await;
-    let generation = views(&*store)
-        .begin_generation(inline_spec(History::None, &["one"]))
-        .await
-        .unwrap()
-        .id;
+    let generation = begin_inline(&*store, History::None, &["one"]).await;
     assert_eq!(standing(&*store, generation).await, None);
     for (version, value) in [(0, "two"), (2, "four")] {
         let mut row = row(generation, version, value);
@@ -121,11 +122,7 @@ pub async fn rows_are_written_with_their_append_at_its_version(fixture: &dyn Fix
 
 pub async fn rows_of_a_refused_append_are_not_written(fixture: &dyn Fixture) {
     let store = open(fixture).await;
-    let generation = views(&*store)
-        .begin_generation(inline_spec(History::None, &[]))
-        .await
-        .unwrap()
-        .id;
+    let generation = begin_inline(&*store, History::None, &[]).await;
     carry(&*store, append_after(0, 1), row(generation, 0, "first"))
         .await
         .unwrap();
@@ -145,11 +142,7 @@ pub async fn rows_of_a_refused_append_are_not_written(fixture: &dyn Fixture) {
 
 pub async fn rows_of_a_repeated_append_are_not_written_again(fixture: &dyn Fixture) {
     let store = open(fixture).await;
-    let generation = views(&*store)
-        .begin_generation(inline_spec(History::None, &[]))
-        .await
-        .unwrap()
-        .id;
+    let generation = begin_inline(&*store, History::None, &[]).await;
     let first = append_after(0, 1);
     carry(&*store, first.clone(), row(generation, 0, "first"))
         .await
@@ -166,11 +159,7 @@ pub async fn rows_of_a_repeated_append_are_not_written_again(fixture: &dyn Fixtu
 
 pub async fn rows_at_another_version_are_skipped_by_the_append(fixture: &dyn Fixture) {
     let store = open(fixture).await;
-    let generation = views(&*store)
-        .begin_generation(inline_spec(History::Versions, &[]))
-        .await
-        .unwrap()
-        .id;
+    let generation = begin_inline(&*store, History::Versions, &[]).await;
     carry(&*store, append_after(0, 2), row(generation, 0, "two"))
         .await
         .unwrap();
@@ -198,11 +187,7 @@ pub async fn rows_at_another_version_are_skipped_by_the_append(fixture: &dyn Fix
 
 pub async fn rows_of_a_dropped_generation_are_skipped_by_the_append(fixture: &dyn Fixture) {
     let store = open(fixture).await;
-    let generation = views(&*store)
-        .begin_generation(inline_spec(History::None, &["one"]))
-        .await
-        .unwrap()
-        .id;
+    let generation = begin_inline(&*store, History::None, &["one"]).await;
     views(&*store).drop_generation(generation).await.unwrap();
     let appended = carry(&*store, append_after(0, 1), row(generation, 0, "never"))
         .await
@@ -220,11 +205,7 @@ pub async fn rows_of_a_dropped_generation_are_skipped_by_the_append(fixture: &dy
 
 pub async fn rows_that_are_never_valid_are_refused_with_their_append(fixture: &dyn Fixture) {
     let store = open(fixture).await;
-    let generation = views(&*store)
-        .begin_generation(inline_spec(History::None, &["one"]))
-        .await
-        .unwrap()
-        .id;
+    let generation = begin_inline(&*store, History::None, &["one"]).await;
     let not_inline = views(&*store)
         .begin_generation(spec("b", &[]))
         .await
@@ -299,11 +280,7 @@ pub async fn rows_that_are_never_valid_are_refused_with_their_append(fixture: &d
 
 pub async fn rows_may_be_removed_and_keep_their_version(fixture: &dyn Fixture) {
     let store = open(fixture).await;
-    let generation = views(&*store)
-        .begin_generation(inline_spec(History::None, &["one"]))
-        .await
-        .unwrap()
-        .id;
+    let generation = begin_inline(&*store, History::None, &["one"]).await;
     let mut first = row(generation, 0, "first");
     first.indexed = vec!["x".into()];
     carry(&*store, append_after(0, 1), first).await.unwrap();
@@ -325,11 +302,7 @@ pub async fn rows_may_be_removed_and_keep_their_version(fixture: &dyn Fixture) {
 
 pub async fn row_versions_are_kept_at_the_positions_of_events(fixture: &dyn Fixture) {
     let store = open(fixture).await;
-    let generation = views(&*store)
-        .begin_generation(inline_spec(History::Bitemporal, &[]))
-        .await
-        .unwrap()
-        .id;
+    let generation = begin_inline(&*store, History::Bitemporal, &[]).await;
     let mut carried = row(generation, 0, "c");
     let was = |event, value: &'static str| InlineRowVersion {
         event,

@@ -160,6 +160,17 @@ pub async fn is_recognised_after_many_other_appends(fixture: &dyn Fixture) {
     check_rows(&*store, &rows).await;
 }
 
+/// One of the requests was appended, and all were answered alike.
+#[track_caller]
+pub(super) fn assert_appended_once(answers: &[Appended]) {
+    let new = answers.iter().filter(|answer| !answer.was_repeated());
+    assert_eq!(new.count(), 1, "{answers:?}");
+    assert!(
+        answers.iter().all(|answer| *answer == answers[0]),
+        "{answers:?}"
+    );
+}
+
 pub async fn by_eight_tasks_writes_once_and_answers_all_alike(fixture: &dyn Fixture) {
     let store = open(fixture).await;
     for (row, expected) in [Expected::Any, Expected::NoStream, version(0)]
@@ -175,18 +186,7 @@ pub async fn by_eight_tasks_writes_once_and_answers_all_alike(fixture: &dyn Fixt
             async move { try_append(&*store, &to, expected, given).await.unwrap() }
         }))
         .await;
-        assert_eq!(
-            answers
-                .iter()
-                .filter(|answer| !answer.was_repeated())
-                .count(),
-            1,
-            "one of them wrote"
-        );
-        assert!(
-            answers.iter().all(|answer| *answer == answers[0]),
-            "{answers:?}"
-        );
+        assert_appended_once(&answers);
         assert_recorded(&answers[0], &given, &whole_stream(&*store, &to).await);
     }
 }
@@ -483,17 +483,7 @@ pub async fn of_a_request_by_racers_keeps_the_first_result(fixture: &dyn Fixture
         }
     }))
     .await;
-    assert_eq!(
-        answers
-            .iter()
-            .filter(|answer| !answer.was_repeated())
-            .count(),
-        1
-    );
-    assert!(
-        answers.iter().all(|answer| *answer == answers[0]),
-        "{answers:?}"
-    );
+    assert_appended_once(&answers);
     let found: Vec<EventId> = answers[0].events().iter().map(|placed| placed.id).collect();
     assert_eq!(ids(&whole_stream(&*store, &to).await), found);
 }

@@ -1,10 +1,10 @@
 //! One partition of the log in memory: its events, its streams and the ids that it knows.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
 
-use crate::append::{Append, AppendError, Expected, Placed, Violation};
+use crate::append::{Append, AppendError, Placed, Violation};
 use crate::deduplicate::StoredId;
 use crate::event::{EventId, Place, RecordedEvent};
 use crate::position::{Head, Partition, Position};
@@ -128,39 +128,22 @@ impl PartitionLog {
     }
 
     pub(super) fn violations(&self, append: &Append) -> Vec<Violation> {
-        // Streams that get events without an expectation come last, each once.
-        let mut seen: HashSet<&StreamId> = append
-            .expectations
-            .iter()
-            .map(|(stream, _)| stream)
-            .collect();
-        let unsaid = append
-            .events
-            .iter()
-            .map(|(stream, _)| stream)
-            .filter(|stream| seen.insert(stream));
-        let said = append
-            .expectations
-            .iter()
-            .map(|(stream, expected)| (stream, *expected));
-        let streams = said
-            .chain(unsaid.map(|stream| (stream, Expected::Any)))
-            .enumerate()
-            .filter_map(|(index, (stream, expected))| {
-                let found = self.state(stream);
-                let written = append.events.iter().any(|(to, _)| to == stream);
-                let holds = if written {
-                    expected.allows_writing(&found)
-                } else {
-                    expected.passes_check(&found)
-                };
-                (!holds).then(|| Violation::Stream {
-                    index,
-                    stream: stream.clone(),
-                    expected,
-                    found,
-                })
-            });
+        let expected = append.expected_streams().enumerate();
+        let streams = expected.filter_map(|(index, (stream, expected))| {
+            let found = self.state(stream);
+            let written = append.events.iter().any(|(to, _)| to == stream);
+            let holds = if written {
+                expected.allows_writing(&found)
+            } else {
+                expected.passes_check(&found)
+            };
+            (!holds).then(|| Violation::Stream {
+                index,
+                stream: stream.clone(),
+                expected,
+                found,
+            })
+        });
         let matching = append.condition.as_ref().and_then(|condition| {
             let after = condition.after.unwrap_or(Position::START);
             self.events

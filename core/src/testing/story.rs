@@ -7,7 +7,7 @@
 use std::fmt::{self, Debug, Display};
 
 use super::refusal::Refusal;
-use super::text::{Script, shown, stored};
+use super::text::{Script, listed, shown, stored};
 use crate::aggregate::{Aggregate, Handle};
 use crate::append::{Append, Limits};
 use crate::event::NewEvent;
@@ -259,15 +259,7 @@ where
     {
         let expected: Vec<_> = events.into_iter().collect();
         if self.refusal.is_some() || self.events != expected {
-            let expected = expected
-                .iter()
-                .map(|event| format!("  {event:?}\n"))
-                .collect::<String>();
-            let expected = if expected.is_empty() {
-                "  nothing\n"
-            } else {
-                &expected
-            };
+            let expected = listed(&expected);
             panic!("the last step should have decided\n{expected}\nbut this happened\n\n{self}\n");
         }
         self

@@ -54,6 +54,17 @@ impl Display for Script {
     }
 }
 
+/// Events one on a line, as an assertion names them.
+pub(super) fn listed<E: Debug>(events: &[E]) -> String {
+    if events.is_empty() {
+        return "  nothing\n".to_owned();
+    }
+    events
+        .iter()
+        .map(|event| format!("  {event:?}\n"))
+        .collect()
+}
+
 /// Characters that a terminal or a reviewer's screen would act on instead of showing, as Rust
 /// writes them: controls, and what turns the direction of writing.
 fn visible(line: &str) -> String {

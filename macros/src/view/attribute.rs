@@ -4,9 +4,9 @@ use proc_macro2::Span;
 use syn::meta::ParseNestedMeta;
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
-use syn::{Attribute, Error, Ident, LitInt, LitStr, Path, Result, Token, Type, parenthesized};
+use syn::{Attribute, Error, Ident, LitInt, LitStr, Path, Result, Token, Type};
 
-use crate::attribute::{once, path};
+use crate::attribute::{key_of, named, once, parentheses, path};
 
 const KNOWN: &str = "`event`, `events`, `name`, `version`, `key`, `history`, `crate`";
 
@@ -32,21 +32,14 @@ pub(super) struct Attributes {
 impl Attributes {
     pub(super) fn read(attributes: &[Attribute]) -> Result<Attributes> {
         let mut read = Attributes::default();
-        for attribute in attributes
-            .iter()
-            .filter(|attribute| attribute.path().is_ident("view"))
-        {
+        for attribute in named(attributes, "view") {
             attribute.parse_nested_meta(|meta| read.take(&meta))?;
         }
         Ok(read)
     }
 
     fn take(&mut self, meta: &ParseNestedMeta<'_>) -> Result<()> {
-        let key = meta
-            .path
-            .get_ident()
-            .map(Ident::to_string)
-            .unwrap_or_default();
+        let key = key_of(meta);
         match key.as_str() {
             "name" => once(&mut self.name, meta, |meta| meta.value()?.parse()),
             "version" => once(&mut self.version, meta, |meta| meta.value()?.parse()),
@@ -70,8 +63,7 @@ fn events(meta: &ParseNestedMeta<'_>) -> Result<Vec<Type>> {
             "the types of events are in parentheses: `events(AccountEvent, TransferEvent)`",
         ));
     }
-    let content;
-    parenthesized!(content in meta.input);
+    let content = parentheses(meta.input)?;
     Ok(Punctuated::<Type, Token![,]>::parse_terminated(&content)?
         .into_iter()
         .collect())
@@ -93,8 +85,7 @@ fn history(meta: &ParseNestedMeta<'_>) -> Result<Retained> {
     if !meta.input.peek(syn::token::Paren) {
         return Ok(Retained::Versions);
     }
-    let content;
-    parenthesized!(content in meta.input);
+    let content = parentheses(meta.input)?;
     let said: Ident = content.parse()?;
     if said != "bitemporal" || !content.is_empty() {
         return Err(Error::new(
@@ -108,17 +99,10 @@ fn history(meta: &ParseNestedMeta<'_>) -> Result<Retained> {
 /// Where `#[view(index)]` is among the attributes of a field, if it does.
 pub(super) fn is_index(attributes: &[Attribute]) -> Result<Option<Span>> {
     let mut index = None;
-    for attribute in attributes
-        .iter()
-        .filter(|attribute| attribute.path().is_ident("view"))
-    {
+    for attribute in named(attributes, "view") {
         attribute.parse_nested_meta(|meta| {
             if !meta.path.is_ident("index") {
-                let key = meta
-                    .path
-                    .get_ident()
-                    .map(Ident::to_string)
-                    .unwrap_or_default();
+                let key = key_of(&meta);
                 return Err(meta.error(format!(
                     "unknown attribute `{key}`; a field of a view knows `index`"
                 )));

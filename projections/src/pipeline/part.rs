@@ -6,10 +6,11 @@ use std::sync::Arc;
 use annals_core::{
     CommitError, Generation, GenerationId, GenerationSpec, History, Invalid, Store, VIEW_SLOTS_MAX,
 };
+// Dead letters of a pipeline are rows: no key waits for them.
+pub(super) use annals_runner::NothingToDrain;
 use annals_runner::{
-    BoxFuture, DeadLetters, Drain, DrainResult, Follower, GenerationWorkers, Kind, Pages, Part,
-    RunningPart, Setup, Slot, StartError, Subject, Supervisor, Verified, WorkError, WorkerContext,
-    find_or_begin, run,
+    BoxFuture, DeadLetters, Follower, GenerationWorkers, Kind, Pages, Part, RunningPart, Setup,
+    Slot, StartError, Subject, Supervisor, Verified, WorkError, WorkerContext, find_or_begin, run,
 };
 use tokio::sync::watch;
 
@@ -208,19 +209,5 @@ impl Subject for PipelineSubject {
 
     fn drop_generation(&self, generation: GenerationId) -> BoxFuture<'_, Result<(), CommitError>> {
         self.context.views.drop_generation(generation)
-    }
-}
-
-/// Dead letters of a pipeline are rows: no key waits for them.
-pub(super) struct NothingToDrain;
-
-impl Drain for NothingToDrain {
-    fn drain(
-        &self,
-        _: Generation,
-        _: u16,
-        _: Vec<String>,
-    ) -> BoxFuture<'_, Result<DrainResult, WorkError>> {
-        Box::pin(async { Ok(DrainResult::default()) })
     }
 }

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annals_core::{
-    Checkpoint, CommitError, Filter, Generation, GenerationId, GenerationSpec, Partition, Position,
+    Checkpoint, CommitError, Filter, GenerationId, GenerationSpec, Partition, Position,
 };
 use annals_runner::{
-    Backoff, BoxFuture, DeadLetters, Drain, DrainResult, Follower, GenerationWorkers, HeldLease,
-    Kind, Part, RunningPart, Setup, Slot, StartError, Subject, Supervisor, Tasks, Work, WorkError,
+    Backoff, BoxFuture, DeadLetters, Follower, GenerationWorkers, HeldLease, Kind, NothingToDrain,
+    Part, RunningPart, Setup, Slot, StartError, Subject, Supervisor, Tasks, Work, WorkError,
     WorkerContext, begin_live, event_at, run,
 };
 use tokio::sync::watch;
@@ -54,7 +54,8 @@ impl Follower for Relay {
             spec.partitions = log.partitions();
             let workers = GenerationWorkers::new(Kind::Relay, spec);
             begin_live(&context, &workers, name).await?;
-            let dead_letters = DeadLetters::new(&context, &workers, Arc::new(HasNone));
+            // What cannot be sent stops it.
+            let dead_letters = DeadLetters::new(&context, &workers, Arc::new(NothingToDrain));
             let subject = Arc::new(RelaySubject {
                 context: context.clone(),
                 relay: Arc::new(*self),
@@ -64,20 +65,6 @@ impl Follower for Relay {
                 .followed_by(&context, &workers, dead_letters)
                 .supervised_by(tokio::spawn(supervisor.run(stop))))
         })
-    }
-}
-
-/// What goes out of a log has no dead letters: what cannot be sent stops it.
-pub(crate) struct HasNone;
-
-impl Drain for HasNone {
-    fn drain(
-        &self,
-        _: Generation,
-        _: u16,
-        _: Vec<String>,
-    ) -> BoxFuture<'_, Result<DrainResult, WorkError>> {
-        Box::pin(async { Ok(DrainResult::default()) })
     }
 }
 

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use annals_core::{CommitError, Filter, GenerationId, GenerationSpec, Outlet as _};
 use annals_runner::{
-    BoxFuture, DeadLetters, Follower, GenerationWorkers, HeldLease, Kind, Part, RunningPart, Setup,
-    Slot, StartError, Subject, Supervisor, Tasks, ViewKind, Work, WorkError, WorkerContext,
-    begin_live, run,
+    BoxFuture, DeadLetters, Follower, GenerationWorkers, HeldLease, Kind, NothingToDrain, Part,
+    RunningPart, Setup, Slot, StartError, Subject, Supervisor, Tasks, ViewKind, Work, WorkError,
+    WorkerContext, begin_live, run,
 };
 use tokio::sync::watch;
 
 use super::StateTopic;
 use super::follow::{Publishing, serving};
-use crate::relay::{HasNone, note_checkpoints};
+use crate::relay::note_checkpoints;
 
 impl Part for StateTopic {
     fn add_to(self, setup: Setup) -> Setup {
@@ -47,7 +47,7 @@ impl Follower for StateTopic {
                 });
             };
             begin_live(&context, &workers, name).await?;
-            let dead_letters = DeadLetters::new(&context, &workers, Arc::new(HasNone));
+            let dead_letters = DeadLetters::new(&context, &workers, Arc::new(NothingToDrain));
             let subject = Arc::new(StateTopicSubject {
                 context: context.clone(),
                 state_topic: Arc::new(*self),

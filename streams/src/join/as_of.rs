@@ -7,10 +7,10 @@ use crate::{
     join::RowOf,
     lane::Lane,
     operator::Place,
-    state::{Bytes, Codec, Mark, Marks, Pieces, Value, holds},
+    state::{Bytes, Codec, Mark, Marks, Pieces, Value},
 };
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Which value of a table an item meets.
 ///
@@ -291,12 +291,8 @@ impl<K: Key, L: Kept, V: Kept, O> AsOfJoin<K, L, V, O> {
         };
         let waiting = known.waiting.first().map(|held| held.time);
         let replaced = known.replaced_at().map(|time| time + lateness);
-        if let Some(next) = waiting.into_iter().chain(replaced).min()
-            && known.armed.is_none_or(|armed| next < armed)
-        {
-            known.armed = Some(next);
-            self.due.insert(next, key.clone());
-        }
+        let next = waiting.into_iter().chain(replaced).min();
+        self.due.arm(&mut known.armed, next, key);
     }
 }
 
@@ -306,10 +302,7 @@ impl<K: Key, L: Kept, V: Kept, O> Operator for AsOfJoin<K, L, V, O> {
     type Late = (K, L);
 
     fn check_item<C: Codec>(item: &Self::In) -> Result<(), StateError> {
-        match item {
-            Side::Left((_, left)) => holds::<C, _>(left),
-            Side::Right((_, right)) => holds::<C, _>(right),
-        }
+        item.check_value::<C>()
     }
 
     fn next_due(&self) -> Time {
@@ -318,15 +311,10 @@ impl<K: Key, L: Kept, V: Kept, O> Operator for AsOfJoin<K, L, V, O> {
 
     fn advance(&mut self, watermark: Time, out: &mut Output<Self::Out, Self::Late>) {
         self.watermark = self.watermark.max(watermark);
-        let mut looked_at = BTreeSet::new();
-        while let Some((armed, key)) = self.due.pop(self.watermark) {
-            if let Some(known) = self.keys.get_mut(&key)
-                && known.armed == Some(armed)
-            {
-                known.armed = None;
-                looked_at.insert(key);
-            }
-        }
+        let keys = &mut self.keys;
+        let looked_at = self
+            .due
+            .take_armed(self.watermark, keys, |known| &mut known.armed);
         let mut answers = Vec::new();
         for key in &looked_at {
             while let Some(known) = self.keys.get_mut(key)
@@ -366,11 +354,9 @@ impl<K: Key, L: Kept, V: Kept, O> Operator for AsOfJoin<K, L, V, O> {
                 self.keys.insert(key.clone(), Known::default());
             }
             if let Some(known) = self.keys.get_mut(key) {
-                let at = known.waiting.insert(time, input.place, item.clone());
-                if let Some(held) = known.waiting.at_mut(at) {
-                    let at = (WAITING, (time, held.place));
-                    self.marks.change(&mut held.mark, || (key.clone(), at));
-                }
+                let held = known.waiting.insert(time, input.place, item.clone());
+                let at = (WAITING, (time, held.place));
+                self.marks.change(&mut held.mark, || (key.clone(), at));
             }
             self.arm(key);
             return;

@@ -4,7 +4,7 @@ use crate::{
     Change, Input, JoinType, Kept, Key, Newer, Operator, Output, Side, StateError, Time,
     hash::Map,
     join::{RowOf, table::Rows},
-    state::{Bytes, Codec, Mark, Marks, Pieces, holds},
+    state::{Bytes, Codec, Mark, Marks, Pieces},
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -142,14 +142,7 @@ where
         let old = self.joined(old.as_ref(), old_right.map(|(right, _)| right));
         let new = self.joined(value, right.map(|(right, _)| right));
         if new.is_some() || old.is_some() {
-            out.emit(
-                time,
-                Change {
-                    key: key.clone(),
-                    new,
-                    old,
-                },
-            );
+            out.emit(time, Change::of(key.clone(), new, old));
         }
     }
 
@@ -177,14 +170,7 @@ where
             let new = self.joined(Some(left), value);
             let old = self.joined(Some(left), old.as_ref());
             if new.is_some() || old.is_some() {
-                out.emit(
-                    time.max(other),
-                    Change {
-                        key: referring.clone(),
-                        new,
-                        old,
-                    },
-                );
+                out.emit(time.max(other), Change::of(referring.clone(), new, old));
             }
         }
     }
@@ -222,10 +208,7 @@ where
     type Late = ();
 
     fn check_item<C: Codec>(item: &Self::In) -> Result<(), StateError> {
-        match item {
-            Side::Left((_, left)) => holds::<C, _>(left),
-            Side::Right((_, right)) => holds::<C, _>(right),
-        }
+        item.check_value::<C>()
     }
 
     fn next_due(&self) -> Time {

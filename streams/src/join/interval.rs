@@ -5,12 +5,11 @@ use crate::{
     due::{DueIndex, is_closed},
     hash::Map,
     join::RowOf,
-    lane::Lane,
+    lane::{Held, Lane},
     operator::Place,
-    state::{Bytes, Codec, Mark, Marks, Pieces, holds},
+    state::{Bytes, Codec, Mark, Marks, Pieces},
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
 
 /// How far two items may lie apart: `left - before <= right <= left + after`, ends included.
 ///
@@ -280,12 +279,8 @@ impl<K: Key, L: Kept, R: Kept, O> IntervalJoin<K, L, R, O> {
         };
         let left = lanes.left.first().map(|held| held.time + left_waits);
         let right = lanes.right.first().map(|held| held.time + right_waits);
-        if let Some(next) = left.into_iter().chain(right).min()
-            && lanes.armed.is_none_or(|armed| next < armed)
-        {
-            lanes.armed = Some(next);
-            self.due.insert(next, key.clone());
-        }
+        let next = left.into_iter().chain(right).min();
+        self.due.arm(&mut lanes.armed, next, key);
     }
 
     fn close(&mut self, key: &K, unmatched: &mut Vec<Unmatched<K, O>>) {
@@ -330,7 +325,7 @@ impl<K: Key, L: Kept, R: Kept, O> IntervalJoin<K, L, R, O> {
     }
 }
 
-fn pop_closed<T>(lane: &mut Lane<T>, watermark: Time, waits: Span) -> Option<crate::lane::Held<T>> {
+fn pop_closed<T>(lane: &mut Lane<T>, watermark: Time, waits: Span) -> Option<Held<T>> {
     let first = lane.first()?;
     is_closed(watermark, first.time + waits)
         .then(|| lane.pop_until(Time::MAX))
@@ -343,10 +338,7 @@ impl<K: Key, L: Kept, R: Kept, O> Operator for IntervalJoin<K, L, R, O> {
     type Late = Side<(K, L), (K, R)>;
 
     fn check_item<C: Codec>(item: &Self::In) -> Result<(), StateError> {
-        match item {
-            Side::Left((_, left)) => holds::<C, _>(left),
-            Side::Right((_, right)) => holds::<C, _>(right),
-        }
+        item.check_value::<C>()
     }
 
     fn next_due(&self) -> Time {
@@ -355,15 +347,10 @@ impl<K: Key, L: Kept, R: Kept, O> Operator for IntervalJoin<K, L, R, O> {
 
     fn advance(&mut self, watermark: Time, out: &mut Output<Self::Out, Self::Late>) {
         self.watermark = self.watermark.max(watermark);
-        let mut looked_at = BTreeSet::new();
-        while let Some((armed, key)) = self.due.pop(self.watermark) {
-            if let Some(lanes) = self.keys.get_mut(&key)
-                && lanes.armed == Some(armed)
-            {
-                lanes.armed = None;
-                looked_at.insert(key);
-            }
-        }
+        let keys = &mut self.keys;
+        let looked_at = self
+            .due
+            .take_armed(self.watermark, keys, |lanes| &mut lanes.armed);
         let mut unmatched = Vec::new();
         for key in &looked_at {
             self.close(key, &mut unmatched);
@@ -435,12 +422,12 @@ impl<K: Key, L: Kept, R: Kept, O> Operator for IntervalJoin<K, L, R, O> {
         }
         match input.item {
             Side::Left((_, left)) => {
-                let at = lanes.left.insert(time, input.place, left.clone());
-                settle(&mut lanes.left, at, matched, key, LEFT, &mut self.marks);
+                let held = lanes.left.insert(time, input.place, left.clone());
+                settle(held, matched, key, LEFT, &mut self.marks);
             }
             Side::Right((_, right)) => {
-                let at = lanes.right.insert(time, input.place, right.clone());
-                settle(&mut lanes.right, at, matched, key, RIGHT, &mut self.marks);
+                let held = lanes.right.insert(time, input.place, right.clone());
+                settle(held, matched, key, RIGHT, &mut self.marks);
             }
         }
         self.arm(key);
@@ -451,27 +438,22 @@ impl<K: Key, L: Kept, R: Kept, O> Operator for IntervalJoin<K, L, R, O> {
     }
 }
 
-fn meet<K: Key, T>(held: &mut crate::lane::Held<T>, key: &K, side: u8, marks: &mut Marks<(K, At)>) {
+fn meet<K: Key, T>(held: &mut Held<T>, key: &K, side: u8, marks: &mut Marks<(K, At)>) {
     if !held.matched {
-        held.matched = true;
-        let at = (side, (held.time, held.place));
-        marks.change(&mut held.mark, || (key.clone(), at));
+        settle(held, true, key, side, marks);
     }
 }
 
 fn settle<K: Key, T>(
-    lane: &mut Lane<T>,
-    at: usize,
+    held: &mut Held<T>,
     matched: bool,
     key: &K,
     side: u8,
     marks: &mut Marks<(K, At)>,
 ) {
-    if let Some(held) = lane.at_mut(at) {
-        held.matched = matched;
-        let at = (side, (held.time, held.place));
-        marks.change(&mut held.mark, || (key.clone(), at));
-    }
+    held.matched = matched;
+    let at = (side, (held.time, held.place));
+    marks.change(&mut held.mark, || (key.clone(), at));
 }
 
 impl<K: Key, L: Kept, R: Kept, O> Pieces for IntervalJoin<K, L, R, O> {

@@ -4,7 +4,7 @@ use crate::{
     Input, JoinType, Kept, Key, Operator, Output, Side, StateError, Time,
     hash::Map,
     join::RowOf,
-    state::{Bytes, Codec, Mark, Marks, Pieces, Value, holds},
+    state::{Bytes, Codec, Mark, Marks, Pieces, Value},
 };
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +41,12 @@ pub struct Change<K, V> {
     pub new: Option<V>,
     /// What it was, for those who subtract; nothing when it was not there.
     pub old: Option<V>,
+}
+
+impl<K, V> Change<K, V> {
+    pub(crate) fn of(key: K, new: Option<V>, old: Option<V>) -> Self {
+        Self { key, new, old }
+    }
 }
 
 /// One row of a table as it is now.
@@ -221,10 +227,7 @@ impl<K: Key, L: Kept, R: Kept, O> Operator for TableJoin<K, L, R, O> {
     type Late = ();
 
     fn check_item<C: Codec>(item: &Self::In) -> Result<(), StateError> {
-        match item {
-            Side::Left((_, left)) => holds::<C, _>(left),
-            Side::Right((_, right)) => holds::<C, _>(right),
-        }
+        item.check_value::<C>()
     }
 
     fn next_due(&self) -> Time {
@@ -235,7 +238,7 @@ impl<K: Key, L: Kept, R: Kept, O> Operator for TableJoin<K, L, R, O> {
 
     fn process(&mut self, input: Input<'_, Self::In>, out: &mut Output<Self::Out, Self::Late>) {
         let time = input.time;
-        match input.item {
+        let (key, new, old, met) = match input.item {
             Side::Left((key, value)) => {
                 let at = || (key.clone(), LEFT);
                 let set = self.left.set(key, value.clone(), time, &mut self.marks, at);
@@ -250,15 +253,7 @@ impl<K: Key, L: Kept, R: Kept, O> Operator for TableJoin<K, L, R, O> {
                 let right = other.map(|(right, _)| right);
                 let new = self.joined(value.as_ref(), right);
                 let old = self.joined(old.as_ref(), right);
-                let time = other.map_or(time, |(_, other)| other.max(time));
-                out.emit(
-                    time,
-                    Change {
-                        key: key.clone(),
-                        new,
-                        old,
-                    },
-                );
+                (key, new, old, other.map(|(_, met)| met))
             }
             Side::Right((key, value)) => {
                 let at = || (key.clone(), RIGHT);
@@ -276,17 +271,11 @@ impl<K: Key, L: Kept, R: Kept, O> Operator for TableJoin<K, L, R, O> {
                 let left = other.map(|(left, _)| left);
                 let new = self.joined(left, value.as_ref());
                 let old = self.joined(left, old.as_ref());
-                let time = other.map_or(time, |(_, other)| other.max(time));
-                out.emit(
-                    time,
-                    Change {
-                        key: key.clone(),
-                        new,
-                        old,
-                    },
-                );
+                (key, new, old, other.map(|(_, met)| met))
             }
-        }
+        };
+        let time = met.map_or(time, |met| met.max(time));
+        out.emit(time, Change::of(key.clone(), new, old));
     }
 }
 

@@ -6,7 +6,8 @@ use crate::{
     hash::Map,
     lane::Lane,
     operator::Place,
-    state::{Bytes, Codec, Mark, Marks, Pieces, holds},
+    state::{Bytes, Codec, Mark, Marks, Pieces},
+    window::opened::OpenWindows,
 };
 
 /// Joins two streams of one key within windows: when a window closes, each of its left items with
@@ -37,9 +38,7 @@ pub struct WindowJoin<K, L, R, O> {
     lateness: Span,
     row: PairRow<L, R, O>,
     watermark: Time,
-    next_due: Time,
-    /// By start.
-    opened: Vec<Opened<K, L, R>>,
+    opened: OpenWindows<Lanes<K, L, R>>,
     marks: Marks<(K, At)>,
 }
 
@@ -51,12 +50,7 @@ type At = (Time, (u8, (Time, Place)));
 const LEFT: u8 = 0;
 const RIGHT: u8 = 1;
 
-struct Opened<K, L, R> {
-    start: Time,
-    last: Time,
-    told: bool,
-    keys: Map<K, (Lane<L>, Lane<R>)>,
-}
+type Lanes<K, L, R> = Map<K, (Lane<L>, Lane<R>)>;
 
 impl<K: Key, L: Kept, R: Kept, O> WindowJoin<K, L, R, O> {
     /// A join without items yet; `row` makes a result of a pair.
@@ -73,69 +67,36 @@ impl<K: Key, L: Kept, R: Kept, O> WindowJoin<K, L, R, O> {
         lateness: Span,
         row: impl Fn(&L, &R) -> O + Send + Sync + 'static,
     ) -> Self {
+        let lateness = lateness.max(Span::ZERO);
         Self {
             aligned,
-            lateness: lateness.max(Span::ZERO),
+            lateness,
             row: Box::new(row),
             watermark: Time::MIN,
-            next_due: Time::MAX,
-            opened: Vec::new(),
+            opened: OpenWindows::new(aligned, lateness),
             marks: Marks::default(),
         }
     }
 
-    fn open(&mut self, start: Time) -> usize {
-        if let Some(found) = self.opened.iter().rposition(|opened| opened.start == start) {
-            return found;
-        }
-        let place = self.opened.partition_point(|opened| opened.start < start);
-        let last = self.aligned.last(start);
-        let told = is_closed(self.watermark, last);
-        self.opened.insert(
-            place,
-            Opened {
-                start,
-                last,
-                told,
-                keys: Map::default(),
-            },
-        );
-        self.find_next_due();
-        place
-    }
-
-    fn find_next_due(&mut self) {
-        let oldest = self.opened.first().filter(|opened| opened.told);
-        let expiry = oldest.map(|opened| opened.last + self.lateness);
-        let closing = self
-            .opened
-            .iter()
-            .find(|opened| !opened.told)
-            .map(|opened| opened.last);
-        self.next_due = expiry.into_iter().chain(closing).min().unwrap_or(Time::MAX);
-    }
-
-    fn emit_pairs<X>(&self, opened: &Opened<K, L, R>, out: &mut Output<Pair<K, O>, X>) {
-        let window = self.aligned.window(opened.start);
-        let mut keys: Vec<_> = opened.keys.iter().collect();
-        keys.sort_unstable_by_key(|(key, _)| *key);
-        for (key, (lefts, rights)) in keys {
-            for left in lefts.iter() {
-                for right in rights.iter() {
-                    let row = (self.row)(&left.item, &right.item);
-                    out.emit(opened.last, (key.clone(), (window, row)));
+    fn emit_pairs<X>(&mut self, out: &mut Output<Pair<K, O>, X>) {
+        for opened in self.opened.closing(self.watermark) {
+            opened.told = true;
+            let window = self.aligned.window(opened.start);
+            let mut keys: Vec<_> = opened.keys.iter().collect();
+            keys.sort_unstable_by_key(|(key, _)| *key);
+            for (key, (lefts, rights)) in keys {
+                for left in lefts.iter() {
+                    for right in rights.iter() {
+                        let row = (self.row)(&left.item, &right.item);
+                        out.emit(opened.last, (key.clone(), (window, row)));
+                    }
                 }
             }
         }
     }
 
     fn expire(&mut self) {
-        let late = self
-            .opened
-            .iter()
-            .take_while(|opened| is_late(self.watermark, opened.last, self.lateness));
-        let count = late.count();
-        for opened in self.opened.drain(..count) {
+        for opened in self.opened.expire(self.watermark) {
             for (key, (lefts, rights)) in opened.keys {
                 for held in lefts.iter() {
                     let at = (opened.start, (LEFT, (held.time, held.place)));
@@ -159,26 +120,18 @@ impl<K: Key, L: Kept, R: Kept, O> Operator for WindowJoin<K, L, R, O> {
     type Late = Side<(K, L), (K, R)>;
 
     fn check_item<C: Codec>(item: &Self::In) -> Result<(), StateError> {
-        match item {
-            Side::Left((_, left)) => holds::<C, _>(left),
-            Side::Right((_, right)) => holds::<C, _>(right),
-        }
+        item.check_value::<C>()
     }
 
     fn next_due(&self) -> Time {
-        self.next_due
+        self.opened.next_due()
     }
 
     fn advance(&mut self, watermark: Time, out: &mut Output<Self::Out, Self::Late>) {
         self.watermark = self.watermark.max(watermark);
-        for at in 0..self.opened.len() {
-            if !self.opened[at].told && is_closed(self.watermark, self.opened[at].last) {
-                self.opened[at].told = true;
-                self.emit_pairs(&self.opened[at], out);
-            }
-        }
+        self.emit_pairs(out);
         self.expire();
-        self.find_next_due();
+        self.opened.find_next_due();
     }
 
     fn process(&mut self, input: Input<'_, Self::In>, out: &mut Output<Self::Out, Self::Late>) {
@@ -197,8 +150,7 @@ impl<K: Key, L: Kept, R: Kept, O> Operator for WindowJoin<K, L, R, O> {
                 continue;
             }
             let window = self.aligned.window(start);
-            let at = self.open(start);
-            let opened = &mut self.opened[at];
+            let opened = self.opened.open(start, self.watermark, Map::default);
             let key = match input.item {
                 Side::Left((key, _)) | Side::Right((key, _)) => key,
             };
@@ -218,11 +170,9 @@ impl<K: Key, L: Kept, R: Kept, O> Operator for WindowJoin<K, L, R, O> {
                             out.emit(last, (key.clone(), (window, row)));
                         }
                     }
-                    let at = lefts.insert(time, input.place, left.clone());
-                    if let Some(held) = lefts.at_mut(at) {
-                        let at = (start, (LEFT, (time, held.place)));
-                        self.marks.change(&mut held.mark, || (key.clone(), at));
-                    }
+                    let held = lefts.insert(time, input.place, left.clone());
+                    let at = (start, (LEFT, (time, held.place)));
+                    self.marks.change(&mut held.mark, || (key.clone(), at));
                 }
                 Side::Right((_, right)) => {
                     if opened.told {
@@ -231,11 +181,9 @@ impl<K: Key, L: Kept, R: Kept, O> Operator for WindowJoin<K, L, R, O> {
                             out.emit(last, (key.clone(), (window, row)));
                         }
                     }
-                    let at = rights.insert(time, input.place, right.clone());
-                    if let Some(held) = rights.at_mut(at) {
-                        let at = (start, (RIGHT, (time, held.place)));
-                        self.marks.change(&mut held.mark, || (key.clone(), at));
-                    }
+                    let held = rights.insert(time, input.place, right.clone());
+                    let at = (start, (RIGHT, (time, held.place)));
+                    self.marks.change(&mut held.mark, || (key.clone(), at));
                 }
             }
         }
@@ -259,7 +207,7 @@ impl<K: Key, L: Kept, R: Kept, O> Pieces for WindowJoin<K, L, R, O> {
 
     fn pieces(&self) -> Vec<(K, At)> {
         let mut pieces = Vec::new();
-        for opened in &self.opened {
+        for opened in self.opened.iter() {
             for (key, (lefts, rights)) in &opened.keys {
                 let left = lefts.iter().map(|held| (LEFT, (held.time, held.place)));
                 let right = rights.iter().map(|held| (RIGHT, (held.time, held.place)));
@@ -271,11 +219,7 @@ impl<K: Key, L: Kept, R: Kept, O> Pieces for WindowJoin<K, L, R, O> {
     }
 
     fn mark(&mut self, key: &K, (start, (side, at)): &At) -> Option<&mut Mark> {
-        let found = self
-            .opened
-            .binary_search_by_key(start, |opened| opened.start)
-            .ok()?;
-        let (lefts, rights) = self.opened[found].keys.get_mut(key)?;
+        let (lefts, rights) = self.opened.find_mut(*start)?.keys.get_mut(key)?;
         match *side {
             LEFT => lefts.mark(at.0, at.1),
             _ => rights.mark(at.0, at.1),
@@ -287,12 +231,8 @@ impl<K: Key, L: Kept, R: Kept, O> Pieces for WindowJoin<K, L, R, O> {
         key: &K,
         (start, (side, at)): &At,
     ) -> Result<Option<Vec<u8>>, StateError> {
-        let found = self
-            .opened
-            .binary_search_by_key(start, |opened| opened.start);
-        let lanes = found
-            .ok()
-            .and_then(|found| self.opened[found].keys.get(key));
+        let opened = self.opened.find(*start);
+        let lanes = opened.and_then(|opened| opened.keys.get(key));
         match (lanes, *side) {
             (None, _) => Ok(None),
             (Some((lefts, _)), LEFT) => lefts.value::<C>(at.0, at.1),
@@ -306,8 +246,8 @@ impl<K: Key, L: Kept, R: Kept, O> Pieces for WindowJoin<K, L, R, O> {
         (start, (side, at)): At,
         from: Bytes<'_>,
     ) -> Result<(), StateError> {
-        let found = self.open(start);
-        let (lefts, rights) = self.opened[found].keys.entry(key).or_default();
+        let opened = self.opened.open(start, self.watermark, Map::default);
+        let (lefts, rights) = opened.keys.entry(key).or_default();
         match side {
             LEFT => lefts.put_back::<C>(at.0, at.1, from),
             RIGHT => rights.put_back::<C>(at.0, at.1, from),
@@ -317,9 +257,6 @@ impl<K: Key, L: Kept, R: Kept, O> Pieces for WindowJoin<K, L, R, O> {
 
     fn resumed(&mut self, watermark: Time) {
         self.watermark = watermark;
-        for opened in &mut self.opened {
-            opened.told = is_closed(watermark, opened.last);
-        }
-        self.find_next_due();
+        self.opened.resume(watermark);
     }
 }

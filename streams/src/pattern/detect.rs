@@ -10,7 +10,7 @@ use crate::{
     state::{Bytes, Mark, Marks, Pieces, Value, holds},
 };
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Finds a pattern among the items of each key.
@@ -292,12 +292,8 @@ impl<K: Key, T: Kept> Detect<K, T> {
             return;
         };
         let first = known.partials.iter().map(|partial| partial.first).min();
-        if let Some(deadline) = first.and_then(|first| self.pattern.deadline(first))
-            && known.armed.is_none_or(|armed| deadline < armed)
-        {
-            known.armed = Some(deadline);
-            self.begun.due.insert(deadline, key.clone());
-        }
+        let deadline = first.and_then(|first| self.pattern.deadline(first));
+        self.begun.due.arm(&mut known.armed, deadline, key);
     }
 }
 
@@ -319,15 +315,10 @@ impl<K: Key, T: Kept> Operator for Detect<K, T> {
         for turn in self.waiting.release(watermark) {
             turns.entry(turn.key.clone()).or_default().push(turn);
         }
-        let mut over = BTreeSet::new();
-        while let Some((armed, key)) = self.begun.due.pop(watermark) {
-            if let Some(known) = self.begun.keys.get_mut(&key)
-                && known.armed == Some(armed)
-            {
-                known.armed = None;
-                over.insert(key);
-            }
-        }
+        let begun = &mut self.begun;
+        let over = begun
+            .due
+            .take_armed(watermark, &mut begun.keys, |known| &mut known.armed);
         for key in over {
             turns.entry(key).or_default();
         }

@@ -9,6 +9,7 @@ use crate::{
     emit::Closing,
     hash::Map,
     state::{Bytes, Codec, Mark, Marks, Pieces, Value},
+    window::opened::OpenWindows,
 };
 use std::marker::PhantomData;
 
@@ -16,20 +17,11 @@ pub(crate) struct Panes<K, T, A> {
     aligned: Aligned,
     options: WindowOptions,
     watermark: Time,
-    next_due: Time,
-    /// By start.
-    opened: Vec<Opened<K, A>>,
+    opened: OpenWindows<Map<K, Pane<A>>>,
     /// Maps of closed windows, kept for their memory.
     spare: Vec<Map<K, Pane<A>>>,
     marks: Marks<(K, Time)>,
     items: PhantomData<fn(T)>,
-}
-
-struct Opened<K, A> {
-    start: Time,
-    last: Time,
-    told: bool,
-    panes: Map<K, Pane<A>>,
 }
 
 struct Pane<A> {
@@ -47,8 +39,7 @@ impl<K: Key, T, A: Fold<T>> Panes<K, T, A> {
             aligned,
             options,
             watermark: Time::MIN,
-            next_due: Time::MAX,
-            opened: Vec::new(),
+            opened: OpenWindows::new(aligned, options.lateness),
             spare: Vec::new(),
             marks: Marks::default(),
             items: PhantomData,
@@ -59,90 +50,13 @@ impl<K: Key, T, A: Fold<T>> Panes<K, T, A> {
         is_late(self.watermark, last, self.options.lateness)
     }
 
-    fn open(&mut self, start: Time) -> usize {
-        // Most items belong to the newest windows.
-        if let Some(found) = self.opened.iter().rposition(|opened| opened.start == start) {
-            return found;
-        }
-        let place = self.opened.partition_point(|opened| opened.start < start);
-        let last = self.aligned.last(start);
-        let told = is_closed(self.watermark, last);
-        let panes = self.spare.pop().unwrap_or_default();
-        self.opened.insert(
-            place,
-            Opened {
-                start,
-                last,
-                told,
-                panes,
-            },
-        );
-        self.find_next_due();
-        place
-    }
-
-    fn find_next_due(&mut self) {
-        let oldest = self.opened.first().filter(|opened| opened.told);
-        let expiry = oldest.map(|opened| opened.last + self.options.lateness);
-        let closing = self
-            .opened
-            .iter()
-            .find(|opened| !opened.told)
-            .map(|opened| opened.last);
-        let next = expiry.into_iter().chain(closing).min();
-        self.next_due = next.unwrap_or(Time::MAX);
-    }
-
-    fn close(&mut self, at: usize, closing: &mut Closing<K, A>) {
-        let watermark = self.watermark;
-        let options = self.options;
-        let opened = &mut self.opened[at];
-        opened.told = true;
-        if !options.emit.on_close() {
-            return;
-        }
-        let window = self.aligned.window(opened.start);
-        let goes = is_late(watermark, opened.last, options.lateness);
-        for (key, pane) in &mut opened.panes {
-            let value = if goes || options.discarding {
-                pane.value.take()
-            } else {
-                pane.value.clone()
-            };
-            if options.discarding && !goes {
-                self.marks
-                    .change(&mut pane.mark, || (key.clone(), opened.start));
-            }
-            if value.is_some() {
-                let key = key.clone();
-                let max_time = pane.max_time;
-                let kind = Kind::Final;
-                closing.add(
-                    opened.last,
-                    Emission {
-                        key,
-                        window,
-                        kind,
-                        value,
-                        max_time,
-                    },
-                );
-            }
-        }
-    }
-
     fn expire(&mut self) {
-        let late = self
-            .opened
-            .iter()
-            .take_while(|opened| is_late(self.watermark, opened.last, self.options.lateness));
-        let count = late.count();
-        for mut opened in self.opened.drain(..count) {
-            for (key, pane) in opened.panes.drain() {
+        for mut opened in self.opened.expire(self.watermark) {
+            for (key, pane) in opened.keys.drain() {
                 self.marks.remove(pane.mark, || (key, opened.start));
             }
             if self.spare.len() < SPARE_MAX {
-                self.spare.push(opened.panes);
+                self.spare.push(opened.keys);
             }
         }
     }
@@ -154,21 +68,41 @@ impl<K: Key, T: Clone, A: Fold<T>> Operator for Panes<K, T, A> {
     type Late = Late<K, T>;
 
     fn next_due(&self) -> Time {
-        self.next_due
+        self.opened.next_due()
     }
 
     fn advance(&mut self, watermark: Time, out: &mut Output<Self::Out, Self::Late>) {
         self.watermark = self.watermark.max(watermark);
+        let options = self.options;
         let mut closing = Closing::new();
-        for at in 0..self.opened.len() {
-            let opened = &self.opened[at];
-            if !opened.told && is_closed(self.watermark, opened.last) {
-                self.close(at, &mut closing);
+        for opened in self.opened.closing(self.watermark) {
+            opened.told = true;
+            if !options.emit.on_close() {
+                continue;
+            }
+            let window = self.aligned.window(opened.start);
+            let goes = is_late(self.watermark, opened.last, options.lateness);
+            for (key, pane) in &mut opened.keys {
+                let value = options.value_of(&mut pane.value, goes);
+                if options.discarding && !goes {
+                    self.marks
+                        .change(&mut pane.mark, || (key.clone(), opened.start));
+                }
+                if value.is_some() {
+                    let emission = Emission {
+                        key: key.clone(),
+                        window,
+                        kind: Kind::Final,
+                        value,
+                        max_time: pane.max_time,
+                    };
+                    closing.add(opened.last, emission);
+                }
             }
         }
         closing.emit_into(out);
         self.expire();
-        self.find_next_due();
+        self.opened.find_next_due();
     }
 
     fn process(&mut self, input: Input<'_, Self::In>, out: &mut Output<Self::Out, Self::Late>) {
@@ -186,11 +120,11 @@ impl<K: Key, T: Clone, A: Fold<T>> Operator for Panes<K, T, A> {
                 continue;
             }
             folded = true;
-            let at = self.open(start);
-            let opened = &mut self.opened[at];
-            let pane = match opened.panes.get_mut(key) {
+            let fresh = || self.spare.pop().unwrap_or_default();
+            let panes = &mut self.opened.open(start, self.watermark, fresh).keys;
+            let pane = match panes.get_mut(key) {
                 Some(pane) => pane,
-                None => opened.panes.entry(key.clone()).or_insert_with(|| Pane {
+                None => panes.entry(key.clone()).or_insert_with(|| Pane {
                     value: None,
                     max_time: input.time,
                     mark: Mark::default(),
@@ -201,37 +135,18 @@ impl<K: Key, T: Clone, A: Fold<T>> Operator for Panes<K, T, A> {
             self.marks.change(&mut pane.mark, || (key.clone(), start));
             let closed = is_closed(self.watermark, last);
             if closed || self.options.emit.on_update() {
-                let discarding = self.options.discarding;
-                let value = if discarding {
-                    pane.value.take()
-                } else {
-                    pane.value.clone()
-                };
                 let emission = Emission {
                     key: key.clone(),
                     window: self.aligned.window(start),
-                    kind: if closed {
-                        Kind::Correction
-                    } else {
-                        Kind::Update
-                    },
-                    value,
+                    kind: Kind::at_item(closed),
+                    value: self.options.value_of(&mut pane.value, false),
                     max_time: pane.max_time,
                 };
                 out.emit(last, emission);
             }
         }
         if !missed.is_empty() {
-            let item = item.clone();
-            out.refuse(
-                input.time,
-                Late {
-                    key: key.clone(),
-                    item,
-                    missed,
-                    folded,
-                },
-            );
+            out.refuse(input.time, Late::of(input.item, missed, folded));
         }
     }
 
@@ -251,26 +166,18 @@ impl<K: Key, T, A: Fold<T>> Pieces for Panes<K, T, A> {
     fn pieces(&self) -> Vec<(K, Time)> {
         let windows = self.opened.iter();
         windows
-            .flat_map(|opened| opened.panes.keys().map(|key| (key.clone(), opened.start)))
+            .flat_map(|opened| opened.keys.keys().map(|key| (key.clone(), opened.start)))
             .collect()
     }
 
     fn mark(&mut self, key: &K, start: &Time) -> Option<&mut Mark> {
-        let at = self
-            .opened
-            .binary_search_by_key(start, |opened| opened.start)
-            .ok()?;
-        self.opened[at]
-            .panes
-            .get_mut(key)
-            .map(|pane| &mut pane.mark)
+        let opened = self.opened.find_mut(*start)?;
+        opened.keys.get_mut(key).map(|pane| &mut pane.mark)
     }
 
     fn value<C: Codec>(&self, key: &K, start: &Time) -> Result<Option<Vec<u8>>, StateError> {
-        let found = self
-            .opened
-            .binary_search_by_key(start, |opened| opened.start);
-        let pane = found.ok().and_then(|at| self.opened[at].panes.get(key));
+        let opened = self.opened.find(*start);
+        let pane = opened.and_then(|opened| opened.keys.get(key));
         pane.map(|pane| write_pane::<C, A>(pane.max_time, pane.value.as_ref()))
             .transpose()
     }
@@ -282,8 +189,8 @@ impl<K: Key, T, A: Fold<T>> Pieces for Panes<K, T, A> {
         value: Bytes<'_>,
     ) -> Result<(), StateError> {
         let (max_time, value) = read_pane::<C, A>(value)?;
-        let at = self.open(start);
-        self.opened[at].panes.insert(
+        let opened = self.opened.open(start, self.watermark, Map::default);
+        opened.keys.insert(
             key,
             Pane {
                 value,
@@ -296,10 +203,7 @@ impl<K: Key, T, A: Fold<T>> Pieces for Panes<K, T, A> {
 
     fn resumed(&mut self, watermark: Time) {
         self.watermark = watermark;
-        for opened in &mut self.opened {
-            opened.told = is_closed(watermark, opened.last);
-        }
-        self.find_next_due();
+        self.opened.resume(watermark);
     }
 }
 

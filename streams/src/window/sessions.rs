@@ -135,8 +135,7 @@ impl<K: Key, T, A: Fold<T>> Sessions<K, T, A> {
             if !session.told && is_closed(watermark, session.last) {
                 session.told = true;
                 let value = match options.emit.on_close() {
-                    true if goes || options.discarding => session.value.take(),
-                    true => session.value.clone(),
+                    true => options.value_of(&mut session.value, goes),
                     false => None,
                 };
                 if value.is_some() {
@@ -225,14 +224,7 @@ impl<K: Key, T: Clone, A: Fold<T>> Operator for Sessions<K, T, A> {
         }
         let window = Window::new(start, end);
         if self.is_late(last) {
-            let item = item.clone();
-            let late = Late {
-                key: key.clone(),
-                item,
-                missed: vec![window],
-                folded: false,
-            };
-            out.refuse(input.time, late);
+            out.refuse(input.time, Late::of(input.item, vec![window], false));
             return;
         }
         let spare = &mut self.spare;
@@ -280,12 +272,8 @@ impl<K: Key, T: Clone, A: Fold<T>> Operator for Sessions<K, T, A> {
             let emission = Emission {
                 key: key.clone(),
                 window,
-                kind: if told { Kind::Correction } else { Kind::Update },
-                value: if options.discarding {
-                    value.take()
-                } else {
-                    value.clone()
-                },
+                kind: Kind::at_item(told),
+                value: options.value_of(&mut value, false),
                 max_time: end,
             };
             out.emit(last, emission);

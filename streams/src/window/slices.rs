@@ -247,16 +247,7 @@ impl<K: Key, T: Clone, A: Fold<T>> Operator for Slices<K, T, A> {
             }
         }
         if !missed.is_empty() {
-            let item = item.clone();
-            out.refuse(
-                input.time,
-                Late {
-                    key: key.clone(),
-                    item,
-                    missed,
-                    folded,
-                },
-            );
+            out.refuse(input.time, Late::of(input.item, missed, folded));
         }
     }
 

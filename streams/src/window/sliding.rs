@@ -242,15 +242,10 @@ impl<K: Key, T: Kept, A: Fold<T>> Operator for Sliding<K, T, A> {
     fn advance(&mut self, watermark: Time, out: &mut Output<Self::Out, Self::Late>) {
         let before = self.watermark;
         self.watermark = self.watermark.max(watermark);
-        let mut looked_at = BTreeSet::new();
-        while let Some((armed, key)) = self.due.pop(self.watermark) {
-            if let Some(items) = self.keys.get_mut(&key)
-                && items.armed == Some(armed)
-            {
-                items.armed = None;
-                looked_at.insert(key);
-            }
-        }
+        let keys = &mut self.keys;
+        let looked_at = self
+            .due
+            .take_armed(self.watermark, keys, |items| &mut items.armed);
         let mut closing = Closing::new();
         if self.options.emit.on_close() && self.watermark > before {
             for key in &looked_at {
@@ -281,13 +276,7 @@ impl<K: Key, T: Kept, A: Fold<T>> Operator for Sliding<K, T, A> {
         if self.is_late(time + self.span) {
             // The last window that could have held it.
             let missed = vec![self.window(time + self.span)];
-            let late = Late {
-                key: key.clone(),
-                item: item.clone(),
-                missed,
-                folded: false,
-            };
-            out.refuse(time, late);
+            out.refuse(time, Late::of(input.item, missed, false));
             return;
         }
         if !self.keys.contains_key(key) {
@@ -304,11 +293,9 @@ impl<K: Key, T: Kept, A: Fold<T>> Operator for Sliding<K, T, A> {
         };
         let right = time + TICK + self.span;
         let had_right = items.has_window(right, self.span);
-        let at = items.lane.insert(time, input.place, item.clone());
-        if let Some(held) = items.lane.at_mut(at) {
-            self.marks
-                .change(&mut held.mark, || (key.clone(), (held.time, held.place)));
-        }
+        let held = items.lane.insert(time, input.place, item.clone());
+        self.marks
+            .change(&mut held.mark, || (key.clone(), (held.time, held.place)));
         let mut missed = Vec::new();
         let Some(items) = self.keys.get(key) else {
             return;
@@ -324,12 +311,7 @@ impl<K: Key, T: Kept, A: Fold<T>> Operator for Sliding<K, T, A> {
             }
             let closed = is_closed(self.watermark, end);
             if closed || self.options.emit.on_update() {
-                let kind = if closed {
-                    Kind::Correction
-                } else {
-                    Kind::Update
-                };
-                match self.result(key, items, end, kind) {
+                match self.result(key, items, end, Kind::at_item(closed)) {
                     (result, None) => out.emit(end, result),
                     // It is the item that just came: each before it was folded when it came.
                     (_, Some(panic)) if self.options.emit.on_update() => resume_unwind(panic),
@@ -338,16 +320,7 @@ impl<K: Key, T: Kept, A: Fold<T>> Operator for Sliding<K, T, A> {
             }
         }
         if !missed.is_empty() {
-            let item = item.clone();
-            out.refuse(
-                time,
-                Late {
-                    key: key.clone(),
-                    item,
-                    missed,
-                    folded: true,
-                },
-            );
+            out.refuse(time, Late::of(input.item, missed, true));
         }
         self.arm(key);
     }

@@ -8,6 +8,7 @@ use crate::annals::Annals;
 use crate::event::RecordedEvent;
 use crate::testing::bench::Bench;
 use crate::testing::refusal::Refusal;
+use crate::testing::text::listed;
 use crate::testing::watched::at_once;
 use crate::typed::{Event, Stored};
 use crate::with_causes;
@@ -86,15 +87,7 @@ impl World {
             }
         };
         if found != expected {
-            let expected = expected
-                .iter()
-                .map(|event| format!("  {event:?}\n"))
-                .collect::<String>();
-            let expected = if expected.is_empty() {
-                "  nothing\n"
-            } else {
-                &expected
-            };
+            let expected = listed(&expected);
             panic!(
                 "the last step should have appended to `{stream}`\n{expected}\nbut this \
                  happened\n\n{self}\n"
