@@ -5,13 +5,15 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::statements as sql;
+use crate::stream_cache::StreamStatements;
 use crate::streams::number;
 use crate::write_tx::{Stop, WriteTx};
 
 pub(crate) fn save(write_tx: &mut WriteTx, snapshot: &Snapshot) -> Result<(), Stop> {
-    let stream = write_tx
+    let mut statements = StreamStatements::of(&write_tx.connection);
+    let (stream, _) = write_tx
         .stream_cache
-        .stream_key(&write_tx.connection, &snapshot.stream)?;
+        .keyed(&mut statements, &snapshot.stream)?;
     write_tx
         .connection
         .prepare_cached(sql::SAVE_SNAPSHOT)?

@@ -40,7 +40,8 @@ pub(crate) fn row(
     connection: &Connection,
     stream: &StreamId,
 ) -> Result<Option<StreamRow>, rusqlite::Error> {
-    row_by(&mut connection.prepare_cached(sql::STREAM)?, stream)
+    let mut statement = connection.prepare_cached(sql::STREAM)?;
+    row_by(&mut statement, stream)
 }
 
 /// As [`row`], by that statement.
