@@ -252,6 +252,8 @@ impl<R: Columns> Decoding<R> {
                 .names
                 .learn(database, &waiting, self.first)
                 .await?;
+            // Rows that a crash took back have no names after it.
+            self.loan.check()?;
         }
         for row in waiting {
             if self.is_full {

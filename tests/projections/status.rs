@@ -16,6 +16,11 @@ use super::test_store::store;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Waits until the status of one is this text.
+pub(super) async fn told(db: &Program, text: &str) {
+    status(db, |of| of.to_string() == text).await;
+}
+
 /// Waits until the status is as expected, and gives it.
 async fn status(db: &Program, expected: impl Fn(&Status) -> bool) -> Status {
     let seen = async {
