@@ -289,9 +289,10 @@ mod on_kafka {
         let (closed, other) = (Partition(0), Partition(1));
         let folder = place.options("one", Owns::All).local().to_owned();
         std::fs::remove_file(folder.join("0.db")).unwrap();
+        let mut look = tokio::time::interval(Duration::from_millis(10));
         let gives_up = async {
             while owner.owns(closed) || owner.stalled(closed).is_none() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                look.tick().await;
             }
         };
         tokio::time::timeout(super::broker::TIMEOUT, gives_up)
