@@ -204,7 +204,7 @@ impl Pages {
         let page = ahead.pages.recv().await.unwrap_or_else(|| {
             Err(StoreError::new(
                 Failure::Unavailable,
-                "a read of the log was broken off",
+                "a read of the log was aborted",
             ))
         });
         if page.is_err() {
@@ -326,7 +326,7 @@ impl Window {
         (&mut self.task).await.unwrap_or_else(|_| {
             Err(StoreError::new(
                 Failure::Unavailable,
-                "a read of the log was broken off",
+                "a read of the log was aborted",
             ))
         })
     }

@@ -243,7 +243,7 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
     }
 
     /// Why a partition is not read on in this process just now, while what was read of it before is
-    /// still answered. Its head stands still then, so that nothing lags; followers show this in
+    /// still answered. Its head does not advance then, so that nothing lags; followers show this in
     /// their status.
     fn stalled(&self, _partition: Partition) -> Option<String> {
         None

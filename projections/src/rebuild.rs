@@ -23,8 +23,8 @@ pub use error::RebuildError;
 
 use crate::fold::between_intervals;
 
-/// How long a generation that is kept may stand still before it is not waited for any more.
-const STANDS_STILL: Duration = Duration::from_secs(30);
+/// How long a generation that is kept may make no progress before it is not waited for any more.
+const NO_PROGRESS: Duration = Duration::from_secs(30);
 
 /// The pause between two looks at how far it has come.
 const LOOK_AGAIN: Duration = Duration::from_millis(25);
@@ -381,8 +381,8 @@ impl<V> Rebuild<V> {
             if *self.workers.ended().borrow() {
                 return Err(lags("the program was stopped".into()));
             }
-            if moved.elapsed() >= STANDS_STILL {
-                return Err(lags(format!("it has stood still for {STANDS_STILL:?}")));
+            if moved.elapsed() >= NO_PROGRESS {
+                return Err(lags(format!("it has made no progress for {NO_PROGRESS:?}")));
             }
             let _ = tokio::time::timeout(LOOK_AGAIN, changes.changed()).await;
         }

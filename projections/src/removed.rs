@@ -79,13 +79,33 @@ impl<V: View> Handlers<V> {
 // What follows does not depend on the view, and is boxed here so that it is compiled once.
 
 fn check_page<'a>(
-    view: (&'static str, &'a [&'static str]),
+    (view, summaries): (&'static str, &'a [&'static str]),
     store: &'a dyn Store,
     options: &'a Options,
     removed: &'a [Removed],
     is_building: bool,
 ) -> BoxFuture<'a, Result<(), WorkError>> {
-    Box::pin(check_page_of(view, store, options, removed, is_building))
+    Box::pin(async move {
+        // Rows that readers see are not made half of events and half of their summary.
+        let needed = if is_building || options.skips_archived {
+            let all = CountedEvents::up_to(Position::MAX);
+            needed(summaries, store, options, removed, all).await?
+        } else {
+            removed.first().cloned()
+        };
+        let ways = if summaries.is_empty() {
+            FOLDS_NONE
+        } else {
+            FOLDS_SUMMARIES
+        };
+        match needed {
+            Some(removed) => {
+                let view = format!("view `{view}`");
+                Err(not_read_before_removal(&view, &removed, ways))
+            }
+            None => Ok(()),
+        }
+    })
 }
 
 fn check_answer<'a>(
@@ -104,81 +124,42 @@ fn check_answer<'a>(
 }
 
 fn removed<'a>(
-    filter: Filter,
+    mut filter: Filter,
     store: &'a dyn Store,
     options: &'a Options,
     partition: Partition,
     counted: CountedEvents,
     stream: Option<&'a StreamId>,
 ) -> BoxFuture<'a, Result<Vec<Removed>, ViewError>> {
-    Box::pin(removed_of(
-        filter, store, options, partition, counted, stream,
-    ))
-}
-
-async fn check_page_of(
-    (view, summaries): (&str, &[&str]),
-    store: &dyn Store,
-    options: &Options,
-    removed: &[Removed],
-    is_building: bool,
-) -> Result<(), WorkError> {
-    // Rows that readers see are not made half of events and half of their summary.
-    let needed = if is_building || options.skips_archived {
-        let all = CountedEvents::up_to(Position::MAX);
-        needed(summaries, store, options, removed, all).await?
-    } else {
-        removed.first().cloned()
-    };
-    let ways = if summaries.is_empty() {
-        FOLDS_NONE
-    } else {
-        FOLDS_SUMMARIES
-    };
-    match needed {
-        Some(removed) => {
-            let view = format!("view `{view}`");
-            Err(not_read_before_removal(&view, &removed, ways))
+    Box::pin(async move {
+        if options.skips_archived {
+            return Ok(Vec::new());
         }
-        None => Ok(()),
-    }
-}
-
-async fn removed_of(
-    mut filter: Filter,
-    store: &dyn Store,
-    options: &Options,
-    partition: Partition,
-    counted: CountedEvents,
-    stream: Option<&StreamId>,
-) -> Result<Vec<Removed>, ViewError> {
-    if options.skips_archived {
-        return Ok(Vec::new());
-    }
-    let up_to = counted.up_to;
-    if let Some(time) = counted.valid_at {
-        filter = filter.occurred(..=time);
-    }
-    if let Some(stream) = stream {
-        filter = filter.stream_prefix(stream.as_str());
-    }
-    // No event has this tag, and of removed events tags exclude nothing: no event is read.
-    let filter = filter.tag(Tag::new("$removed", "only")?);
-    let mut read = ReadLog::after(Position::START)
-        .up_to(up_to)
-        .partition(partition)
-        .filter(filter);
-    let mut found = Vec::new();
-    while read.after < up_to {
-        let page = store.read(read.clone()).await?;
-        let wanted = |removed: &Removed| stream.is_none_or(|stream| removed.stream == *stream);
-        found.extend(page.removed.into_iter().filter(wanted));
-        if page.end {
-            break;
+        let up_to = counted.up_to;
+        if let Some(time) = counted.valid_at {
+            filter = filter.occurred(..=time);
         }
-        read.after = page.scanned;
-    }
-    Ok(found)
+        if let Some(stream) = stream {
+            filter = filter.stream_prefix(stream.as_str());
+        }
+        // No event has this tag, and of removed events tags exclude nothing: no event is read.
+        let filter = filter.tag(Tag::new("$removed", "only")?);
+        let mut read = ReadLog::after(Position::START)
+            .up_to(up_to)
+            .partition(partition)
+            .filter(filter);
+        let mut found = Vec::new();
+        while read.after < up_to {
+            let page = store.read(read.clone()).await?;
+            let wanted = |removed: &Removed| stream.is_none_or(|stream| removed.stream == *stream);
+            found.extend(page.removed.into_iter().filter(wanted));
+            if page.end {
+                break;
+            }
+            read.after = page.scanned;
+        }
+        Ok(found)
+    })
 }
 
 /// The first of these positions that a fold would need: one that no summary replaces.

@@ -86,7 +86,7 @@ mod tests {
         assert_eq!(limit.of(1_000), 250);
         limit.failed();
         commit(COMMITS - 1);
-        assert_eq!(limit.of(1_000), 125, "counted anew after a failure");
+        assert_eq!(limit.of(1_000), 125, "counted from zero after a failure");
         commit(1);
         assert_eq!(limit.of(1_000), 250);
         commit(3 * COMMITS);

@@ -45,7 +45,8 @@ impl fmt::Debug for Url {
 
 impl Url {
     /// Reads
-    /// `kafka://[USER:PASSWORD@]HOST[:PORT][,HOST…][/NAME][?tls=true&sasl=…&ca=…&client_id=…]`.
+    /// `kafka://[USER:PASSWORD@]HOST[:PORT][,HOST…][/NAME][?tls=true&sasl=…&ca=…]`, also with
+    /// `client_id=…`.
     pub(crate) fn parse(url: &str) -> Result<Url, StoreError> {
         let Some(rest) = url.strip_prefix("kafka://") else {
             return Err(invalid("a Kafka URL begins with `kafka://`"));

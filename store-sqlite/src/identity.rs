@@ -201,8 +201,8 @@ impl Files {
 
 impl FileId {
     /// Asks for nothing but the number. Where times are asked for too, Linux (6.13 and newer)
-    /// stores the time of the next change exactly, and the flush of a commit takes a quarter longer
-    /// (the kernel's documentation, `filesystems/multigrain-ts`).
+    /// stores the time of the next change exactly, so that the flush of each commit writes the inode
+    /// too (the kernel's documentation, `filesystems/multigrain-ts`).
     #[cfg(target_os = "linux")]
     fn of(path: &Path) -> std::io::Result<FileId> {
         use rustix::fs::{AtFlags, CWD, StatxFlags, statx};

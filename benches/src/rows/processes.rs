@@ -163,8 +163,8 @@ fn together(
     Ok((watch.stop(events / processes * processes), latencies))
 }
 
-/// What such a process does: appends some events, says that it is ready, waits for the word, appends
-/// the others, and says how many microseconds each of these took.
+/// What such a process does: appends some events, says that it is ready, waits for the word,
+/// appends the others, and says how many microseconds each of these took.
 pub(crate) fn append_in_process(
     how: &str,
     schema: &str,

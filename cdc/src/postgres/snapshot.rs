@@ -87,9 +87,9 @@ impl Snapshot {
         if let Some(rows) = self.rows.recv().await {
             return rows.map(Some);
         }
-        // One that broke off has not read all: what it left out would count as gone.
+        // One that failed has not read everything: the rest would count as deleted.
         while let Some(ended) = self.readers.join_next().await {
-            ended.map_err(|error| retry(format!("a copy broke off and begins again: {error}")))?;
+            ended.map_err(|error| retry(format!("a copy failed and begins again: {error}")))?;
         }
         Ok(None)
     }

@@ -201,8 +201,8 @@ impl<'a> Session<'a> {
         serving(all(), spec).or_else(|| all().filter(|of| of.phase == Phase::Live).last())
     }
 
-    /// Shows in the status when its generation makes no progress while the live one, of another program,
-    /// does.
+    /// Shows in the status when its generation makes no progress while the live one, of another
+    /// program, does.
     fn say_if_outrun(&mut self, seen: &Seen) {
         let all = seen.generations(&self.work.pipeline.view);
         let live = all.filter(|of| of.phase == Phase::Live).last();
@@ -343,8 +343,8 @@ impl<'a> Session<'a> {
         Ok(moved)
     }
 
-    /// Writes down what an outlet refused, before its mark passes it: whoever takes over continues
-    /// after the mark, and is not given it again.
+    /// Stores what an outlet refused as dead records before the outlet's mark passes it: the next
+    /// owner of the lease continues after the mark and does not see it.
     async fn keep_dead(&mut self, partition: Partition, refused: Refused) -> Result<(), WorkError> {
         let log = self.work.context.log();
         self.dead

@@ -210,7 +210,7 @@ impl RunSlot {
         match reader.ahead.take() {
             None => self.page(self.request(reader)).await,
             Some(ahead) => ahead.await.unwrap_or_else(|error| {
-                let what = "a read of the log was broken off";
+                let what = "a read of the log was aborted";
                 Err(StoreError::new(Failure::Unavailable, what).because(error))
             }),
         }
@@ -549,7 +549,7 @@ impl<'a> Session<'a> {
             taken,
             watched,
         } = ended.map_err(|error| {
-            StoreError::new(Failure::Unavailable, "a commit was broken off").because(error)
+            StoreError::new(Failure::Unavailable, "a commit was aborted").because(error)
         })??;
         work.workers
             .publish_step(work.generation.id, partition, up_to, watched);

@@ -103,7 +103,7 @@ fn finished(ahead: JoinHandle<Page>) -> BoxFuture<'static, Page> {
     Box::pin(async move {
         ahead.await.unwrap_or_else(|error| {
             Err(
-                StoreError::new(Failure::Unavailable, "a read of the log was broken off")
+                StoreError::new(Failure::Unavailable, "a read of the log was aborted")
                     .because(error),
             )
         })

@@ -244,7 +244,7 @@ impl<'a> SlotSession<'a> {
                 rows,
                 dead_letters,
             } = ended.map_err(|error| {
-                StoreError::new(Failure::Unavailable, "a commit was broken off").because(error)
+                StoreError::new(Failure::Unavailable, "a commit was aborted").because(error)
             })??;
             let now = of.context.clock().now();
             self.dead_letters.add(&dead_letters, self.options, now);

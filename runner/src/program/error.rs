@@ -50,8 +50,8 @@ pub enum StartError {
     },
     /// A view that only pipelines write was registered by itself.
     #[error(
-        "view `{0}` names no events, so nothing is folded into it; name them with `events(…)`, or \
-         register the pipeline that writes it"
+        "view `{0}` names no events, so nothing is folded into it; name them with `events(…)`, \
+         or register the pipeline that writes it"
     )]
     NoEvents(&'static str),
     /// A pipeline cannot run as it is written.

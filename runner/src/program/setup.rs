@@ -22,8 +22,8 @@ use crate::{metrics, owner};
 /// How often progress is reported while a program starts.
 pub(super) const REPORT: Duration = Duration::from_millis(100);
 
-/// Adds projections to a store's handle: in the prelude, so that `Annals::open(url).await?.with(…)`
-/// reads as one.
+/// Adds projections to a store's handle. It is in the prelude, so that
+/// `Annals::open(url).await?.with(…)` reads as one.
 pub trait With {
     /// With a projection, or with what else follows the log.
     fn with(self, part: impl Part) -> Setup;

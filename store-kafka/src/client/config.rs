@@ -178,8 +178,8 @@ fn check_password(url: &Url, settings: &[(String, String)]) -> Result<(), StoreE
     if sends_password && is_open && !is_said {
         return Err(invalid(
             "SASL with `plain` sends the password in clear text to brokers without TLS: add \
-             `tls=true` to the Kafka URL, or use `sasl=scram-sha-512`; where nobody else can read \
-             the network, say `tls=false`",
+             `tls=true` to the Kafka URL, or use `sasl=scram-sha-512`; on a network that is \
+             private, say `tls=false`",
         ));
     }
     Ok(())
