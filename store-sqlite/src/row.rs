@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::error::corrupt;
 use crate::known::{PARTITION, stream_id};
 use crate::statements as sql;
+use crate::stream_cache::prepared;
 use crate::streams::{DeletionCache, moment, number};
 
 /// The kind of an archived event is this or less: its kind, negated.
@@ -76,12 +77,7 @@ impl Names {
         match slot {
             Some((of, name)) if *of == key => Ok(name.clone()),
             _ => {
-                if by_key.is_none() {
-                    *by_key = Some(connection.prepare_cached(sql::STREAM_NAME)?);
-                }
-                let by_key = by_key
-                    .as_mut()
-                    .ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+                let by_key = prepared(by_key, connection, sql::STREAM_NAME)?;
                 let name = by_key.query_row([key], |row| stream_id(row, 0))?;
                 *slot = Some((key, name.clone()));
                 Ok(name)

@@ -80,7 +80,8 @@ impl<'a> StreamStatements<'a> {
     }
 }
 
-fn prepared<'s, 'a>(
+/// A statement that is kept from its first use on.
+pub(crate) fn prepared<'s, 'a>(
     statement: &'s mut Option<CachedStatement<'a>>,
     connection: &'a Connection,
     text: &str,
